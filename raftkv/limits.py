@@ -1,0 +1,75 @@
+"""Every bound of the system, on one page.
+
+A queue, a batch or a retry without a bound is a bug that waits for a bad day. Each bound here names its policy: towards
+a slow peer raftkv drops (Raft tolerates loss), towards a client it refuses with a clear error. All are injectable: the
+simulator runs tiny ones so that each is met within seconds.
+"""
+
+from dataclasses import dataclass, fields
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one member. Names end in their unit; `_max` is the last value that is still accepted."""
+
+    # What a client may ask. Over the bound: refused with `key_too_large`, `value_too_large`, `request_too_large`, `too_many_operations`.
+    key_bytes_max: int = 16 * KIB
+    value_bytes_max: int = 1 * MIB
+    request_bytes_max: int = 1536 * KIB
+    txn_operations_max: int = 128
+    range_reply_bytes_max: int = 4 * MIB  # a range is cut here and `more` set; the client library pages on
+
+    # One connection of a client. Over the bound: its socket is not read until answers have gone out.
+    connection_in_flight_requests_max: int = 8192
+    connection_in_flight_bytes_max: int = 16 * MIB
+    connection_write_buffer_bytes_max: int = 16 * MIB
+    client_connections_max: int = 10_000
+
+    # The whole member. Over the bound: new writes are refused with `overloaded`.
+    pending_writes_bytes_max: int = 64 * MIB
+    pending_writes_max: int = 100_000
+    pending_reads_max: int = 100_000
+
+    # Entries and their way to the followers. Over the bound: wait for acknowledgements.
+    entry_bytes_max: int = 1 * MIB
+    append_message_bytes_max: int = 2 * MIB
+    append_messages_in_flight_max: int = 64
+    append_bytes_in_flight_max: int = 16 * MIB
+    peer_frame_bytes_max: int = 8 * MIB
+    peer_send_queue_bytes_max: int = 64 * MIB  # over it: messages to that peer are dropped
+
+    # Log and snapshots.
+    wal_segment_bytes: int = 64 * MIB
+    log_retained_bytes_max: int = 64 * MIB  # kept behind the durable applied index for slow followers
+    log_retained_entries_max: int = 100_000
+    snapshot_chunk_bytes: int = 512 * KIB
+    snapshot_chunks_in_flight_max: int = 4
+
+    # Store. Over `overlay_bytes_max` the member takes no more writes until the commit caught up.
+    overlay_bytes_max: int = 64 * MIB
+    overlay_records_max: int = 200_000
+    commit_interval_ms: int = 1_000
+    commit_bytes: int = 16 * MIB
+    map_bytes: int = 64 * GIB
+    quota_bytes: int = 8 * GIB
+
+    # Sessions. Over the count of sessions: new ones are refused with `too_many_sessions`.
+    session_window: int = 1024
+    session_answer_bytes_max: int = 1 * MIB
+    sessions_max: int = 100_000
+    session_ttl_ms: int = 600_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            assert value > 0, f"limit {field.name} must be positive, is {value}"
+        assert self.value_bytes_max <= self.request_bytes_max, "a value fits into a request"
+        assert self.request_bytes_max < self.append_message_bytes_max, "one request fits into one append message"
+        assert self.append_message_bytes_max < self.peer_frame_bytes_max, "an append message fits into a frame"
+
+
+DEFAULT_LIMITS = Limits()

@@ -1,0 +1,91 @@
+"""What a replica needs from outside, as Protocols: a journal, a network, a state machine.
+
+Production plugs in the WAL thread, the peer links and the LMDB store (daemon/loop.py); the simulator plugs in fakes. None of
+these calls blocks: what takes time reports back later through a method of Replica.
+"""
+
+from typing import Any, Protocol, Sequence
+
+from raftkv.raft.messages import Configuration, Entry, HardState, Message, SnapshotMeta
+from raftkv.units import Index, Milliseconds, NodeId, Revision, Term
+
+
+class Journal(Protocol):
+    """The durable log. Saves become durable in the order given; `Replica.on_journal_saved(ticket)` reports it."""
+
+    def save(self, hard_state: HardState | None, entries: Sequence[Entry], snapshot: SnapshotMeta | None) -> int:
+        """Queue one save and return its ticket, larger than all before. A set `snapshot` replaces the whole log."""
+        ...
+
+    def compact(self, index: Index, term: Term) -> None:
+        """Entries up to `index` are not needed any more (queued behind the saves)."""
+        ...
+
+
+class Network(Protocol):
+    """Sends and forgets: a message may be lost, delayed, doubled or reordered."""
+
+    def send(self, messages: Sequence[Message]) -> None: ...
+
+
+class SnapshotReader(Protocol):
+    """A finished snapshot of this member, held open while it is being sent."""
+
+    meta: SnapshotMeta
+
+    def read(self, offset: int, size_max: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class StateMachine(Protocol):
+    """The deterministic store. `apply` is called once per committed entry, in order, without gaps."""
+
+    @property
+    def applied_index(self) -> Index: ...
+
+    @property
+    def durable_applied_index(self) -> Index:
+        """Log compaction never passes it."""
+        ...
+
+    @property
+    def clock_ms(self) -> Milliseconds:
+        """Replicated time of the last applied entry."""
+        ...
+
+    @property
+    def revision(self) -> Revision: ...
+
+    @property
+    def digest(self) -> int: ...
+
+    @property
+    def has_room(self) -> bool:
+        """False while the overlay is over its bound: take no more writes."""
+        ...
+
+    def apply(self, entry: Entry) -> list[list[Any]]:
+        """Apply one entry; one list of answers per write group of the entry, aligned with its commands."""
+        ...
+
+    def read(self, command: Sequence[Any]) -> Any:
+        """Answer one read command at the applied state; raises a RaftKVError."""
+        ...
+
+    # Snapshots: every call returns at once; the work is done elsewhere and reported through Replica.
+
+    def begin_snapshot(self, configuration: Configuration) -> None:
+        """Make a snapshot of the durable state; reported by `Replica.on_snapshot_made(reader)` (or failed: None)."""
+        ...
+
+    def receive_chunk(self, meta: SnapshotMeta, offset: int, data: bytes) -> int:
+        """Store a chunk of an incoming snapshot; returns the next offset wanted (chunks that do not fit are ignored)."""
+        ...
+
+    def begin_install(self, meta: SnapshotMeta) -> None:
+        """All chunks are here: verify and swap in; reported by `Replica.on_snapshot_installed(meta, ok)`."""
+        ...
+
+
+__all__ = ["Journal", "Network", "NodeId", "SnapshotReader", "StateMachine"]

@@ -1,0 +1,125 @@
+"""Commands and answers, as flat lists: what clients send, what the log replicates, what apply returns.
+
+A command is a list whose first item is its operation. The same list travels from the client's frame into the log entry and
+into apply, untouched: nothing is copied or rebuilt per request on the way. Numbers are on disk: never reuse one, and add
+new items only at the end of a command, under a new BATCH_VERSION.
+
+Writes carry at position 1 their session sequence (0: no session). Reads carry at position 1 their flags.
+
+| command | items |
+|---|---|
+| PUT | op, seq, key, value, lease, flags (PREV_KV, IGNORE_VALUE, IGNORE_LEASE) |
+| DELETE_RANGE | op, seq, key, range_end, flags (PREV_KV) |
+| TXN | op, seq, compares, success, failure; an operation in a branch is PUT, DELETE_RANGE, RANGE or TXN with seq 0 |
+| INCREMENT | op, seq, key, delta; the value is decimal text, a missing key counts as 0 |
+| APPEND | op, seq, key, value; a missing key counts as empty |
+| PUBLISH_MEMBER | op, 0, node_id, name, incarnation, client_address, peer_address, version (proposed by members only) |
+| EXPIRE_SESSIONS | op, 0 (proposed by the leader only): drop the sessions whose time is up at the entry's time |
+| CREATE_CLUSTER | op, 0, cluster_id, cluster_name, [[node_id, name, peer_address], ...] (the first leader's first entry) |
+| GET | op, flags (SERIALIZABLE), key |
+| RANGE | op, flags (SERIALIZABLE, KEYS_ONLY, COUNT_ONLY), key, range_end, limit, revision, sort_order, sort_target, min_mod, max_mod, min_create, max_create |
+
+A compare is [result, target, key, operand, range_end]. A key-value is [key, create_revision, mod_revision, version, lease,
+value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's: [key, range_end), b"\\0" means to the end.
+
+| answer | items after the status 0 |
+|---|---|
+| PUT | revision, previous key-value or None |
+| DELETE_RANGE | revision, count deleted, previous key-values |
+| TXN | revision, succeeded, [[op, items of that answer...], ...] |
+| INCREMENT | revision, new value (int) |
+| APPEND | revision, new length in bytes |
+| GET | revision, key-value or None |
+| RANGE | revision, key-values, more, count |
+| a failure | status 1, code, may_have_happened, message, details (see raftkv.errors) |
+
+`revision` is the store's revision after the command, as in etcd's response header.
+"""
+
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+from raftkv.errors import Corruption, RaftKVError, from_code
+from raftkv.units import Milliseconds
+
+Command: TypeAlias = list[Any]
+Answer: TypeAlias = list[Any]
+KeyValueItems: TypeAlias = list[Any]
+
+PUT: Final = 1
+DELETE_RANGE: Final = 2
+TXN: Final = 3
+INCREMENT: Final = 4
+APPEND: Final = 5
+PUBLISH_MEMBER: Final = 32
+EXPIRE_SESSIONS: Final = 33
+CREATE_CLUSTER: Final = 34
+GET: Final = 64
+RANGE: Final = 65
+
+CLIENT_WRITES: Final = frozenset({PUT, DELETE_RANGE, TXN, INCREMENT, APPEND})
+SYSTEM_WRITES: Final = frozenset({PUBLISH_MEMBER, EXPIRE_SESSIONS, CREATE_CLUSTER})
+READS: Final = frozenset({GET, RANGE})
+
+# Flags of writes.
+PREV_KV: Final = 1
+IGNORE_VALUE: Final = 2
+IGNORE_LEASE: Final = 4
+
+# Flags of reads.
+SERIALIZABLE: Final = 1
+KEYS_ONLY: Final = 2
+COUNT_ONLY: Final = 4
+
+# Compare results and targets, sort orders and targets: etcd's numbers.
+EQUAL, GREATER, LESS, NOT_EQUAL = 0, 1, 2, 3
+COMPARE_VERSION, COMPARE_CREATE, COMPARE_MOD, COMPARE_VALUE, COMPARE_LEASE = 0, 1, 2, 3, 4
+SORT_NONE, SORT_ASCEND, SORT_DESCEND = 0, 1, 2
+SORT_KEY, SORT_VERSION, SORT_CREATE, SORT_MOD, SORT_VALUE = 0, 1, 2, 3, 4
+
+OK: Final = 0
+FAILED: Final = 1
+
+BATCH_VERSION: Final = 1
+
+WriteGroupItems: TypeAlias = list[Any]
+"""[session id (16 bytes) or None, register, ack_below, user or None, auth_revision, [command, ...]]: writes of one connection.
+
+`register`: create the session if it is not known. Sequences below `ack_below` were answered and will never be retried.
+"""
+
+_pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
+
+
+def encode_batch(time_ms: Milliseconds, groups: list[WriteGroupItems]) -> bytes:
+    """The data of an ENTRY_COMMANDS. `time_ms` is the proposer's replicated time."""
+    data: bytes = _pack([BATCH_VERSION, time_ms, groups])
+    return data
+
+
+def decode_batch(data: bytes) -> tuple[Milliseconds, list[WriteGroupItems]]:
+    """Undo encode_batch. Raises Corruption for a version that this member does not know: it must not guess."""
+    version, time_ms, groups = msgpack.unpackb(data, raw=False, strict_map_key=False)
+    if version != BATCH_VERSION:
+        raise Corruption(f"log entry has batch version {version}, this member knows {BATCH_VERSION}: upgrade it")
+    return time_ms, groups
+
+
+def failure(error: RaftKVError) -> Answer:
+    """The answer that carries an error."""
+    return [FAILED, error.code, error.may_have_happened, error.message, error.details]
+
+
+def error_of(answer: Answer) -> RaftKVError:
+    """The error that a failure answer carries."""
+    _, code, may_have_happened, message, details = answer[:5]
+    return from_code(code, message, may_have_happened=may_have_happened, details=details)
+
+
+def prefix_range_end(prefix: bytes) -> bytes:
+    """The range_end that covers all keys with `prefix`; b"\\0" (to the end) for an empty one or one of 0xff only."""
+    trimmed = prefix.rstrip(b"\xff")
+    if not trimmed:
+        return b"\0"
+    return trimmed[:-1] + bytes((trimmed[-1] + 1,))
