@@ -1,0 +1,236 @@
+"""One member's replica: carries out what the consensus core wants, in the order that makes it safe.
+
+Send, save, send what waited for the save, apply, answer (see raft/effects.py). Everything slow is behind a port and reports
+back, so this file runs alike under the daemon's loop and under the simulator. It does not know who asked for anything:
+that is service.py.
+"""
+
+from collections import deque
+from typing import Protocol, Sequence
+
+from raftkv.limits import Limits
+from raftkv.raft.effects import Effects, ReadReady, RoleChange, SendSnapshotChunk
+from raftkv.raft.messages import Entry, InstallSnapshot, Message, SnapshotMeta
+from raftkv.raft.node import Raft
+from raftkv.replica.ports import Journal, Network, SnapshotReader, StateMachine
+from raftkv.units import Index, NodeId, Term
+from raftkv.wire.commands import Answer
+
+
+class ReplicaListener(Protocol):
+    """Who is told what came of it (service.py)."""
+
+    def on_applied(self, entry: Entry, answers: Sequence[Sequence[Answer]]) -> None: ...
+
+    def on_reads_ready(self, ready: Sequence[ReadReady]) -> None: ...
+
+    def on_reads_failed(self, contexts: Sequence[int]) -> None: ...
+
+    def on_role_change(self, change: RoleChange) -> None: ...
+
+
+class Replica:
+    """Drives a Raft core with a journal, a network and a state machine. One owner; nothing here blocks.
+
+    After any input (`receive`, `tick`, `on_*`, or a call on `raft`) the owner calls `pump` once, at the end of its batch.
+    """
+
+    __slots__ = (
+        "_apply_budget_bytes",
+        "_backlog",
+        "_compacted_index",
+        "_installing",
+        "_journal",
+        "_limits",
+        "_listener",
+        "_making_snapshot",
+        "_network",
+        "_snapshot",
+        "_unsaved",
+        "raft",
+        "state_machine",
+    )
+
+    def __init__(
+        self,
+        *,
+        raft: Raft,
+        journal: Journal,
+        network: Network,
+        state_machine: StateMachine,
+        limits: Limits,
+        listener: ReplicaListener,
+        apply_budget_bytes: int = 256 * 1024,
+    ) -> None:
+        self.raft = raft
+        self.state_machine = state_machine
+        self._journal = journal
+        self._network = network
+        self._limits = limits
+        self._listener = listener
+        self._apply_budget_bytes = apply_budget_bytes  # per pump: a follower that catches up must not hold the loop
+        self._backlog: deque[Entry] = deque()  # committed, not applied
+        self._unsaved: deque[tuple[int, int, list[Message]]] = deque()  # ticket, save id, what waits for it
+        self._snapshot: SnapshotReader | None = None  # offered to the core, open while followers may want it
+        self._making_snapshot = False
+        self._installing: SnapshotMeta | None = None
+        self._compacted_index = raft.log_start_index
+
+    # Inputs.
+
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Messages from peers, in the order of arrival."""
+        step = self.raft.step
+        for message in messages:
+            step(message)
+
+    def on_journal_saved(self, ticket: int) -> None:
+        """All saves up to `ticket` are durable: now, and not before, may others hear of them."""
+        unsaved = self._unsaved
+        while unsaved and unsaved[0][0] <= ticket:
+            _, save_id, messages = unsaved.popleft()
+            if messages:
+                self._network.send(messages)
+            self.raft.on_saved(save_id)
+
+    def on_snapshot_made(self, reader: SnapshotReader | None) -> None:
+        """The state machine finished (or failed) the snapshot that was asked for."""
+        assert self._making_snapshot, "only one snapshot is made at a time"
+        self._making_snapshot = False
+        if reader is None:
+            self.raft.withdraw_snapshot()  # the core asks again while somebody needs one
+            return
+        self._close_snapshot()
+        self._snapshot = reader
+        self.raft.offer_snapshot(reader.meta)
+
+    def on_snapshot_installed(self, meta: SnapshotMeta, *, ok: bool) -> None:
+        """The state machine now is the received snapshot, or refused it and is what it was."""
+        assert self._installing is not None, "an installation was begun"
+        self._installing = None
+        if ok:
+            assert self.state_machine.applied_index == meta.index, "the snapshot is what it says"
+            while self._backlog and self._backlog[0].index <= meta.index:
+                self._backlog.popleft()
+        self.raft.on_snapshot_installed(meta, ok)
+
+    # Outputs.
+
+    @property
+    def has_backlog(self) -> bool:
+        """Committed entries wait although there is room: pump again in the next turn."""
+        return bool(self._backlog) and self._installing is None and self.state_machine.has_room
+
+    @property
+    def unsaved(self) -> int:
+        """Saves that are not durable yet."""
+        return len(self._unsaved)
+
+    def pump(self) -> None:
+        """Carry out all wishes of the core; answers that this allows are given before it returns."""
+        raft = self.raft
+        while raft.has_effects:
+            self._carry_out(raft.take_effects())
+        if self._backlog:
+            self._apply_backlog()
+
+    def compact_log(self) -> None:
+        """Let go of entries that are durable in the state machine and beyond what is kept for slow followers."""
+        raft, limits = self.raft, self._limits
+        index = raft.compactable_index(
+            retained_entries_max=limits.log_retained_entries_max, retained_bytes_max=limits.log_retained_bytes_max
+        )
+        index = min(index, self.state_machine.durable_applied_index)
+        if index > raft.log_start_index:
+            raft.compact(index)
+        if raft.log_start_index > self._compacted_index:
+            self._compacted_index = raft.log_start_index
+            self._journal.compact(raft.log_start_index, raft.log_start_term)
+
+    def release_snapshot(self) -> None:
+        """Close the offered snapshot when no follower is being sent it any more."""
+        if self._snapshot is not None and not self.raft.snapshot_in_use:
+            self.raft.withdraw_snapshot()
+            self._close_snapshot()
+
+    # The order of things.
+
+    def _carry_out(self, effects: Effects) -> None:
+        if effects.send_now:
+            self._network.send(effects.send_now)
+        if effects.needs_save():
+            self._save(effects)
+        if effects.received_chunks:
+            self._store_chunks(effects.received_chunks)
+        if effects.snapshot_chunks:
+            self._send_chunks(effects.snapshot_chunks)
+        if effects.need_snapshot and not self._making_snapshot:
+            self._making_snapshot = True
+            self.state_machine.begin_snapshot(self.raft.configuration)
+        if effects.committed:
+            self._backlog.extend(effects.committed)
+            self._apply_backlog()
+        if effects.reads:
+            self._listener.on_reads_ready(effects.reads)
+        if effects.reads_failed:
+            self._listener.on_reads_failed(effects.reads_failed)
+        if effects.role_change is not None:
+            # Last: what was committed in this batch is answered before the pending rest is given up.
+            self._listener.on_role_change(effects.role_change)
+
+    def _save(self, effects: Effects) -> None:
+        assert effects.save_id > 0, "a save has an id"
+        nothing_to_write = effects.hard_state is None and not effects.entries and effects.restored is None
+        if nothing_to_write and not self._unsaved:
+            # Everything said so far is durable already: the messages need not visit the disk's queue.
+            if effects.send_after_save:
+                self._network.send(effects.send_after_save)
+            self.raft.on_saved(effects.save_id)
+            return
+        ticket = self._journal.save(effects.hard_state, effects.entries, effects.restored)
+        self._unsaved.append((ticket, effects.save_id, effects.send_after_save))
+
+    def _apply_backlog(self) -> None:
+        if self._installing is not None:
+            return  # the state machine is being replaced
+        backlog, state_machine, listener = self._backlog, self.state_machine, self._listener
+        budget = self._apply_budget_bytes
+        while backlog and budget > 0 and state_machine.has_room:
+            entry = backlog.popleft()
+            assert entry.index == state_machine.applied_index + 1, "entries are applied in order, once (3.5)"
+            answers = state_machine.apply(entry)
+            budget -= len(entry.data) + 64
+            listener.on_applied(entry, answers)
+
+    # Snapshots.
+
+    def _send_chunks(self, wanted: Sequence[SendSnapshotChunk]) -> None:
+        reader = self._snapshot
+        for chunk in wanted:
+            if reader is None or reader.meta.snapshot_id != chunk.snapshot.snapshot_id:
+                continue  # withdrawn in the meantime; the core asks for a new one
+            data = reader.read(chunk.offset, chunk.size_max)
+            done = chunk.offset + len(data) >= reader.meta.size_bytes
+            message = InstallSnapshot(
+                self.raft.term, self.raft.node_id, chunk.target, reader.meta, chunk.offset, data, done
+            )
+            self._network.send([message])
+
+    def _store_chunks(self, chunks: Sequence[InstallSnapshot]) -> None:
+        for message in chunks:
+            if self._installing is not None:
+                continue  # duplicates of what is being installed
+            meta = message.snapshot
+            next_offset = self.state_machine.receive_chunk(meta, message.offset, message.data)
+            assert 0 <= next_offset <= meta.size_bytes, "no more than the whole was received"
+            self.raft.on_chunk_stored(message, next_offset)
+            if next_offset == meta.size_bytes:
+                self._installing = meta
+                self.state_machine.begin_install(meta)
+
+    def _close_snapshot(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot.close()
+            self._snapshot = None
+
+

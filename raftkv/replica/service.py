@@ -1,0 +1,458 @@
+"""The use-cases: what a member does with the requests of its clients, whatever door they came through.
+
+Routing (here, to the leader, nowhere), batching into entries, linearizable reads, forwarding for those that cannot be
+redirected, and the few writes that members make themselves: founding the cluster, publishing an address, ending sessions.
+Sans-IO like all of this room: time comes with `flush` and `tick`.
+"""
+
+from typing import Any, Callable, Mapping, Protocol, Sequence, TypeAlias
+
+import msgpack
+
+from raftkv.errors import (
+    DeadlineExceeded,
+    LeadershipLost,
+    NoQuorum,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    RaftKVError,
+    ShuttingDown,
+)
+from raftkv.limits import Limits
+from raftkv.raft.effects import ReadReady, RoleChange
+from raftkv.raft.messages import ENTRY_COMMANDS, Entry
+from raftkv.raft.node import Raft
+from raftkv.replica.groups import Origin, ReadGroup, WriteGroup
+from raftkv.replica.ports import StateMachine
+from raftkv.replica.proposals import Proposals
+from raftkv.replica.reads import PendingReads
+from raftkv.units import NOBODY, Milliseconds, NodeId
+from raftkv.wire.commands import (
+    CREATE_CLUSTER,
+    EXPIRE_SESSIONS,
+    FAILED,
+    OK,
+    PUBLISH_MEMBER,
+    Answer,
+    Command,
+    encode_batch,
+    error_of,
+    failure,
+)
+
+LEADER = "leader"
+
+# While so many of its entries are unapplied the leader lets requests gather for the next one: the batch is the unit, and
+# one entry of 256 requests costs a quarter of four of 64. Two, so that the disk works while the followers do.
+ENTRIES_IN_FLIGHT_MAX = 2
+MAINTENANCE_INTERVAL_MS = 500
+FORWARD_TIMEOUT_MS = 5_000
+
+MemberItems: TypeAlias = Mapping[str, Any]
+
+
+class Forwarder(Protocol):
+    """Carries payloads to other members; may lose them."""
+
+    def forward(self, request_id: int, target: NodeId, payload: bytes) -> None: ...
+
+    def answer(self, request_id: int, target: NodeId, payload: bytes) -> None: ...
+
+
+class Directory(Protocol):
+    """What the replicated store knows of the cluster (store/members.py)."""
+
+    @property
+    def cluster_id(self) -> int: ...
+
+    @property
+    def earliest_deadline_ms(self) -> Milliseconds | None: ...
+
+    def members(self) -> Sequence[MemberItems]: ...
+
+
+class Founding:
+    """What the first leader writes into the first entry of a new cluster."""
+
+    __slots__ = ("cluster_id", "cluster_name", "members")
+
+    def __init__(self, cluster_id: int, cluster_name: str, members: Sequence[tuple[NodeId, str, str]]) -> None:
+        assert cluster_id > 0, "0 means not known yet"
+        self.cluster_id = cluster_id
+        self.cluster_name = cluster_name
+        self.members = [list(member) for member in members]
+
+
+class Service:
+    """Requests in, answers out, for one member. Calls of `submit_*` and `forward` end in exactly one callback per group."""
+
+    def __init__(
+        self,
+        *,
+        raft: Raft,
+        state_machine: StateMachine,
+        directory: Directory,
+        forwarder: Forwarder,
+        limits: Limits,
+        founding: Founding,
+        own_record: Callable[[], list[Any]],
+        first_read_context: int,
+    ) -> None:
+        self._raft = raft
+        self._state_machine = state_machine
+        self._directory = directory
+        self._forwarder = forwarder
+        self._limits = limits
+        self._founding = founding
+        self._own_record = own_record
+        self._proposals = Proposals()
+        self._reads = PendingReads(first_read_context)
+        self._new: list[WriteGroup] = []
+        self._new_bytes = 0
+        self._forwarded: dict[int, WriteGroup] = {}
+        self._next_forward_id = first_read_context
+        self._now_ms: Milliseconds = 0
+        self._clock_base_ms: Milliseconds | None = None  # replicated time when the office was taken; None: not yet
+        self._office_since_ms: Milliseconds = 0
+        self._next_maintenance_ms: Milliseconds = 0
+        self._maintaining = False
+        self._closing = False
+        self.write_block: RaftKVError | None = None  # set by the owner: the disk is full
+        self.on_leader_change: Callable[[RoleChange], None] = lambda change: None
+
+    # What front doors call.
+
+    def submit_writes(self, group: WriteGroup) -> None:
+        """Propose the group with the next batch, or refuse it with where to go."""
+        refusal = self._refusal_of_writes()
+        if refusal is not None:
+            group.origin.on_refused(group, refusal)
+            return
+        self._new.append(group)
+        self._new_bytes += group.size_bytes
+
+    def submit_reads(self, group: ReadGroup) -> None:
+        """Answer the group at a linearizable point, on any member that reaches a leader."""
+        refusal = self._refusal_of_reads()
+        if refusal is not None:
+            group.origin.on_refused(group, refusal)
+            return
+        self._reads.add(group)
+
+    def read_now(self, group: ReadGroup) -> None:
+        """Answer the group from what is applied here, however old that is (serializable)."""
+        self._serve([group])
+
+    def forward(self, group: WriteGroup) -> None:
+        """Like submit_writes; a follower asks the leader on the client's behalf, one hop, and never twice."""
+        raft = self._raft
+        if raft.role == LEADER or raft.leader == NOBODY or self._closing:
+            self.submit_writes(group)
+            return
+        if len(self._forwarded) >= self._limits.pending_writes_max:
+            group.origin.on_refused(group, Overloaded())
+            return
+        request_id = self._next_forward_id
+        self._next_forward_id += 1
+        self._forwarded[request_id] = group
+        timeout_ms = max(1, group.deadline_ms - self._now_ms)
+        self._forwarder.forward(request_id, raft.leader, msgpack.packb([timeout_ms, group.size_bytes, group.items()]))
+
+    def deadline(self, timeout_ms: Milliseconds) -> Milliseconds:
+        """When a request that just arrived with this timeout (0: none) is given up."""
+        return self._now_ms + (timeout_ms or 1 << 40)
+
+    # What the owner calls.
+
+    def flush(self, now_ms: Milliseconds) -> None:
+        """Turn what has gathered into one entry and one read round, if it is their time. Before every pump."""
+        self._now_ms = now_ms
+        raft = self._raft
+        if self._new and raft.role == LEADER and not raft.is_transferring:
+            while self._new and len(self._proposals) < ENTRIES_IN_FLIGHT_MAX and self._state_machine.has_room:
+                self._propose_entry()
+        context = self._reads.start_round()
+        if context:
+            raft.read_index(context)
+        ready = self._reads.take_ready(self._state_machine.applied_index)
+        if ready:
+            self._serve(ready)
+
+    def tick(self, now_ms: Milliseconds) -> None:
+        """A few times a second: deadlines, and the member's own writes."""
+        self._now_ms = now_ms
+        if now_ms < self._next_maintenance_ms:
+            return
+        self._next_maintenance_ms = now_ms + MAINTENANCE_INTERVAL_MS
+        self._proposals.expire(now_ms)
+        self._reads.expire(now_ms)
+        self._expire_new(now_ms)
+        for request_id in [i for i, group in self._forwarded.items() if group.deadline_ms <= now_ms]:
+            group = self._forwarded.pop(request_id)
+            group.origin.on_refused(group, DeadlineExceeded(may_have_happened=True))
+        raft = self._raft
+        if raft.leader == NOBODY and not raft.quorum_contact:
+            # Pre-votes went unanswered: whoever still waits for a confirmation waits in vain.
+            self._reads.fail_unconfirmed(self.no_quorum())
+        self._maintain()
+
+    def begin_shutdown(self) -> None:
+        """Refuse what is new; what is in flight goes on."""
+        self._closing = True
+        self._refuse_new(ShuttingDown())
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is in flight."""
+        return not (self._new or len(self._proposals) or self._reads.pending_commands or self._forwarded)
+
+    @property
+    def pending_commands(self) -> int:
+        """Writes that were proposed and not yet applied."""
+        return self._proposals.pending_commands
+
+    def on_forward(self, request_id: int, source: NodeId, payload: bytes) -> None:
+        """Another member forwards a group. Malformed payloads raise (the link is closed): members do not guess."""
+        timeout_ms, size_bytes, items = msgpack.unpackb(payload, raw=False)
+        session, register, ack_below, user, auth_revision, commands = items
+        group = WriteGroup(
+            _Forwarded(self._forwarder, request_id, source),
+            [0] * len(commands),
+            commands,
+            size_bytes=size_bytes,
+            deadline_ms=self._now_ms + timeout_ms,
+            session=session,
+            register=register,
+            ack_below=ack_below,
+            user=user,
+            auth_revision=auth_revision,
+        )
+        self.submit_writes(group)
+
+    def on_forward_answer(self, request_id: int, payload: bytes) -> None:
+        """The leader's answer to a forwarded group; late ones (after the deadline) find nobody."""
+        group = self._forwarded.pop(request_id, None)
+        if group is None:
+            return
+        status, body = msgpack.unpackb(payload, raw=False, strict_map_key=False)
+        if status == OK:
+            group.origin.on_answers(group, body)
+        else:
+            group.origin.on_refused(group, error_of(body))
+
+    # What the replica reports.
+
+    def on_applied(self, entry: Entry, answers: Sequence[Sequence[Answer]]) -> None:
+        """An entry took effect."""
+        raft = self._raft
+        self._proposals.applied(entry.index, entry.term, answers)
+        if self._clock_base_ms is None and raft.role == LEADER and entry.term == raft.term:
+            # Everything before our office is applied: from here on replicated time moves with our monotonic clock.
+            self._clock_base_ms = self._state_machine.clock_ms
+            self._office_since_ms = self._now_ms
+
+    def on_reads_ready(self, ready: Sequence[ReadReady]) -> None:
+        """Rounds were confirmed."""
+        for read in ready:
+            self._reads.confirmed(read.context, read.index)
+        groups = self._reads.take_ready(self._state_machine.applied_index)
+        if groups:
+            self._serve(groups)
+
+    def on_reads_failed(self, contexts: Sequence[int]) -> None:
+        """Rounds will never be confirmed: say where to go instead."""
+        error = self._elsewhere()
+        for context in contexts:
+            self._reads.failed(context, error)
+
+    def on_role_change(self, change: RoleChange) -> None:
+        """Leadership came or went."""
+        self._clock_base_ms = None
+        self._maintaining = False
+        if change.role != LEADER:
+            elsewhere = self._elsewhere()
+            lost = (
+                NoQuorum("the majority was lost while the write was pending", may_have_happened=True)
+                if isinstance(elsewhere, NoQuorum)
+                else LeadershipLost()
+            )
+            lost.details.update(elsewhere.details)
+            self._proposals.fail_all(lost)
+            self._refuse_new(elsewhere)
+        forwarded, self._forwarded = self._forwarded, {}
+        for group in forwarded.values():
+            group.origin.on_refused(group, OutcomeUnknown("the leader changed while it held the forwarded write"))
+        self.on_leader_change(change)
+
+    # Where to go.
+
+    def leader_hint(self) -> dict[str, Any] | None:
+        """The leader as {id, name, address}; None while none is known."""
+        leader = self._raft.leader
+        if leader == NOBODY:
+            return None
+        for member in self.member_hints():
+            if member["id"] == leader:
+                return member
+        return {"id": leader, "name": "", "address": ""}
+
+    def member_hints(self) -> list[dict[str, Any]]:
+        """All members as {id, name, address}: where else a client may go."""
+        return [{key: member[key] for key in ("id", "name", "address")} for member in self._directory.members()]
+
+    def no_quorum(self) -> NoQuorum:
+        """The refusal of a member that is cut off; surely nothing happened."""
+        return NoQuorum(details={"members": self.member_hints()})
+
+    def _elsewhere(self) -> RaftKVError:
+        """Why this member cannot lead or confirm, and where to go."""
+        if self._raft.leader == NOBODY and not self._raft.quorum_contact:
+            return self.no_quorum()
+        return NotLeader(details={"leader": self.leader_hint(), "members": self.member_hints()})
+
+    def _refusal_of_writes(self) -> RaftKVError | None:
+        if self._closing:
+            return ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
+        if self._raft.role != LEADER:
+            return self._elsewhere()
+        if self.write_block is not None:
+            return self.write_block
+        proposals = self._proposals
+        if (
+            proposals.pending_bytes + self._new_bytes > self._limits.pending_writes_bytes_max
+            or proposals.pending_commands + len(self._new) > self._limits.pending_writes_max
+        ):
+            return Overloaded()
+        return None
+
+    def _refusal_of_reads(self) -> RaftKVError | None:
+        if self._closing:
+            return ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
+        if self._raft.leader == NOBODY:
+            return self._elsewhere()
+        if self._reads.pending_commands > self._limits.pending_reads_max:
+            return Overloaded()
+        return None
+
+    # Entries and answers.
+
+    def _propose_entry(self) -> None:
+        """One entry from the front of the queue: at most `entry_bytes_max`, or one group."""
+        groups: list[WriteGroup] = []
+        size_bytes = 0
+        for group in self._new:
+            if groups and size_bytes + group.size_bytes > self._limits.entry_bytes_max:
+                break
+            groups.append(group)
+            size_bytes += group.size_bytes
+        del self._new[: len(groups)]
+        self._new_bytes -= size_bytes
+        data = encode_batch(self._clock_ms(), [group.items() for group in groups])
+        index, term = self._raft.propose(ENTRY_COMMANDS, data)
+        self._proposals.add(index, term, groups)
+
+    def _clock_ms(self) -> Milliseconds:
+        """Replicated time: it moves only under a leader, and never backwards (apply takes the maximum)."""
+        if self._clock_base_ms is None:
+            return self._state_machine.clock_ms
+        return self._clock_base_ms + self._now_ms - self._office_since_ms
+
+    def _serve(self, groups: Sequence[ReadGroup]) -> None:
+        read = self._state_machine.read
+        for group in groups:
+            answers: list[Answer] = []
+            for command in group.commands:
+                try:
+                    answers.append(read(command))
+                except RaftKVError as error:
+                    answers.append(failure(error))
+            group.origin.on_answers(group, answers)
+
+    def _refuse_new(self, error: RaftKVError) -> None:
+        groups, self._new, self._new_bytes = self._new, [], 0
+        for group in groups:
+            group.origin.on_refused(group, error)
+
+    def _expire_new(self, now_ms: Milliseconds) -> None:
+        late = [group for group in self._new if group.deadline_ms <= now_ms]
+        if not late:
+            return
+        self._new = [group for group in self._new if group.deadline_ms > now_ms]
+        self._new_bytes = sum(group.size_bytes for group in self._new)
+        error = DeadlineExceeded("the write waited too long for its turn", may_have_happened=False)
+        for group in late:
+            group.origin.on_refused(group, error)
+
+    # The member's own writes.
+
+    def _maintain(self) -> None:
+        """At most one own write at a time; what did not work is tried again with the next tick."""
+        if self._maintaining or self._closing or self._raft.leader == NOBODY:
+            return
+        leading = self._raft.role == LEADER
+        if leading and not self._directory.cluster_id:
+            founding = self._founding
+            self._submit_own([CREATE_CLUSTER, 0, founding.cluster_id, founding.cluster_name, founding.members])
+            return
+        if self._directory.cluster_id and not self._is_published():
+            self._submit_own([PUBLISH_MEMBER, 0, *self._own_record()])
+            return
+        deadline_ms = self._directory.earliest_deadline_ms
+        if leading and deadline_ms is not None and deadline_ms <= self._clock_ms():
+            self._submit_own([EXPIRE_SESSIONS, 0])
+
+    def _is_published(self) -> bool:
+        node_id, name, incarnation, client_address, peer_address, version = self._own_record()
+        for member in self._directory.members():
+            if member["id"] == node_id:
+                published = (member["name"], member["incarnation"], member["address"])
+                return bool(
+                    published == (name, incarnation, client_address)
+                    and member["peer_address"] == peer_address
+                    and member["version"] == version
+                )
+        return False
+
+    def _submit_own(self, command: Command) -> None:
+        self._maintaining = True
+        deadline_ms = self._now_ms + FORWARD_TIMEOUT_MS
+        self.forward(WriteGroup(_Own(self), [0], [command], size_bytes=256, deadline_ms=deadline_ms))
+
+    def _own_write_ended(self) -> None:
+        self._maintaining = False
+
+
+class _Own:
+    """The origin of a member's own writes: whatever came of it, the next tick looks again."""
+
+    __slots__ = ("_service",)
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        self._service._own_write_ended()
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        self._service._own_write_ended()
+
+
+class _Forwarded:
+    """The origin of a group that another member forwarded: its answers travel back."""
+
+    __slots__ = ("_forwarder", "_request_id", "_source")
+
+    def __init__(self, forwarder: Forwarder, request_id: int, source: NodeId) -> None:
+        self._forwarder = forwarder
+        self._request_id = request_id
+        self._source = source
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        self._forwarder.answer(self._request_id, self._source, msgpack.packb([OK, list(answers)]))
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        self._forwarder.answer(self._request_id, self._source, msgpack.packb([FAILED, failure(error)]))
+
+
+__all__ = ["Directory", "Forwarder", "Founding", "Origin", "Service"]
