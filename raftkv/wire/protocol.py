@@ -23,12 +23,14 @@ A member is the mapping {id, name, address}; `leader` is one of those or None. A
 refused with `cluster_mismatch` and the connection is closed. So is a peer that sends anything that is no such array.
 """
 
-from typing import Any, Final, Mapping
+from typing import TYPE_CHECKING, Any, Final, Mapping
 
 import msgpack
 
 from raftkv.errors import ProtocolError
-from raftkv.limits import Limits
+
+if TYPE_CHECKING:  # limits needs dataclasses, 10 ms that the command line does not have
+    from raftkv.limits import Limits
 
 PREFACE: Final = b"RKV1"
 PROTOCOL_VERSION: Final = 1
@@ -49,7 +51,7 @@ def new_packer() -> msgpack.Packer:
     return msgpack.Packer(autoreset=True, use_bin_type=True)
 
 
-def new_unpacker(limits: Limits) -> msgpack.Unpacker:
+def new_unpacker(limits: "Limits") -> msgpack.Unpacker:
     """A streaming unpacker for one connection. It never holds more than one oversize request before it refuses."""
     buffer_bytes = max(limits.connection_in_flight_bytes_max, 2 * limits.request_bytes_max)
     return msgpack.Unpacker(
