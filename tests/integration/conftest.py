@@ -1,0 +1,86 @@
+"""Fixtures of the integration tests: clusters that always end, and logs in every failure report."""
+
+import faulthandler
+import signal
+import threading
+from types import FrameType
+from typing import Callable, Generator, Iterator
+
+import pytest
+
+from .harness.cluster import Cluster, ClusterOptions
+from .harness.netns import NamespacesUnavailable, Network
+
+TEST_DEADLINE_S = 120
+
+clusters_key = pytest.StashKey[list[Cluster]]()
+StartCluster = Callable[..., Cluster]
+
+
+@pytest.fixture(autouse=True)
+def deadline() -> Iterator[None]:
+    """Ends a test that hangs, whatever it hangs in, while its logs can still be reported."""
+
+    def on_alarm(_signal: int, _frame: FrameType | None) -> None:
+        faulthandler.dump_traceback()
+        raise AssertionError(f"the test did not end within {TEST_DEADLINE_S} s")
+
+    assert threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGALRM, on_alarm)
+    signal.alarm(TEST_DEADLINE_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture
+def make_cluster(request: pytest.FixtureRequest) -> Iterator[StartCluster]:
+    """Makes a cluster that is not started; all made end with the test."""
+    made: list[Cluster] = []
+    request.node.stash[clusters_key] = made
+
+    def make(**options: object) -> Cluster:
+        cluster = Cluster(ClusterOptions(**options))  # type: ignore[arg-type]
+        made.append(cluster)
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster(make_cluster: StartCluster) -> Cluster:
+    """Three members on loopback, ready."""
+    return make_cluster().start()
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Three hosts in namespaces; the test runs in the clients' one."""
+    try:
+        network = Network(3)
+    except NamespacesUnavailable as error:
+        pytest.skip(f"no network namespaces: {error}")
+    try:
+        with network.entered():
+            yield network
+    finally:
+        network.close()
+
+
+@pytest.fixture
+def separated(network: Network, make_cluster: StartCluster) -> Cluster:
+    """Three members, each on its own host of `network`, ready."""
+    return make_cluster(places=network.places()).start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for cluster in item.stash.get(clusters_key, []):
+            report.sections.append(("logs of the nodes", cluster.report()))
+    return report
