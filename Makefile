@@ -1,20 +1,33 @@
-# Two commands matter: `make run` and `make test`. Both set up everything they need.
+# Two commands matter: `make run` and `make test`. Both set up everything they need, on a bare Debian or Ubuntu too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Where two processes of pytest help: tests that wait for other processes more than they compute.
+PARALLEL := -n 2 --dist loadfile
 
 .PHONY: help
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
+# Debian and Ubuntu split venv off Python. As root it is installed; anybody else is told what to type.
 $(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y python3 python3-venv >/dev/null; } || { \
+		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "raftkv needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V); name another: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 .PHONY: setup
 setup: $(STAMP) ## virtual environment with everything in it
+
+.PHONY: run
+run: $(STAMP) ## the main job on real data: load, kill the leader, verify (KEEP=1 keeps the cluster up)
+	@KEEP="$(KEEP)" $(BIN)/python examples/main_job.py
 
 .PHONY: check
 check: $(STAMP) ## seconds: layers, types, style, unit, paper, scenarios
@@ -23,3 +36,28 @@ check: $(STAMP) ## seconds: layers, types, style, unit, paper, scenarios
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/unit tests/paper tests/scenarios tests/tidy
+
+.PHONY: test
+test: check network-tools ## everything for CI: check, simulation, properties, real processes, namespaces as root
+	$(BIN)/pytest -q $(PARALLEL) tests/sim tests/properties
+	$(BIN)/pytest -q $(PARALLEL) tests/integration
+
+.PHONY: test-compose
+test-compose: $(STAMP) ## the compose cluster with a real Docker engine; says why it skips without one
+	$(BIN)/pytest -q -rs tests/e2e
+
+.PHONY: bench
+bench: $(STAMP) ## raftkv against etcd on this machine; prints a table, takes minutes
+	$(BIN)/python bench/compare.py
+
+# The namespace tests need `ip`. As root it is installed; without root those tests skip and say so.
+.PHONY: network-tools
+network-tools:
+	@if [ "$$(id -u)" = 0 ] && ! command -v ip >/dev/null && command -v apt-get >/dev/null; then \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y iproute2 >/dev/null \
+		|| echo "iproute2 cannot be installed: the network namespace tests will be skipped"; fi
+
+.PHONY: clean
+clean: ## remove what was built, the virtual environment included
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+"""`raftkv health`: ask every endpoint's /readyz, all within one timeout.
+
+It asks over HTTP and not over the native protocol: this is what load balancers and container engines see.
+"""
+
+from raftkv_cli import exits
+from raftkv_cli.output import write_json, write_line, write_table
+from raftkv_cli.probe import ProbeReply, probe
+from raftkv_cli.spec import Call, Verb
+
+
+def run(call: Call) -> int:
+    replies = [
+        (endpoint, probe(endpoint, "/readyz", call.settings.timeout_seconds)) for endpoint in call.settings.endpoints
+    ]
+    healthy_count = sum(reply.ok for _, reply in replies)
+    if call.output == "json":
+        write_json([document(endpoint, reply) for endpoint, reply in replies])
+    elif call.output == "table":
+        rows = [(endpoint, word(reply), took_ms(reply), "" if reply.ok else reply.text) for endpoint, reply in replies]
+        write_table(("endpoint", "health", "took ms", "reason"), rows)
+    else:
+        for endpoint, reply in replies:
+            reason = "" if reply.ok else f": {reply.text}"
+            write_line(f"{endpoint} {word(reply)} ({took_ms(reply)} ms){reason}")
+    if healthy_count == len(replies):
+        return exits.OK
+    return exits.FAILED if any(reply.status for _, reply in replies) else exits.NOT_DONE
+
+
+def word(reply: ProbeReply) -> str:
+    if reply.ok:
+        return "healthy"
+    return "not ready" if reply.status else "unreachable"
+
+
+def took_ms(reply: ProbeReply) -> str:
+    return f"{reply.seconds * 1000:.1f}"
+
+
+def document(endpoint: str, reply: ProbeReply) -> dict[str, object]:
+    return {
+        "endpoint": endpoint,
+        "healthy": reply.ok,
+        "health": word(reply),
+        "took_ms": round(reply.seconds * 1000, 3),
+        "reason": None if reply.ok else reply.text,
+    }
+
+
+VERB = Verb(
+    name="health",
+    summary="can the endpoints serve right now?",
+    description="Asks every endpoint whether it has a leader and is caught up. Exit 0: all are healthy; 1: some are not; 4: none answered.",
+    run=run,
+    examples=(
+        ("raftkv health", "the member at 127.0.0.1:2379"),
+        ("raftkv health --endpoints a:2379,b:2379,c:2379 -o json", "all three, for a script"),
+    ),
+)

@@ -1,0 +1,51 @@
+"""How to reach the cluster: options first, then the environment, then the defaults that DESIGN fixes.
+
+A bad value is refused here with the place it came from, before anything connects.
+"""
+
+from typing import Mapping, NamedTuple
+
+from raftkv.client.endpoints import parse_endpoints
+from raftkv.errors import ConfigError
+
+DEFAULT_ENDPOINTS = "127.0.0.1:2379"
+DEFAULT_TIMEOUT_SECONDS = 5.0
+ENDPOINTS_MAX = 64
+
+
+class Settings(NamedTuple):
+    """Where the cluster is and how long to wait for it."""
+
+    endpoints: tuple[str, ...] = (DEFAULT_ENDPOINTS,)
+    cluster_name: str | None = None
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+
+
+def resolve_settings(options: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    """The settings of this run. Raises ValueError with a text that names the option or variable and what is wrong.
+
+    An empty variable counts as unset, as docker-compose files leave it.
+    """
+    where, text = "--endpoints", options.get("--endpoints")
+    if text is None:
+        where, text = "RAFTKV_ENDPOINTS", environment.get("RAFTKV_ENDPOINTS") or DEFAULT_ENDPOINTS
+    cluster_name = options.get("--cluster-name")
+    if cluster_name is None:
+        cluster_name = environment.get("RAFTKV_CLUSTER_NAME") or None
+    timeout = options.get("--timeout", DEFAULT_TIMEOUT_SECONDS)
+    assert isinstance(text, str)
+    assert isinstance(timeout, float)
+    if cluster_name == "":
+        raise ValueError("--cluster-name is empty")
+    return Settings(checked_endpoints(text, where), None if cluster_name is None else str(cluster_name), timeout)
+
+
+def checked_endpoints(text: str, where: str) -> tuple[str, ...]:
+    """`a:1,b:2` as a tuple of HOST:PORT. Raises ValueError that names `where` and the part that is wrong."""
+    try:
+        endpoints = parse_endpoints(text)
+    except ConfigError as error:
+        raise ValueError(f"{where}: {error.message}") from None
+    if len(endpoints) > ENDPOINTS_MAX:
+        raise ValueError(f"{where} names {len(endpoints)} endpoints, at most {ENDPOINTS_MAX} are accepted")
+    return endpoints

@@ -1,0 +1,28 @@
+"""The table of verbs: name, module and one line for `raftkv --help`, so that no module is imported to list them."""
+
+from importlib import import_module
+
+from raftkv_cli.spec import Verb
+
+VERBS: dict[str, tuple[str, str]] = {
+    "put": ("put", "set a key"),
+    "get": ("get", "read a key or a range"),
+    "del": ("delete", "delete a key or a range"),
+    "txn": ("txn", "compare, then do the one or the other, atomically"),
+    "status": ("status", "what every member says about itself"),
+    "health": ("health", "can the endpoints serve right now?"),
+    "move-leader": ("move_leader", "hand leadership to another member"),
+    "bench": ("bench", "put load on a cluster and measure it"),
+    "serve": ("serve", "run one member"),
+    "dev": ("dev", "run a whole cluster on this machine"),
+    "version": ("version", "print the version"),
+}
+
+
+def load_verb(name: str) -> Verb:
+    """Import a verb of the table."""
+    module_name, summary = VERBS[name]
+    verb = import_module(f"raftkv_cli.commands.{module_name}").VERB
+    assert isinstance(verb, Verb), f"commands/{module_name}.py defines VERB"
+    assert (verb.name, verb.summary) == (name, summary), f"commands/{module_name}.py says the same as the table"
+    return verb
