@@ -1,0 +1,117 @@
+"""Which error a call ends with, and the words of it: short, naming every member that was asked and what it said last.
+
+Pure functions over what a Retry has seen. The rule they keep: `may_have_happened` is True only for a write of which some attempt was
+sent and never answered for certain.
+"""
+
+from typing import Final, Mapping
+
+from raftkv.errors import (
+    ClusterMismatch,
+    DeadlineExceeded,
+    InvalidRequest,
+    KeyNotFound,
+    LeaseNotFound,
+    NoQuorum,
+    NotANumber,
+    OutcomeUnknown,
+    RaftKVError,
+    Unreachable,
+)
+
+# Decided by what the request says, or by apply, which answers a repeated write as it answered it first: such a refusal
+# stands for all attempts of the write.
+_CERTAIN: Final = (InvalidRequest, KeyNotFound, LeaseNotFound, NotANumber)
+
+
+def lost(reason: BaseException | str | None) -> RaftKVError:
+    """A connection broke under a request."""
+    return Unreachable(f"connection lost: {_reason(reason)}" if reason else "connection closed by the member")
+
+
+def not_connected(reason: BaseException | str) -> RaftKVError:
+    """A connection could not be opened."""
+    return Unreachable(_reason(reason))
+
+
+def silence(heard: bool) -> RaftKVError:
+    """An attempt's deadline passed."""
+    return Unreachable("alive, but no answer in time" if heard else "no answer in time")
+
+
+def mismatch(address: str, error: ClusterMismatch) -> ClusterMismatch:
+    """A greeting was refused because of the cluster; the message names both, and now the address too."""
+    text = error.message if error.message.startswith(address) else f"{address}: {error.message}"
+    return ClusterMismatch(text, details=error.details)
+
+
+def outcome_unknown(address: str, error: RaftKVError) -> OutcomeUnknown:
+    """A write without a session was sent and not answered."""
+    return OutcomeUnknown(
+        f"the write may have happened: {address}: {error.message} (without a session it cannot be repeated safely)",
+        details={**error.details, "endpoint": address},
+    )
+
+
+def refusal(error: RaftKVError, *, is_write: bool, uncertain: bool) -> RaftKVError:
+    """A member's last word, with an honest outcome for the whole call rather than for its last attempt."""
+    if not is_write:
+        error.may_have_happened = False
+    elif uncertain and not isinstance(error, _CERTAIN):
+        error.may_have_happened = True
+    elif error.code == "session_expired":
+        error.may_have_happened = False  # the only attempt ever sent was refused
+    return error
+
+
+def expired(
+    tried: Mapping[str, RaftKVError],
+    *,
+    timeout_s: float,
+    is_write: bool,
+    uncertain: bool,
+    reached: bool,
+    mismatches: Mapping[str, ClusterMismatch],
+) -> RaftKVError:
+    """The call's time is over."""
+    seen = ", ".join(f"{address} ({_short(error)})" for address, error in tried.items()) or "no member was tried"
+    details = {"endpoints": {address: error.message for address, error in tried.items()}}
+    within = f"within {timeout_s:.3g} s"
+    if uncertain:
+        text = f"no answer {within}, the write may have happened: {seen}"
+        return DeadlineExceeded(text, details=details, may_have_happened=True)
+    if not reached and mismatches:
+        return ClusterMismatch(f"no member of the cluster answered {within}: {seen}", details=details)
+    if not reached:
+        return Unreachable(f"no member could be reached {within}: {seen}", details=details)
+    codes = {error.code for error in tried.values()}
+    if "no_quorum" in codes and codes <= {"no_quorum", "unreachable"}:
+        return NoQuorum(f"no member had a quorum {within}: {seen}", details=details, may_have_happened=False)
+    outcome = ", nothing was changed" if is_write else ""
+    return DeadlineExceeded(f"no answer {within}{outcome}: {seen}", details=details, may_have_happened=False)
+
+
+def _short(error: RaftKVError) -> str:
+    return _WORDS.get(error.code) or error.message
+
+
+_WORDS: Final = {
+    "no_quorum": "no quorum",
+    "not_leader": "not the leader",
+    "overloaded": "overloaded",
+    "shutting_down": "shutting down",
+    "leadership_lost": "lost its leadership",
+}
+
+
+def _reason(reason: BaseException | str) -> str:
+    """The operating system's words without its numbers: "connection refused", "timed out"."""
+    if isinstance(reason, str):
+        return reason
+    if isinstance(reason, RaftKVError):
+        return reason.message
+    if isinstance(reason, TimeoutError):
+        return "timed out"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror.lower()
+    return str(reason) or type(reason).__name__
