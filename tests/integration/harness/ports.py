@@ -25,17 +25,30 @@ class PortReservations:
         draw = random.SystemRandom()
         for _ in range(ATTEMPTS_MAX):
             port = draw.randint(FIRST_PORT, LAST_PORT)
-            reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            try:
-                reservation.bind(f"\0raftkv-test-port-{port}")
-            except OSError:
-                reservation.close()
-                continue
-            if _is_free(port):
-                self._held.append(reservation)
+            if self._reserve(port):
                 return port
-            reservation.close()
         raise AssertionError(f"no free port found between {FIRST_PORT} and {LAST_PORT}")
+
+    def take_consecutive(self, count: int) -> int:
+        """The first of `count` ports in a row."""
+        for _ in range(ATTEMPTS_MAX):
+            first = self.take()
+            if all(self._reserve(port) for port in range(first + 1, first + count)):
+                return first
+        raise AssertionError(f"no {count} free ports in a row")
+
+    def _reserve(self, port: int) -> bool:
+        reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            reservation.bind(f"\0raftkv-test-port-{port}")
+        except OSError:
+            reservation.close()
+            return False
+        if not _is_free(port):
+            reservation.close()
+            return False
+        self._held.append(reservation)
+        return True
 
     def close(self) -> None:
         """Gives all ports back."""
