@@ -8,10 +8,14 @@ from typing import Callable, Generator, Iterator
 
 import pytest
 
+from raftkv.limits import MIB
+
 from .harness.cluster import Cluster, ClusterOptions
 from .harness.netns import NamespacesUnavailable, Network
+from .harness.node import Node
 
 TEST_DEADLINE_S = 120
+GROWTH_MAX_BYTES = 96 * MIB
 
 clusters_key = pytest.StashKey[list[Cluster]]()
 StartCluster = Callable[..., Cluster]
@@ -73,6 +77,40 @@ def network() -> Iterator[Network]:
 def separated(network: Network, make_cluster: StartCluster) -> Cluster:
     """Three members, each on its own host of `network`, ready."""
     return make_cluster(places=network.places()).start()
+
+
+@pytest.fixture(scope="module")
+def shared_cluster() -> Iterator[Cluster]:
+    """Three members for all tests of a file; what one test does to them must not be seen by the next."""
+    with Cluster() as cluster:
+        cluster.start()
+        yield cluster
+
+
+@pytest.fixture
+def healthy(shared_cluster: Cluster, request: pytest.FixtureRequest) -> Cluster:
+    """The shared cluster, for tests that break nothing; each uses keys of its own. One that died is started again."""
+    request.node.stash[clusters_key] = [shared_cluster]
+    return shared_cluster.start()
+
+
+@pytest.fixture
+def victim(healthy: Cluster) -> Iterator[Node]:
+    """The leader, and afterwards the proof that nothing happened to it or its cluster."""
+    leader = healthy.leader()
+    before = healthy.statuses()[leader.name]
+    resident_before_bytes = leader.daemon.resident_bytes()
+    yield leader
+    assert all(node.running for node in healthy.nodes), "a daemon ended"
+    with leader.connect() as connection:
+        connection.put(b"still", b"serving")
+        assert connection.get(b"still") == b"serving"
+        after = connection.status()
+    assert (after["role"], after["term"]) == ("leader", before["term"]), "an election was caused"
+    grown_bytes = leader.daemon.resident_bytes() - resident_before_bytes
+    assert grown_bytes < GROWTH_MAX_BYTES, f"grew by {grown_bytes // MIB} MiB"
+    for node in healthy.nodes:
+        assert "Traceback" not in node.daemon.log_text(), node.name
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,11 +5,11 @@ import signal
 import socket
 import subprocess
 import time
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
-from .conftest import StartCluster, clusters_key
+from .conftest import StartCluster
 from .harness.cluster import CLUSTER_NAME, Cluster
 from .harness.process import RAFTKV, Process, raftkv_environment, run_raftkv
 from .harness.waiting import wait_until
@@ -17,20 +17,6 @@ from .harness.waiting import wait_until
 pytestmark = pytest.mark.integration
 
 OK, FAILED, USAGE, NOT_FOUND, NOT_DONE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
-
-
-@pytest.fixture(scope="module")
-def shared_cluster() -> Iterator[Cluster]:
-    """Three members that the tests which break nothing share; each uses keys of its own."""
-    with Cluster() as cluster:
-        cluster.start()
-        yield cluster
-
-
-@pytest.fixture
-def healthy(shared_cluster: Cluster, request: pytest.FixtureRequest) -> Cluster:
-    request.node.stash[clusters_key] = [shared_cluster]
-    return shared_cluster
 
 
 def raftkv(

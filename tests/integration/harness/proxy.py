@@ -6,11 +6,13 @@ process rarely hits that moment, this proxy always does.
 
 import selectors
 import socket
+import struct
 import threading
 from dataclasses import dataclass
 
 RECEIVE_BYTES = 65_536
 POLL_S = 0.05
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(slots=True)
@@ -47,6 +49,8 @@ class LossyProxy:
         """Ends all open connections abruptly; new ones work."""
         with self._lock:
             for pair in list(self._pairs.values()):
+                for end in (pair.client, pair.server):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                 self._end(pair)
 
     def close(self) -> None:
