@@ -75,9 +75,7 @@ class ReadGroup:
 
     __slots__ = ("commands", "deadline_ms", "origin", "tags")
 
-    def __init__(
-        self, origin: Origin, tags: list[int], commands: list[Command], *, deadline_ms: Milliseconds
-    ) -> None:
+    def __init__(self, origin: Origin, tags: list[int], commands: list[Command], *, deadline_ms: Milliseconds) -> None:
         assert len(tags) == len(commands) > 0, "every command has a tag"
         self.origin = origin
         self.tags = tags

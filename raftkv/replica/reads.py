@@ -15,7 +15,16 @@ from raftkv.units import Index, Milliseconds
 class PendingReads:
     """Reads by stage: new, in the round under way, confirmed but ahead of apply."""
 
-    __slots__ = ("_confirmed", "_context", "_in_round", "_new", "_next_context", "_order", "pending_commands")
+    __slots__ = (
+        "_confirmed",
+        "_context",
+        "_in_round",
+        "_new",
+        "_next_context",
+        "_order",
+        "_round_since_ms",
+        "pending_commands",
+    )
 
     def __init__(self, first_context: int = 1) -> None:
         # Contexts start at a random number: two lives of one member never use the same (etcd#20418).
@@ -25,6 +34,7 @@ class PendingReads:
         self._in_round: list[ReadGroup] = []
         self._confirmed: list[tuple[Index, int, list[ReadGroup]]] = []
         self._order = 0
+        self._round_since_ms: Milliseconds = 0
         self.pending_commands = 0
 
     def add(self, group: ReadGroup) -> None:
@@ -32,12 +42,13 @@ class PendingReads:
         self._new.append(group)
         self.pending_commands += len(group.commands)
 
-    def start_round(self) -> int:
+    def start_round(self, now_ms: Milliseconds) -> int:
         """The context to confirm next, or 0 when a round is under way or nobody waits."""
         if self._context or not self._new:
             return 0
         self._context = self._next_context
         self._next_context += 1
+        self._round_since_ms = now_ms
         self._in_round, self._new = self._new, []
         return self._context
 
@@ -64,6 +75,13 @@ class PendingReads:
         self._context = 0
         groups, self._in_round, self._new = [*self._in_round, *self._new], [], []
         self._refuse(groups, error)
+
+    def give_up_round(self, now_ms: Milliseconds, after_ms: Milliseconds) -> None:
+        """A question or its answer was lost: its reads join the next round, under a context of their own."""
+        if self._context and now_ms - self._round_since_ms >= after_ms:
+            self._context = 0
+            self._new = self._in_round + self._new
+            self._in_round = []
 
     def take_ready(self, applied_index: Index) -> list[ReadGroup]:
         """The groups that may be served now."""

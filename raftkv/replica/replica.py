@@ -13,7 +13,6 @@ from raftkv.raft.effects import Effects, ReadReady, RoleChange, SendSnapshotChun
 from raftkv.raft.messages import Entry, InstallSnapshot, Message, SnapshotMeta
 from raftkv.raft.node import Raft
 from raftkv.replica.ports import Journal, Network, SnapshotReader, StateMachine
-from raftkv.units import Index, NodeId, Term
 from raftkv.wire.commands import Answer
 
 
@@ -232,5 +231,3 @@ class Replica:
         if self._snapshot is not None:
             self._snapshot.close()
             self._snapshot = None
-
-

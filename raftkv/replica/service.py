@@ -40,6 +40,7 @@ from raftkv.wire.commands import (
     error_of,
     failure,
 )
+from raftkv.wire.settings import Settings
 
 LEADER = "leader"
 
@@ -47,6 +48,7 @@ LEADER = "leader"
 # one entry of 256 requests costs a quarter of four of 64. Two, so that the disk works while the followers do.
 ENTRIES_IN_FLIGHT_MAX = 2
 MAINTENANCE_INTERVAL_MS = 500
+READ_ROUND_TIMEOUT_MS = 500  # several heartbeats: the leader repeats its part, a follower's question may be lost
 FORWARD_TIMEOUT_MS = 5_000
 
 MemberItems: TypeAlias = Mapping[str, Any]
@@ -73,15 +75,22 @@ class Directory(Protocol):
 
 
 class Founding:
-    """What the first leader writes into the first entry of a new cluster."""
+    """What the first leader writes into the first entry of a new cluster: its random id, its members, its settings."""
 
-    __slots__ = ("cluster_id", "cluster_name", "members")
+    __slots__ = ("cluster_id", "cluster_name", "members", "settings")
 
-    def __init__(self, cluster_id: int, cluster_name: str, members: Sequence[tuple[NodeId, str, str]]) -> None:
+    def __init__(
+        self, cluster_id: int, cluster_name: str, members: Sequence[tuple[NodeId, str, str]], settings: Settings
+    ) -> None:
         assert cluster_id > 0, "0 means not known yet"
         self.cluster_id = cluster_id
         self.cluster_name = cluster_name
         self.members = [list(member) for member in members]
+        self.settings = settings
+
+    def command(self) -> Command:
+        """As a CREATE_CLUSTER."""
+        return [CREATE_CLUSTER, 0, self.cluster_id, self.cluster_name, self.members, self.settings.to_items()]
 
 
 class Service:
@@ -172,7 +181,7 @@ class Service:
         if self._new and raft.role == LEADER and not raft.is_transferring:
             while self._new and len(self._proposals) < ENTRIES_IN_FLIGHT_MAX and self._state_machine.has_room:
                 self._propose_entry()
-        context = self._reads.start_round()
+        context = self._reads.start_round(now_ms)
         if context:
             raft.read_index(context)
         ready = self._reads.take_ready(self._state_machine.applied_index)
@@ -187,6 +196,7 @@ class Service:
         self._next_maintenance_ms = now_ms + MAINTENANCE_INTERVAL_MS
         self._proposals.expire(now_ms)
         self._reads.expire(now_ms)
+        self._reads.give_up_round(now_ms, READ_ROUND_TIMEOUT_MS)
         self._expire_new(now_ms)
         for request_id in [i for i, group in self._forwarded.items() if group.deadline_ms <= now_ms]:
             group = self._forwarded.pop(request_id)
@@ -262,7 +272,7 @@ class Service:
 
     def on_reads_failed(self, contexts: Sequence[int]) -> None:
         """Rounds will never be confirmed: say where to go instead."""
-        error = self._elsewhere()
+        error = self.elsewhere()
         for context in contexts:
             self._reads.failed(context, error)
 
@@ -270,8 +280,9 @@ class Service:
         """Leadership came or went."""
         self._clock_base_ms = None
         self._maintaining = False
+        self._next_maintenance_ms = 0  # a new leader: what could not be said before is said at the next tick
         if change.role != LEADER:
-            elsewhere = self._elsewhere()
+            elsewhere = self.elsewhere()
             lost = (
                 NoQuorum("the majority was lost while the write was pending", may_have_happened=True)
                 if isinstance(elsewhere, NoQuorum)
@@ -305,7 +316,7 @@ class Service:
         """The refusal of a member that is cut off; surely nothing happened."""
         return NoQuorum(details={"members": self.member_hints()})
 
-    def _elsewhere(self) -> RaftKVError:
+    def elsewhere(self) -> RaftKVError:
         """Why this member cannot lead or confirm, and where to go."""
         if self._raft.leader == NOBODY and not self._raft.quorum_contact:
             return self.no_quorum()
@@ -315,7 +326,7 @@ class Service:
         if self._closing:
             return ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
         if self._raft.role != LEADER:
-            return self._elsewhere()
+            return self.elsewhere()
         if self.write_block is not None:
             return self.write_block
         proposals = self._proposals
@@ -330,7 +341,7 @@ class Service:
         if self._closing:
             return ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
         if self._raft.leader == NOBODY:
-            return self._elsewhere()
+            return self.elsewhere()
         if self._reads.pending_commands > self._limits.pending_reads_max:
             return Overloaded()
         return None
@@ -392,17 +403,18 @@ class Service:
             return
         leading = self._raft.role == LEADER
         if leading and not self._directory.cluster_id:
-            founding = self._founding
-            self._submit_own([CREATE_CLUSTER, 0, founding.cluster_id, founding.cluster_name, founding.members])
+            self._submit_own(self._founding.command())
             return
-        if self._directory.cluster_id and not self._is_published():
+        if self._directory.cluster_id and not self.is_published:
             self._submit_own([PUBLISH_MEMBER, 0, *self._own_record()])
             return
         deadline_ms = self._directory.earliest_deadline_ms
         if leading and deadline_ms is not None and deadline_ms <= self._clock_ms():
             self._submit_own([EXPIRE_SESSIONS, 0])
 
-    def _is_published(self) -> bool:
+    @property
+    def is_published(self) -> bool:
+        """Whether the log says of this member what it says of itself."""
         node_id, name, incarnation, client_address, peer_address, version = self._own_record()
         for member in self._directory.members():
             if member["id"] == node_id:
@@ -419,8 +431,10 @@ class Service:
         deadline_ms = self._now_ms + FORWARD_TIMEOUT_MS
         self.forward(WriteGroup(_Own(self), [0], [command], size_bytes=256, deadline_ms=deadline_ms))
 
-    def _own_write_ended(self) -> None:
+    def _own_write_ended(self, *, done: bool) -> None:
         self._maintaining = False
+        if done:
+            self._next_maintenance_ms = 0  # perhaps there is more to say
 
 
 class _Own:
@@ -432,10 +446,10 @@ class _Own:
         self._service = service
 
     def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
-        self._service._own_write_ended()
+        self._service._own_write_ended(done=answers[0][0] == OK)
 
     def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
-        self._service._own_write_ended()
+        self._service._own_write_ended(done=False)
 
 
 class _Forwarded:

@@ -1,0 +1,347 @@
+"""The native front door: msgpack frames on the client port (wire/protocol.py). The hot path of the daemon.
+
+Everything that one read of the socket brings becomes one write group and one read group; everything that one entry or one
+round answers goes out in one write. A connection is read no further while too much of it is in flight.
+"""
+
+import asyncio
+from typing import Any, Callable, Protocol, Sequence
+
+import msgpack
+
+from raftkv.errors import ClusterMismatch, InvalidRequest, ProtocolError, RaftKVError, Unsupported
+from raftkv.limits import Limits
+from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.replica.service import Service
+from raftkv.wire.commands import (
+    CLIENT_WRITES,
+    OK,
+    READS,
+    SERIALIZABLE,
+    Answer,
+    Command,
+    failure,
+)
+from raftkv.wire.protocol import (
+    ACK,
+    FORWARD,
+    HELLO,
+    MEMBERS,
+    MOVE_LEADER,
+    PING,
+    PREFACE,
+    PROTOCOL_VERSION,
+    SESSION_ID_BYTES,
+    STATUS,
+    check_request,
+    new_packer,
+    new_unpacker,
+)
+from raftkv.wire.validate import validate
+
+GROUP_COMMANDS_MAX = 2048  # per entry at most so many are applied in one go: about 10 ms of the loop
+COMMAND_OVERHEAD_BYTES = 32
+
+
+class MemberControl(Protocol):
+    """What the door needs of the member besides the service (daemon/node.py)."""
+
+    cluster_name: str
+
+    def hello(self) -> dict[str, Any]: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+    def members(self) -> list[dict[str, Any]]: ...
+
+    def move_leader(self, target: str, done: Callable[[Answer], None]) -> None: ...
+
+    def schedule_pump(self) -> None: ...
+
+
+class NativeConnection(asyncio.Protocol):
+    """One client connection, from after its preface was recognised."""
+
+    def __init__(self, service: Service, member: MemberControl, limits: Limits) -> None:
+        self._service = service
+        self._member = member
+        self._limits = limits
+        self._unpacker = new_unpacker(limits)
+        self._pack = new_packer().pack
+        self._transport: asyncio.Transport | None = None
+        self._preface_left = len(PREFACE)
+        self._greeted = False
+        self._session: bytes | None = None
+        self._register = False
+        self._ack_below = 0
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._reading_paused = False
+        self._writing_paused = False
+        # What the current read of the socket has brought so far.
+        self._write_tags: list[int] = []
+        self._writes: list[Command] = []
+        self._write_bytes = 0
+        self._write_timeout_ms = 0
+        self._read_tags: list[int] = []
+        self._reads: list[Command] = []
+        self._stale_tags: list[int] = []
+        self._stale: list[Command] = []
+        self._read_timeout_ms = 0
+
+    # asyncio.Protocol.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport), "a stream transport"
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self._limits.connection_write_buffer_bytes_max)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._preface_left:
+            skipped = min(self._preface_left, len(data))
+            self._preface_left -= skipped
+            data = data[skipped:]
+        try:
+            self._unpacker.feed(data)
+            for message in self._unpacker:
+                self._receive(message)
+        except ProtocolError as error:
+            self._refuse_connection(error)
+            return
+        except (ValueError, msgpack.exceptions.UnpackException, RecursionError, OverflowError) as error:
+            # Broken frames, and BufferFull for one that is larger than any request may be.
+            self._refuse_connection(ProtocolError(f"not a frame of this protocol: {error or type(error).__name__}"))
+            return
+        self._submit()
+
+    def pause_writing(self) -> None:
+        # The client does not take its answers: it gets no further questions in.
+        self._writing_paused = True
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._update_reading()
+
+    # One message.
+
+    def _receive(self, message: Any) -> None:
+        request_id, timeout_ms, command = check_request(message)
+        operation = command[0]
+        if not self._greeted:
+            if operation != HELLO:
+                raise ProtocolError("the first request of a connection is HELLO")
+            self._greet(request_id, command)
+        elif operation in CLIENT_WRITES:
+            self._receive_write(request_id, timeout_ms, command)
+        elif operation in READS:
+            self._receive_read(request_id, timeout_ms, command)
+        else:
+            self._receive_control(request_id, timeout_ms, command)
+
+    def _receive_write(self, request_id: int, timeout_ms: int, command: Command) -> None:
+        try:
+            size_bytes = validate(command, self._limits)
+        except RaftKVError as error:
+            self._answer_now(request_id, failure(error))
+            return
+        if (
+            self._write_bytes + size_bytes > self._limits.entry_bytes_max or len(self._writes) >= GROUP_COMMANDS_MAX
+        ) and self._writes:
+            self._submit_writes()
+        self._write_tags.append(request_id)
+        self._writes.append(command)
+        self._write_bytes += size_bytes
+        if timeout_ms > self._write_timeout_ms:
+            self._write_timeout_ms = timeout_ms
+
+    def _receive_read(self, request_id: int, timeout_ms: int, command: Command) -> None:
+        try:
+            validate(command, self._limits)
+        except RaftKVError as error:
+            self._answer_now(request_id, failure(error))
+            return
+        if command[1] & SERIALIZABLE:
+            self._stale_tags.append(request_id)
+            self._stale.append(command)
+        else:
+            self._read_tags.append(request_id)
+            self._reads.append(command)
+        if timeout_ms > self._read_timeout_ms:
+            self._read_timeout_ms = timeout_ms
+
+    def _receive_control(self, request_id: int, timeout_ms: int, command: Command) -> None:
+        operation = command[0]
+        if operation == ACK:
+            self._receive_ack(command)
+        elif operation == PING:
+            self._answer_now(request_id, [OK])
+        elif operation == STATUS:
+            self._answer_now(request_id, [OK, self._member.status()])
+        elif operation == MEMBERS:
+            self._answer_now(request_id, [OK, self._member.members()])
+        elif operation == MOVE_LEADER:
+            if len(command) != 2 or type(command[1]) is not str:
+                raise ProtocolError("MOVE_LEADER takes a member's name")
+            self._member.move_leader(command[1], lambda answer: self._answer_now(request_id, answer))
+        elif operation == FORWARD:
+            self._receive_forward(request_id, timeout_ms, command)
+        else:
+            self._answer_now(request_id, failure(Unsupported(f"operation {operation} is not known here")))
+
+    def _receive_ack(self, command: Command) -> None:
+        if len(command) != 3 or type(command[1]) is not int or type(command[2]) is not bool:
+            raise ProtocolError("ACK takes a sequence and the register flag")
+        if self._writes:
+            self._submit_writes()  # what came before the notice goes under the old one
+        self._ack_below = command[1]
+        self._register = command[2]
+
+    def _receive_forward(self, request_id: int, timeout_ms: int, command: Command) -> None:
+        if len(command) != 5 or type(command[3]) is not int or type(command[4]) is not list or not command[4]:
+            raise ProtocolError("FORWARD takes session, register, ack_below and a command")
+        _, session, register, ack_below, inner = command
+        _check_session(session)
+        try:
+            size_bytes = validate(inner, self._limits)
+            if inner[0] not in CLIENT_WRITES:
+                raise InvalidRequest("only writes are forwarded: any member answers reads")
+        except RaftKVError as error:
+            self._answer_now(request_id, failure(error))
+            return
+        self._in_flight += 1
+        self._in_flight_bytes += size_bytes
+        group = WriteGroup(
+            self,
+            [request_id],
+            [inner],
+            size_bytes=size_bytes,
+            deadline_ms=self._service.deadline(timeout_ms),
+            session=session,
+            register=bool(register),
+            ack_below=ack_below,
+        )
+        self._service.forward(group)
+        self._member.schedule_pump()
+
+    def _greet(self, request_id: int, command: Command) -> None:
+        if len(command) != 2 or type(command[1]) is not dict:
+            raise ProtocolError("HELLO takes a mapping of options")
+        options = command[1]
+        if options.get("protocol") != PROTOCOL_VERSION:
+            raise ProtocolError(f"this member speaks protocol {PROTOCOL_VERSION}, not {options.get('protocol')!r}")
+        wanted = options.get("cluster_name")
+        if wanted is not None and wanted != self._member.cluster_name:
+            error = ClusterMismatch(
+                f"the client wants cluster {wanted!r}, this is {self._member.cluster_name!r}",
+                details={"wanted": str(wanted), "actual": self._member.cluster_name},
+            )
+            self._answer_now(request_id, failure(error))
+            self._close()
+            return
+        _check_session(options.get("session"))
+        self._session = options.get("session")
+        self._greeted = True
+        self._answer_now(request_id, [OK, self._member.hello()])
+
+    # Groups out, answers in.
+
+    def _submit(self) -> None:
+        if self._writes:
+            self._submit_writes()
+        if self._reads:
+            tags, self._read_tags = self._read_tags, []
+            commands, self._reads = self._reads, []
+            self._in_flight += len(tags)
+            deadline_ms = self._service.deadline(self._read_timeout_ms)
+            self._service.submit_reads(ReadGroup(self, tags, commands, deadline_ms=deadline_ms))
+        if self._stale:
+            tags, self._stale_tags = self._stale_tags, []
+            commands, self._stale = self._stale, []
+            self._in_flight += len(tags)
+            self._service.read_now(ReadGroup(self, tags, commands, deadline_ms=0))
+        self._read_timeout_ms = 0
+        self._member.schedule_pump()
+        self._update_reading()
+
+    def _submit_writes(self) -> None:
+        tags, self._write_tags = self._write_tags, []
+        commands, self._writes = self._writes, []
+        size_bytes, self._write_bytes = self._write_bytes, 0
+        timeout_ms, self._write_timeout_ms = self._write_timeout_ms, 0
+        self._in_flight += len(tags)
+        self._in_flight_bytes += size_bytes
+        group = WriteGroup(
+            self,
+            tags,
+            commands,
+            size_bytes=size_bytes,
+            deadline_ms=self._service.deadline(timeout_ms),
+            session=self._session,
+            register=self._register,
+            ack_below=self._ack_below,
+        )
+        self._service.submit_writes(group)
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        """One write to the socket for the whole group."""
+        self._settle(group)
+        if self._transport is not None:
+            pack = self._pack
+            self._transport.write(b"".join([pack(pair) for pair in zip(group.tags, answers, strict=True)]))
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        """The same answer for the whole group."""
+        self._settle(group)
+        if self._transport is not None:
+            answer = failure(error)
+            self._transport.write(b"".join([self._pack((tag, answer)) for tag in group.tags]))
+
+    def _settle(self, group: WriteGroup | ReadGroup) -> None:
+        self._in_flight -= len(group.tags)
+        if isinstance(group, WriteGroup):
+            self._in_flight_bytes -= group.size_bytes
+        assert self._in_flight >= 0 and self._in_flight_bytes >= 0, "every group ends once"
+        if self._reading_paused:
+            self._update_reading()
+
+    def _answer_now(self, request_id: int, answer: Answer) -> None:
+        if self._transport is not None:
+            self._transport.write(self._pack((request_id, answer)))
+
+    def _update_reading(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        limits = self._limits
+        full = (
+            self._writing_paused
+            or self._in_flight > limits.connection_in_flight_requests_max
+            or self._in_flight_bytes > limits.connection_in_flight_bytes_max
+        )
+        if full and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        elif self._reading_paused and not full:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
+    def _refuse_connection(self, error: RaftKVError) -> None:
+        # What came in good order before the broken frame is still served; its answers may find the line closed.
+        self._submit()
+        self._answer_now(0, failure(error))
+        self._close()
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _check_session(session: Any) -> None:
+    if session is not None and not (type(session) is bytes and len(session) == SESSION_ID_BYTES):
+        raise ProtocolError(f"a session is {SESSION_ID_BYTES} bytes")
+
+
+__all__ = ["MemberControl", "NativeConnection"]

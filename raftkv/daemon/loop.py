@@ -1,0 +1,322 @@
+"""The asyncio side of one member: the sole owner of its Replica, and the clock and wake-ups that the core does without.
+
+Inputs (peers, clients, the journal, the store's commits, ticks) only mark work; one `pump` per turn of the loop carries it
+out, so whatever arrived together is one batch. An error in the core is fatal by design: a replica that broke an
+invariant must not go on voting.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any, Callable, Sequence
+
+from raftkv.daemon.journal import JournalThread
+from raftkv.daemon.metrics import Counters
+from raftkv.daemon.storage import Storage
+from raftkv.errors import NoSpace, RaftKVError, TransferRefused
+from raftkv.raft.effects import RoleChange
+from raftkv.raft.messages import Message, SnapshotMeta
+from raftkv.raft.node import Raft
+from raftkv.replica.ports import SnapshotReader
+from raftkv.replica.replica import Replica
+from raftkv.replica.service import LEADER, Service
+from raftkv.transport.frames import Forward, ForwardAnswer
+from raftkv.transport.peers import PeerTransport
+from raftkv.units import NOBODY, NodeId
+from raftkv.wire.commands import OK, Answer, failure
+
+log = logging.getLogger("raftkv.loop")
+
+HOUSEKEEPING_TICKS = 20  # half a second at 25 ms
+TRANSFER_POLL_SECONDS = 0.005
+
+
+def monotonic_ms() -> int:
+    """The clock of this process, in ms."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class PeerNetwork:
+    """Implements replica.ports.Network and replica.service.Forwarder on the peer transport."""
+
+    def __init__(self, node_id: NodeId) -> None:
+        self._node_id = node_id
+        self.transport: PeerTransport | None = None  # set once it listens; until then messages are lost, as they may be
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Queue on the links; sent at the end of this turn."""
+        if self.transport is not None:
+            self.transport.send(messages)
+
+    def forward(self, request_id: int, target: NodeId, payload: bytes) -> None:
+        """Carry a client's writes to the leader."""
+        if self.transport is not None:
+            self.transport.send([Forward(request_id, self._node_id, target, payload)])
+
+    def answer(self, request_id: int, target: NodeId, payload: bytes) -> None:
+        """Carry the leader's answer back."""
+        if self.transport is not None:
+            self.transport.send([ForwardAnswer(request_id, self._node_id, target, payload)])
+
+
+class ReplicaLoop:
+    """Turns events into pumps. `failed` is resolved with the first fatal error."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        raft: Raft,
+        replica: Replica,
+        service: Service,
+        storage: Storage,
+        journal: JournalThread,
+        tick_ms: int,
+        fsync_stall_ms_max: int,
+        counters: Counters,
+    ) -> None:
+        self._loop = loop
+        self._raft = raft
+        self._replica = replica
+        self._service = service
+        self._storage = storage
+        self._tick_seconds = tick_ms / 1000
+        self._fsync_stall_seconds_max = fsync_stall_ms_max / 1000
+        self._counters = counters
+        self._journal = journal
+        self._scheduled = False
+        self._dead = False
+        self._ticks = 0
+        self._next_tick_at = 0.0
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._transfers: list[tuple[float, Callable[[Answer], None]]] = []
+        self._said_stalled = False
+        self.failed: asyncio.Future[BaseException] = loop.create_future()
+        service.on_leader_change = self._on_leader_change
+        storage.on_progress = self.schedule_pump
+        storage.on_failed = self.fail
+        storage.on_snapshot_made = self._on_snapshot_made
+        storage.on_snapshot_installed = self._on_snapshot_installed
+        journal.on_saved = self.on_saved
+        journal.on_space = self.on_space
+        journal.on_failed = self.fail
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._journal.start()
+        self._next_tick_at = self._loop.time() + self._tick_seconds
+        self._tick_handle = self._loop.call_at(self._next_tick_at, self._on_tick)
+        self.schedule_pump()
+
+    def stop(self) -> None:
+        """No more ticks and pumps."""
+        self._dead = True
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+
+    # Events. Each only takes in what happened; the pump at the end of the turn acts on all of it.
+
+    def schedule_pump(self) -> None:
+        """Pump once at the end of this turn of the loop."""
+        if not self._scheduled and not self._dead:
+            self._scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def on_messages(self, messages: Sequence[Any]) -> None:
+        """Everything that one read of a peer's socket brought."""
+        if self._dead:
+            return
+        try:
+            core: list[Message] = []
+            for message in messages:
+                if type(message) is Forward:
+                    self._service.on_forward(message.request_id, message.source, message.payload)
+                elif type(message) is ForwardAnswer:
+                    self._service.on_forward_answer(message.request_id, message.payload)
+                else:
+                    core.append(message)
+            if core:
+                self._replica.receive(core)
+        except BaseException as error:
+            self.fail(error)
+            return
+        self.schedule_pump()
+
+    def on_peer_connected(self, node_id: NodeId) -> None:
+        """A link came up: nothing to do, heartbeats and probes find out by themselves."""
+
+    def on_peer_reset(self, node_id: NodeId) -> None:
+        """An established connection from that peer broke: its process may be gone."""
+        self._raft.on_peer_reset(node_id)
+        self.schedule_pump()
+
+    def on_peer_unreachable(self, node_id: NodeId) -> None:
+        """Messages to that peer were dropped."""
+        self._raft.on_peer_unreachable(node_id)
+        self.schedule_pump()
+
+    def on_saved(self, ticket: int) -> None:
+        """The journal is durable up to this save."""
+        if self._dead:
+            return
+        try:
+            self._replica.on_journal_saved(ticket)
+        except BaseException as error:
+            self.fail(error)
+            return
+        self.schedule_pump()
+
+    def _on_snapshot_made(self, reader: SnapshotReader | None) -> None:
+        self._replica.on_snapshot_made(reader)
+        self.schedule_pump()
+
+    def _on_snapshot_installed(self, meta: SnapshotMeta, ok: bool) -> None:
+        self._replica.on_snapshot_installed(meta, ok=ok)
+        self.schedule_pump()
+
+    def on_space(self, error: NoSpace | None) -> None:
+        """The disk of the log filled up, or has room again."""
+        self._service.write_block = error
+        if error is None:
+            log.warning("the disk has room again: taking writes")
+            return
+        log.error("the disk is full, writes are refused, reads go on: %s", error.message)
+        self._hand_over("its disk is full")
+
+    def fail(self, error: BaseException) -> None:
+        """The end: nothing is voted or acknowledged after this."""
+        if self._dead:
+            return
+        self._dead = True
+        log.critical(
+            "fatal, this member stops: %s", error, exc_info=error if not isinstance(error, RaftKVError) else None
+        )
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    # The turn.
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        if self._dead:
+            return
+        try:
+            now_ms = monotonic_ms()
+            self._service.flush(now_ms)
+            self._replica.pump()
+            # What the pump applied may have made room for the next entry.
+            self._service.flush(now_ms)
+            self._replica.pump()
+        except BaseException as error:
+            self.fail(error)
+            return
+        if self._replica.has_backlog:
+            self.schedule_pump()
+        if self._storage.wants_commit:
+            self._storage.commit_if_due(self._journal.durable_index)
+
+    def _on_tick(self) -> None:
+        now = self._loop.time()
+        late = now - self._next_tick_at
+        if late > self._counters.loop_stall_seconds_max:
+            self._counters.loop_stall_seconds_max = late
+        if late > 2 * self._tick_seconds:
+            # After a stall the sockets are read before time moves on: the heartbeats of the meantime may lie there.
+            self._next_tick_at = now
+            self._tick_handle = self._loop.call_soon(lambda: self._loop.call_soon(self._tick))  # type: ignore[assignment]
+            return
+        self._tick()
+
+    def _tick(self) -> None:
+        if self._dead:
+            return
+        self._next_tick_at += self._tick_seconds
+        self._tick_handle = self._loop.call_at(self._next_tick_at, self._on_tick)
+        self._ticks += 1
+        try:
+            self._raft.tick()
+            self._service.tick(monotonic_ms())
+            if self._ticks % HOUSEKEEPING_TICKS == 0:
+                self._housekeeping()
+        except BaseException as error:
+            self.fail(error)
+            return
+        if self._raft.has_effects or self._replica.has_backlog:
+            self.schedule_pump()
+
+    def _housekeeping(self) -> None:
+        self._storage.commit_if_due(self._journal.durable_index)
+        self._replica.compact_log()
+        self._replica.release_snapshot()
+        self._watch_disk()
+        now = self._loop.time()
+        late = [done for deadline, done in self._transfers if deadline <= now]
+        self._transfers = [waiting for waiting in self._transfers if waiting[0] > now]
+        for done in late:
+            done(failure(TransferRefused("the transfer did not finish within an election timeout; nothing changed")))
+
+    def _watch_disk(self) -> None:
+        stalled = self._journal.oldest_save_seconds
+        if stalled <= self._fsync_stall_seconds_max:
+            self._said_stalled = False
+        elif not self._said_stalled:
+            self._said_stalled = True
+            log.error(
+                "an fsync of the log has not returned for %.1f s (limit %.1f s)", stalled, self._fsync_stall_seconds_max
+            )
+            self._hand_over("its disk is stalled")
+
+    # Leadership.
+
+    def _hand_over(self, reason: str) -> None:
+        if self._raft.role != LEADER:
+            return
+        try:
+            self._raft.transfer_leadership()
+        except TransferRefused as refusal:
+            log.warning("cannot hand leadership over although %s: %s", reason, refusal.message)
+            return
+        log.warning("handing leadership over: %s", reason)
+        self.schedule_pump()
+
+    async def hand_over_and_drain(self, deadline: float) -> None:
+        """For a shutdown: give the office to the most caught-up voter, answer what is in flight. Loop time `deadline`."""
+        self._hand_over("this member shuts down")
+        while self._loop.time() < deadline and self._raft.role == LEADER and self._raft.is_transferring:
+            await asyncio.sleep(TRANSFER_POLL_SECONDS)
+        self._service.begin_shutdown()
+        while self._loop.time() < deadline and not self._service.is_idle and not self._dead:
+            await asyncio.sleep(TRANSFER_POLL_SECONDS)
+
+    def move_leader(self, target: NodeId | None, done: Callable[[Answer], None]) -> None:
+        """Transfer on request; `done` gets the answer once the office has moved, or the refusal."""
+        if self._raft.role != LEADER:
+            done(failure(self._service.elsewhere()))
+            return
+        try:
+            self._raft.transfer_leadership(target)
+        except RaftKVError as error:
+            done(failure(error))
+            return
+        if target == self._raft.node_id or not self._raft.is_transferring:
+            done([OK, {"leader": self._service.leader_hint()}])
+            return
+        self._transfers.append((self._loop.time() + 5.0, done))
+        self.schedule_pump()
+
+    def _on_leader_change(self, change: RoleChange) -> None:
+        leader = self._service.leader_hint()
+        self._counters.leader_changes += 1 if change.leader != NOBODY else 0
+        log.info(
+            "now %s in term %d, leader %s",
+            change.role,
+            change.term,
+            leader["name"] or leader["id"] if leader else "unknown",
+        )
+        if change.leader != NOBODY and change.role != LEADER:
+            transfers, self._transfers = self._transfers, []
+            for _, done in transfers:
+                done([OK, {"leader": leader}])
+
+
+__all__ = ["PeerNetwork", "ReplicaLoop", "monotonic_ms"]

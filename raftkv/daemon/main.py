@@ -1,0 +1,78 @@
+"""The life of one daemon process: from a checked configuration to exit code 0. Wiring and signals, nothing else.
+
+Order of the start: lock the data directory, look at the machine, open log and store, agree on who we are, listen, tick.
+Order of the end: not ready, hand leadership over, finish what is in flight, close the doors, sync, leave.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from raftkv.daemon.config import DaemonConfig
+from raftkv.daemon.datadir import DataDirectory
+from raftkv.daemon.logs import cycle_level, set_up_logging
+from raftkv.daemon.member import Member
+from raftkv.daemon.preflight import run_preflight
+from raftkv.errors import RaftKVError
+
+log = logging.getLogger("raftkv")
+
+SHUTDOWN_SECONDS = 4.0  # of the 5 s that the contract gives
+"""Hand-over and what is in flight; closing and syncing have the rest."""
+
+
+def run(config: DaemonConfig) -> int:
+    """Serve until a signal; the process's exit code. Errors that the operator can mend are one line on stderr and 1."""
+    set_up_logging(level=config.log_level, format=config.log_format, member_name=config.name)
+    try:
+        with contextlib.closing(DataDirectory(Path(config.data_dir))) as directory:
+            run_preflight(directory.path, config.limits)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(_serve(config, directory))
+    except RaftKVError as error:
+        print(f"raftkv serve: {error.message}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"raftkv serve: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(config: DaemonConfig, directory: DataDirectory) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_stop_signal(name: str) -> None:
+        if stop.is_set():
+            log.warning("second signal %s: exiting at once", name)
+            os._exit(1)
+        log.info("%s: shutting down", name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_stop_signal, signal.Signals(number).name)
+    loop.add_signal_handler(signal.SIGUSR2, cycle_level)
+
+    # Of all randomness in the process this is the only source: elections must not be in step between members.
+    source = random.Random(secrets.randbits(128))
+    member = Member.open(config, directory, loop=loop, draw_ticks=source.randint)
+    await member.start()
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([stopped, member.failed], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+    if member.failed.done():
+        # Whatever broke may have broken the state in memory too: what counts is in the log, and nothing else is saved.
+        print(f"raftkv serve: stopped after a fatal error: {member.failed.result()}", file=sys.stderr, flush=True)
+        logging.shutdown()
+        os._exit(1)
+    await member.shut_down(loop.time() + SHUTDOWN_SECONDS)
+    return 0

@@ -1,0 +1,260 @@
+"""The state machine port on the LMDB store: who commits when, and how snapshots are made and taken in.
+
+Apply and reads happen in the loop, on the store itself. What touches the disk for long runs elsewhere: commits in one thread of
+their own (LMDB's write transactions are bound to it), copies and installations of snapshots in another. LMDB never commits an
+index before the log is durable up to it.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+from raftkv.errors import Corruption, NoSpace, Overloaded
+from raftkv.limits import Limits
+from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
+from raftkv.store.lmdb_keyspace import LmdbKeyspace
+from raftkv.store.snapshot import SnapshotFileReader, SnapshotReceiver, install, write
+from raftkv.store.store import CommitJob, Store
+from raftkv.units import Index
+from raftkv.wire.commands import Answer
+
+log = logging.getLogger("raftkv.storage")
+
+COMMIT_RETRY_SECONDS = 1.0  # after a full disk
+
+
+class Storage:
+    """Implements replica.ports.StateMachine. One owner: the loop."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        store_path: Path,
+        snapshots_path: Path,
+        limits: Limits,
+        observe_commit_seconds: Callable[[float], None],
+    ) -> None:
+        self._loop = loop
+        self._store_path = store_path
+        self._snapshots_path = snapshots_path
+        self._limits = limits
+        self._observe_commit_seconds = observe_commit_seconds
+        self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._snapshot_thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        self._committing: asyncio.Future[None] | None = None
+        self._next_commit_at = 0.0
+        self._receiver: SnapshotReceiver | None = None
+        self._replacing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.full: NoSpace | None = None  # the store's own disk
+        self.on_progress: Callable[[], None] = lambda: None
+        self.on_failed: Callable[[BaseException], None] = lambda error: None
+        self.on_snapshot_made: Callable[[SnapshotFileReader | None], None] = lambda reader: None
+        self.on_snapshot_installed: Callable[[SnapshotMeta, bool], None] = lambda meta, ok: None
+        self.store = self._open()
+
+    def _open(self) -> Store:
+        return Store.open(LmdbKeyspace.open(str(self._store_path), self._limits), self._limits)
+
+    # replica.ports.StateMachine.
+
+    @property
+    def applied_index(self) -> Index:
+        """The last entry applied."""
+        return self.store.applied_index
+
+    @property
+    def durable_applied_index(self) -> Index:
+        """The last entry that LMDB has on disk."""
+        return self.store.durable_applied_index
+
+    @property
+    def clock_ms(self) -> int:
+        """Replicated time."""
+        return self.store.clock_ms
+
+    @property
+    def revision(self) -> int:
+        """The store's revision."""
+        return self.store.revision
+
+    @property
+    def digest(self) -> int:
+        """The running digest at `applied_index`."""
+        return self.store.digest
+
+    @property
+    def has_room(self) -> bool:
+        """False while the overlay is over its bound, or the store is being replaced."""
+        return self.store.has_room and not self._replacing
+
+    def apply(self, entry: Entry) -> list[list[Answer]]:
+        """Apply the next entry."""
+        return self.store.apply(entry)
+
+    def read(self, command: Sequence[Any]) -> Answer:
+        """Answer one read at the applied state. Raises RaftKVError."""
+        if self._replacing:
+            raise Overloaded("this member is taking in a snapshot")
+        return self.store.read(command)
+
+    # replica.service.Directory.
+
+    @property
+    def cluster_id(self) -> int:
+        """0 until the cluster's first entry is applied here."""
+        return self.store.cluster_id
+
+    @property
+    def earliest_deadline_ms(self) -> int | None:
+        """When the next session is due, in replicated time."""
+        return self.store.earliest_deadline_ms
+
+    def members(self) -> Sequence[dict[str, Any]]:
+        """The replicated member table."""
+        return self.store.members()
+
+    # Commits.
+
+    @property
+    def wants_commit(self) -> bool:
+        """Cheap: whether the overlay is large enough for a commit ahead of its time."""
+        return self._committing is None and self.store.overlay_bytes >= self._limits.commit_bytes
+
+    def commit_if_due(self, journal_durable_index: Index) -> None:
+        """Start a commit when it is time, or when the overlay is large. The log must be durable to what is applied."""
+        if self._committing is not None or self._replacing or journal_durable_index < self.store.applied_index:
+            return
+        now = self._loop.time()
+        if now < self._next_commit_at and self.store.overlay_bytes < self._limits.commit_bytes:
+            return
+        job = self.store.freeze()
+        if job is None:
+            return
+        self._next_commit_at = now + self._limits.commit_interval_ms / 1000
+        self._committing = self._loop.run_in_executor(self._commit_thread, self._run_job, job)
+        self._committing.add_done_callback(lambda done: self._on_committed(job, done))
+
+    def _run_job(self, job: CommitJob) -> None:
+        started = time.perf_counter()
+        job.run()
+        self._observe_commit_seconds(time.perf_counter() - started)
+
+    def _on_committed(self, job: CommitJob, done: "asyncio.Future[None]") -> None:
+        self._committing = None
+        error = done.exception()
+        if error is not None and not isinstance(error, NoSpace):
+            self.on_failed(error)
+            return
+        self.store.thaw(job)
+        if isinstance(error, NoSpace):
+            if self.full is None:
+                log.error("the store cannot commit: %s", error.message)
+            self.full = error
+            self._next_commit_at = self._loop.time() + COMMIT_RETRY_SECONDS
+        elif self.full is not None:
+            log.warning("the store commits again")
+            self.full = None
+        self.on_progress()
+
+    # Snapshots, outgoing.
+
+    def begin_snapshot(self, configuration: Configuration) -> None:
+        """Copy the committed state in a thread; `on_snapshot_made` follows."""
+        self._spawn(self._make_snapshot(configuration))
+
+    async def _make_snapshot(self, configuration: Configuration) -> None:
+        target = self._snapshots_path / f"outgoing-{secrets.token_hex(4)}"
+        try:
+            made = await self._loop.run_in_executor(self._snapshot_thread, write, str(self._store_path), str(target))
+        except (OSError, NoSpace) as error:
+            log.error("cannot make a snapshot: %s", error)
+            target.unlink(missing_ok=True)
+            self.on_snapshot_made(None)
+            return
+        meta = SnapshotMeta(
+            index=made.index,
+            term=made.term,
+            configuration=configuration,
+            size_bytes=made.size_bytes,
+            checksum=made.checksum,
+            snapshot_id=secrets.randbits(62) or 1,
+        )
+        reader = SnapshotFileReader(str(target), meta)
+        target.unlink()  # the open file stays readable until it is closed, and nothing is left behind by a crash
+        log.info("made a snapshot at index %d, %d bytes", meta.index, meta.size_bytes)
+        self.on_snapshot_made(reader)
+
+    # Snapshots, incoming.
+
+    def receive_chunk(self, meta: SnapshotMeta, offset: int, data: bytes) -> int:
+        """Store a chunk; the next offset that is wanted."""
+        if self._receiver is None or self._receiver.meta.snapshot_id != meta.snapshot_id:
+            if self._receiver is not None:
+                self._receiver.discard()
+            self._receiver = SnapshotReceiver(str(self._snapshots_path), meta)
+        return self._receiver.write(offset, data)
+
+    def begin_install(self, meta: SnapshotMeta) -> None:
+        """Verify what was received and put it in the store's place; `on_snapshot_installed` follows."""
+        self._spawn(self._install(meta))
+
+    async def _install(self, meta: SnapshotMeta) -> None:
+        receiver, self._receiver = self._receiver, None
+        assert receiver is not None and receiver.meta.snapshot_id == meta.snapshot_id, "it was received"
+        self._replacing = True
+        try:
+            if self._committing is not None:
+                await asyncio.wait([self._committing])
+            run = self._loop.run_in_executor
+            try:
+                received = await run(self._snapshot_thread, receiver.finish)
+            except Corruption as error:
+                log.error("the received snapshot is damaged, asking again: %s", error.message)
+                self.on_snapshot_installed(meta, False)
+                return
+            self.store.close()
+            await run(self._snapshot_thread, install, received, str(self._store_path))
+            self.store = self._open()
+        finally:
+            self._replacing = False
+        log.info("installed a snapshot at index %d, %d bytes", meta.index, meta.size_bytes)
+        self.on_snapshot_installed(meta, True)
+
+    # Life.
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.on_failed(error)
+
+    async def close(self, journal_durable_index: Index) -> None:
+        """Commit what is applied (if the log has it), so that the next start has little to replay; then close."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+        if journal_durable_index >= self.store.applied_index:
+            job = self.store.freeze()
+            if job is not None:
+                try:
+                    await self._loop.run_in_executor(self._commit_thread, job.run)
+                except NoSpace as error:
+                    log.error("the last commit found the disk full, the log has it all: %s", error.message)
+                self.store.thaw(job)
+        self._commit_thread.shutdown()
+        self._snapshot_thread.shutdown()
+        self.store.close()
+
+
+__all__ = ["Storage"]

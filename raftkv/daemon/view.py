@@ -1,0 +1,142 @@
+"""What a member tells about itself: status, readiness, health, its greeting. One place, so that all front doors say the same."""
+
+from typing import Any, Callable
+
+import raftkv
+from raftkv.daemon.storage import Storage
+from raftkv.limits import Limits
+from raftkv.raft.node import Raft
+from raftkv.replica.service import LEADER, Service
+from raftkv.units import NOBODY
+from raftkv.wire.protocol import PROTOCOL_VERSION
+
+READY_LAG_ENTRIES_MAX = 1_000  # a follower further behind than that would send its clients into the past
+
+
+class View:
+    """Read-only; every call is answered from memory."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        cluster_name: str,
+        incarnation: int,
+        endpoint: str,
+        raft: Raft,
+        service: Service,
+        storage: Storage,
+        limits: Limits,
+    ) -> None:
+        self._name = name
+        self._cluster_name = cluster_name
+        self._incarnation = incarnation
+        self._endpoint = endpoint
+        self._raft = raft
+        self._service = service
+        self._storage = storage
+        self._limits = limits
+        self.is_closing = False
+        self.metrics_text: Callable[[], bytes] = lambda: b""
+
+    def status(self) -> dict[str, Any]:
+        """This member's row of `raftkv status`. Indexes are of the log, `db_size_bytes` is what the store holds."""
+        raft, store = self._raft, self._storage.store
+        hint = self._service.leader_hint()
+        return {
+            "name": self._name,
+            "id": raft.node_id,
+            "endpoint": self._endpoint,
+            "role": _public_role(raft.role),
+            "term": raft.term,
+            "leader": (hint["name"] or str(hint["id"])) if hint else "",
+            "leader_id": raft.leader,
+            "commit_index": raft.commit_index,
+            "applied_index": store.applied_index,
+            "last_index": raft.last_index,
+            "revision": store.revision,
+            "digest": store.digest,
+            "db_size_bytes": store.db_size_bytes,
+            "version": raftkv.__version__,
+            "cluster_id": f"{store.cluster_id:x}",
+            "cluster_name": self._cluster_name,
+            "errors": self.errors(),
+        }
+
+    def errors(self) -> list[str]:
+        """What an operator should look at now; empty when all is well."""
+        found = []
+        if self._service.write_block is not None:
+            found.append(f"{self._service.write_block.code}: {self._service.write_block.message}")
+        if self._storage.full is not None:
+            found.append(f"{self._storage.full.code}: {self._storage.full.message}")
+        if self._raft.leader == NOBODY:
+            found.append("no_leader" if self._raft.quorum_contact else "no_quorum")
+        return found
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether clients should be sent here, and why not."""
+        raft = self._raft
+        if self.is_closing:
+            return False, "shutting down"
+        if raft.leader == NOBODY:
+            return False, "no leader" if raft.quorum_contact else "no quorum"
+        if raft.role == LEADER and not raft.last_committed_in_term:
+            return False, "the new leader has not committed an entry yet"
+        lag = raft.commit_index - self._storage.applied_index
+        if lag > READY_LAG_ENTRIES_MAX:
+            return False, f"{lag} entries behind"
+        if not self._service.is_published:
+            return False, "its address is not in the log yet"
+        return True, "ok"
+
+    def health(self) -> tuple[bool, str]:
+        """As etcd means it: a leader is known and writes can be taken."""
+        if self._raft.leader == NOBODY:
+            return False, "RAFT NO LEADER"
+        if self._service.write_block is not None:
+            return False, "ALARM NOSPACE"
+        return True, ""
+
+    def hello(self) -> dict[str, Any]:
+        """The greeting of the native protocol."""
+        limits = self._limits
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "version": raftkv.__version__,
+            "cluster_id": self._storage.cluster_id,
+            "cluster_name": self._cluster_name,
+            "member_id": self._raft.node_id,
+            "member_name": self._name,
+            "incarnation": self._incarnation,
+            "leader": self._service.leader_hint(),
+            "members": self._service.member_hints(),
+            "limits": {
+                "key_bytes_max": limits.key_bytes_max,
+                "value_bytes_max": limits.value_bytes_max,
+                "request_bytes_max": limits.request_bytes_max,
+                "txn_operations_max": limits.txn_operations_max,
+                "session_window": limits.session_window,
+                "session_ttl_ms": limits.session_ttl_ms,
+            },
+        }
+
+    def members(self) -> list[dict[str, Any]]:
+        """Every member with its addresses and whether it votes."""
+        voters = self._raft.configuration.voters
+        return [
+            {
+                "id": member["id"],
+                "name": member["name"],
+                "address": member["address"],
+                "peer_address": member["peer_address"],
+                "voter": member["id"] in voters,
+                "version": member["version"],
+            }
+            for member in self._storage.members()
+        ]
+
+
+def _public_role(role: str) -> str:
+    """The contract knows leader, follower, learner and candidate."""
+    return "candidate" if role == "pre_candidate" else role

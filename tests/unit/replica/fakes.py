@@ -1,0 +1,106 @@
+"""Stand-ins for what the service sees of the core, the store and the other members; scripted, without behaviour of their own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from raftkv.errors import KeyNotFound, NotLeader
+from raftkv.limits import Limits
+from raftkv.raft.messages import ENTRY_COMMANDS, Configuration, Entry, SnapshotMeta
+from raftkv.replica.service import Founding, Service
+from raftkv.wire.commands import Answer
+from raftkv.wire.settings import Settings
+
+
+class FakeRaft:
+    def __init__(self) -> None:
+        self.node_id = 1
+        self.role = "leader"
+        self.leader = 1
+        self.term = 1
+        self.quorum_contact = True
+        self.is_transferring = False
+        self.proposed: list[Entry] = []
+        self.contexts: list[int] = []
+
+    def propose(self, kind: int, data: bytes) -> tuple[int, int]:
+        if self.role != "leader":
+            raise NotLeader
+        self.proposed.append(Entry(len(self.proposed) + 1, self.term, kind, data))
+        return len(self.proposed), self.term
+
+    def read_index(self, context: int) -> None:
+        self.contexts.append(context)
+
+    def follow(self, leader: int, *, quorum_contact: bool = True) -> None:
+        self.role, self.leader, self.quorum_contact = "follower", leader, quorum_contact
+
+
+class FakeStateMachine:
+    def __init__(self) -> None:
+        self.applied_index = 0
+        self.durable_applied_index = 0
+        self.clock_ms = 0
+        self.revision = 1
+        self.digest = 0
+        self.has_room = True
+        self.cluster_id = 7
+        self.earliest_deadline_ms: int | None = None
+        self.own_record = [1, "n1", 11, "n1:2379", "n1:2380", "1"]
+
+    def apply(self, entry: Entry) -> list[list[Answer]]:
+        raise AssertionError("the service applies nothing")
+
+    def read(self, command: Sequence[Any]) -> Answer:
+        if command[2] == b"missing":
+            raise KeyNotFound
+        return [0, self.revision, None]
+
+    def members(self) -> list[dict[str, Any]]:
+        keys = ("id", "name", "incarnation", "address", "peer_address", "version")
+        other = dict(zip(keys, (2, "n2", 22, "n2:2379", "n2:2380", "1"), strict=True))
+        return [dict(zip(keys, self.own_record, strict=True)), other]
+
+    def begin_snapshot(self, configuration: Configuration) -> None: ...
+
+    def receive_chunk(self, meta: SnapshotMeta, offset: int, data: bytes) -> int:
+        return 0
+
+    def begin_install(self, meta: SnapshotMeta) -> None: ...
+
+
+class FakeForwarder:
+    def __init__(self) -> None:
+        self.forwarded: list[tuple[int, int, bytes]] = []
+        self.answered: list[tuple[int, int, bytes]] = []
+
+    def forward(self, request_id: int, target: int, payload: bytes) -> None:
+        self.forwarded.append((request_id, target, payload))
+
+    def answer(self, request_id: int, target: int, payload: bytes) -> None:
+        self.answered.append((request_id, target, payload))
+
+
+class Bench:
+    """A service among its fakes."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.raft = FakeRaft()
+        self.state_machine = FakeStateMachine()
+        self.forwarder = FakeForwarder()
+        self.service = Service(
+            raft=self.raft,  # type: ignore[arg-type]
+            state_machine=self.state_machine,
+            directory=self.state_machine,
+            forwarder=self.forwarder,
+            limits=limits or Limits(),
+            founding=Founding(7, "test", [(1, "n1", "n1:2380"), (2, "n2", "n2:2380")], Settings()),
+            own_record=lambda: [1, "n1", 11, "n1:2379", "n1:2380", "1"],
+            first_read_context=100,
+        )
+
+    def apply_all(self, answers: list[list[Answer]]) -> None:
+        """The last proposed entry takes effect."""
+        entry = self.raft.proposed[-1]
+        assert entry.kind == ENTRY_COMMANDS
+        self.state_machine.applied_index = entry.index
+        self.service.on_applied(entry, answers)
