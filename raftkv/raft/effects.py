@@ -33,6 +33,7 @@ class SendSnapshotChunk:
     snapshot: SnapshotMeta
     offset: int
     size_max: int
+    term: Term = 0  # the message carries it; a chunk that is sent late must not speak for a later term
 
 
 @dataclass(slots=True)

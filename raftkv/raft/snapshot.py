@@ -1,0 +1,190 @@
+"""Snapshots (chapter 5): log compaction, and bringing a follower up to date whose next entry is gone.
+
+The core never sees the state itself. The leader asks its driver for a snapshot (`need_snapshot`), is offered one, and then
+asks for chunks of it to be sent, a few in flight per follower; the follower's driver stores them and reports how far it is.
+Compaction stops at a snapshot that is in use, so that the follower finds the entries after it. A follower that does not
+answer holds no snapshot: it would hold back compaction for ever.
+"""
+
+from typing import TYPE_CHECKING
+
+from raftkv.raft import membership
+from raftkv.raft.effects import SendSnapshotChunk
+from raftkv.raft.messages import InstallSnapshot, InstallSnapshotResponse, SnapshotMeta
+from raftkv.raft.progress import SNAPSHOT, Progress, SnapshotTransfer
+from raftkv.units import NOBODY, Index
+
+if TYPE_CHECKING:
+    from raftkv.raft.state import State
+
+# The leader's side.
+
+
+def compact(state: "State", index: Index) -> None:
+    """Drop the log up to `index`, as far as it is durable, given out and not needed behind a snapshot in use (5.1)."""
+    index = min(index, state.handed_index, state.log.durable_index)
+    if state.offered_snapshot is not None and is_in_use(state):
+        index = min(index, state.offered_snapshot.index)
+    if index > state.log.start_index:
+        state.log.compact(index)
+        state.history.compact(index)
+    assert state.log.start_index <= state.handed_index, "only what was given out is compacted (5.1)"
+
+
+def is_in_use(state: "State") -> bool:
+    """Whether some follower is being sent the offered snapshot."""
+    return any(progress.transfer is not None for progress in state.progress.values())
+
+
+def offer(state: "State", meta: SnapshotMeta) -> None:
+    """The driver holds this snapshot ready; transfers of an older one start over with it."""
+    state.offered_snapshot = meta
+    state.snapshot_wanted = False
+    state.dirty = True
+    for progress in state.progress.values():
+        if progress.state == SNAPSHOT:
+            progress.transfer = None
+            _start_transfer(state, progress)
+
+
+def withdraw(state: "State") -> None:
+    """The driver has no snapshot (any more, or could not make one); what still needs one asks again at the next tick."""
+    state.offered_snapshot = None
+    state.snapshot_wanted = False
+    for progress in state.progress.values():
+        progress.transfer = None
+
+
+def begin(state: "State", progress: Progress) -> None:
+    """A follower needs an entry that is compacted."""
+    assert progress.next_index <= state.log.start_index, "what is in the log is sent from the log (chapter 5)"
+    if state.is_active(progress):
+        progress.become_snapshot()
+        _start_transfer(state, progress)
+
+
+def _start_transfer(state: "State", progress: Progress) -> None:
+    meta = state.offered_snapshot
+    if meta is not None and meta.index >= state.log.start_index:
+        progress.transfer = SnapshotTransfer(meta, active_tick=state.ticks)
+        _request_chunks(state, progress, progress.transfer)
+    elif not state.snapshot_wanted:
+        state.snapshot_wanted = True
+        state.effects.need_snapshot = True
+        state.dirty = True
+
+
+def _request_chunks(state: "State", progress: Progress, transfer: SnapshotTransfer) -> None:
+    """Fill the window. An empty snapshot still takes one chunk, so that its end is seen."""
+    chunk_bytes = state.limits.snapshot_chunk_bytes
+    end = min(
+        max(transfer.snapshot.size_bytes, 1),
+        transfer.acked_offset + chunk_bytes * state.limits.snapshot_chunks_in_flight_max,
+    )
+    while transfer.requested_offset < end:
+        state.effects.snapshot_chunks.append(
+            SendSnapshotChunk(progress.node_id, transfer.snapshot, transfer.requested_offset, chunk_bytes, state.term)
+        )
+        transfer.requested_offset += chunk_bytes
+        state.dirty = True
+
+
+def _rewind(state: "State", progress: Progress, transfer: SnapshotTransfer) -> None:
+    """Ask again for what is not acknowledged; for the last chunk if all is, because only `installed` ends the transfer."""
+    last_chunk_offset = max(0, transfer.snapshot.size_bytes - 1)
+    transfer.requested_offset = min(transfer.acked_offset, last_chunk_offset)
+    transfer.active_tick = state.ticks
+    _request_chunks(state, progress, transfer)
+
+
+def on_install_snapshot_response(state: "State", message: InstallSnapshotResponse) -> None:
+    """A follower stored a chunk, or has installed the snapshot."""
+    progress = state.progress.get(message.source)
+    if progress is None:
+        return
+    progress.answered_tick = state.ticks
+    transfer = progress.transfer
+    if transfer is None or message.snapshot_id != transfer.snapshot.snapshot_id:
+        return
+    if message.installed:
+        assert transfer.snapshot.index <= state.commit_index, "a snapshot holds committed state only (5.1)"
+        progress.acknowledge(transfer.snapshot.index)
+        progress.become_replicate()
+        progress.nudge = True
+        return
+    if message.next_offset > transfer.acked_offset:
+        transfer.rewound_to = -1
+    elif message.next_offset < transfer.acked_offset and message.next_offset != transfer.rewound_to:
+        transfer.requested_offset = transfer.rewound_to = message.next_offset  # the follower started over
+    else:
+        return
+    transfer.active_tick = state.ticks
+    transfer.acked_offset = message.next_offset
+    transfer.requested_offset = max(transfer.requested_offset, transfer.acked_offset)
+    _request_chunks(state, progress, transfer)
+
+
+def tick(state: "State") -> None:
+    """One tick of a leader: transfers that stand still, and followers that are gone."""
+    for progress in state.progress.values():
+        if progress.state != SNAPSHOT:
+            continue
+        transfer = progress.transfer
+        if not state.is_active(progress):
+            progress.become_probe(progress.match_index + 1)
+        elif transfer is None:
+            _start_transfer(state, progress)
+        elif state.ticks - transfer.active_tick >= state.config.election_timeout_ticks:
+            _rewind(state, progress, transfer)
+
+
+# The follower's side.
+
+
+def on_install_snapshot(state: "State", message: InstallSnapshot) -> None:
+    """A chunk: pass it to the driver, unless its state is already known here."""
+    state.follow(message.source)
+    meta = message.snapshot
+    if meta.index > state.commit_index and not state.log.matches(meta.index, meta.term):
+        state.effects.received_chunks.append(message)
+        return
+    # A log that holds the snapshot's last entry holds everything that it covers (3.5, Log Matching), and that is committed.
+    state.commit_to(meta.index)
+    state.answer(_installed(state, message.source, meta), meta.index)
+
+
+def on_chunk_stored(state: "State", message: InstallSnapshot, next_offset: int) -> None:
+    """The driver stored a chunk, or dropped one that does not fit: tell the leader what comes next."""
+    if state.leader == message.source and not state.is_leader:
+        state.answer(
+            InstallSnapshotResponse(
+                state.term, state.node_id, message.source, message.snapshot.snapshot_id, next_offset
+            )
+        )
+
+
+def on_installed(state: "State", meta: SnapshotMeta, ok: bool) -> None:
+    """The state machine holds the snapshot durably, or could not take it (then the transfer starts over)."""
+    if ok and meta.index > state.commit_index:
+        _restore(state, meta)
+    if state.leader == NOBODY or state.is_leader:
+        return
+    if not ok:
+        state.answer(InstallSnapshotResponse(state.term, state.node_id, state.leader, meta.snapshot_id, 0))
+    else:
+        state.answer(_installed(state, state.leader, meta), meta.index)
+
+
+def _restore(state: "State", meta: SnapshotMeta) -> None:
+    """Put the snapshot in the place of the log up to its index (5.3)."""
+    suffix_kept = state.log.matches(meta.index, meta.term)
+    assert suffix_kept or not state.is_leader, "a leader's log holds every committed entry (3.6.3)"
+    state.log.restore(meta.index, meta.term)
+    state.history.restore(meta.index, meta.configuration, suffix_kept=suffix_kept)
+    state.commit_index = state.handed_index = meta.index
+    state.effects.restored = meta
+    membership.adopt_latest(state)
+
+
+def _installed(state: "State", leader: int, meta: SnapshotMeta) -> InstallSnapshotResponse:
+    return InstallSnapshotResponse(state.term, state.node_id, leader, meta.snapshot_id, meta.size_bytes, installed=True)
