@@ -1,0 +1,26 @@
+"""raftkv through its own client library, as an application uses it: sessions on, so every put is exactly-once."""
+
+from typing import Any, Sequence
+
+import raftkv
+
+
+class RaftkvTarget:
+    """One client; it finds the leader among the endpoints by itself."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    @classmethod
+    async def connect(cls, endpoints: Sequence[str]) -> "RaftkvTarget":
+        client = raftkv.connect(",".join(endpoints))
+        return cls(await client.__aenter__())
+
+    async def put(self, key: bytes, value: bytes) -> None:
+        await self._client.put(key, value)
+
+    async def get(self, key: bytes) -> None:
+        await self._client.get(key)
+
+    async def close(self) -> None:
+        await self._client.__aexit__(None, None, None)

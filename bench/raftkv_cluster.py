@@ -1,0 +1,36 @@
+"""Three durable raftkv members with raftkv's own defaults."""
+
+import json
+import sys
+
+from processes import HOST, Member, http_get
+
+
+class RaftkvKind:
+    """How to start raftkv and how to ask it."""
+
+    name = "raftkv"
+
+    def command(self, member: Member, members: list[Member]) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "raftkv_cli",
+            "serve",
+            f"--name={member.name}",
+            f"--data-dir={member.data_dir}",
+            f"--listen={member.endpoint}",
+            f"--listen-peer={HOST}:{member.peer_port}",
+            "--initial-cluster=" + ",".join(f"{m.name}={HOST}:{m.peer_port}" for m in members),
+            "--cluster-name=bench",
+        ]
+
+    def is_ready(self, member: Member) -> bool:
+        return http_get(member.client_port, "/readyz")[0] == 200
+
+    def leader_of(self, members: list[Member]) -> str | None:
+        for member in members:
+            status, body = http_get(member.client_port, "/status")
+            if status == 200 and json.loads(body).get("role") == "leader":
+                return member.name
+        return None
