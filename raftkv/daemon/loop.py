@@ -91,6 +91,7 @@ class ReplicaLoop:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._transfers: list[tuple[float, Callable[[Answer], None]]] = []
         self._said_stalled = False
+        self.on_housekeeping: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[BaseException] = loop.create_future()
         service.on_leader_change = self._on_leader_change
         storage.on_progress = self.schedule_pump
@@ -249,6 +250,7 @@ class ReplicaLoop:
         self._replica.compact_log()
         self._replica.release_snapshot()
         self._watch_disk()
+        self.on_housekeeping()
         now = self._loop.time()
         late = [done for deadline, done in self._transfers if deadline <= now]
         self._transfers = [waiting for waiting in self._transfers if waiting[0] > now]

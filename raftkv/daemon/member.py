@@ -3,39 +3,40 @@
 import asyncio
 import logging
 import secrets
-from pathlib import Path
 from typing import Any, Callable
 
 import raftkv
 from raftkv.daemon.api.http import build_http_server
 from raftkv.daemon.api.native import NativeConnection
 from raftkv.daemon.config import DaemonConfig
+from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.journal import JournalThread
-from raftkv.daemon.loop import PeerNetwork, ReplicaLoop
-from raftkv.daemon.membership import Incarnations, Membership
+from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
+from raftkv.daemon.membership import Incarnations, Membership, load_membership, save_membership
 from raftkv.daemon.metrics import Counters
 from raftkv.daemon.mux import ClientPort
 from raftkv.daemon.storage import Storage
 from raftkv.daemon.view import View
-from raftkv.errors import TransferRefused
+from raftkv.errors import ConfigError, Corruption, TransferRefused
 from raftkv.raft.config import RaftConfig, SavedState
 from raftkv.raft.membership import decode_configuration
-from raftkv.raft.messages import Configuration
+from raftkv.raft.messages import Configuration, SnapshotMeta
 from raftkv.raft.node import Raft
 from raftkv.replica.replica import Replica
 from raftkv.replica.service import Founding, Service
 from raftkv.transport.handshake import Identity as PeerIdentity
 from raftkv.transport.peers import PeerTransport
-from raftkv.units import NodeId
+from raftkv.units import Index, NodeId, Term
 from raftkv.wal.disk import RealDisk
 from raftkv.wal.record import Identity
 from raftkv.wal.recovery import Recovered
 from raftkv.wal.wal import Wal
 from raftkv.wire.commands import Answer, failure
-from raftkv.wire.protocol import PROTOCOL_VERSION
 from raftkv.wire.settings import settings_of
 
 log = logging.getLogger("raftkv")
+
+TICK_MS = 25
 
 
 class Member:
@@ -45,7 +46,7 @@ class Member:
         self,
         config: DaemonConfig,
         membership: Membership,
-        directory: Path,
+        directory: DataDirectory,
         *,
         loop: asyncio.AbstractEventLoop,
         draw_ticks: Callable[[int, int], int],
@@ -55,15 +56,21 @@ class Member:
         self._loop = loop
         self.cluster_name = membership.cluster_name
         self.counters = Counters()
+        # The log before the store: a store without a log is a member that forgot its votes.
+        wal, recovered = _open_wal(directory, membership, config)
         self._storage = Storage(
             loop=loop,
-            store_path=directory / "store",
-            snapshots_path=directory / "snapshots",
+            store_path=directory.store_path,
+            snapshots_path=directory.snapshots_path,
             limits=config.limits,
             observe_commit_seconds=self.counters.observe_commit,
         )
-        wal, recovered = _open_wal(directory / "wal", membership, config)
-        self._raft = Raft(self._raft_config(), self._saved_state(recovered), draw_ticks)
+        saved = self._saved_state(recovered)
+        if saved.log_start_index != recovered.log_start_index:
+            mark = SnapshotMeta(saved.log_start_index, saved.log_start_term, saved.configuration)
+            wal.write(saved.hard_state, [], mark)
+            wal.sync()
+        self._raft = Raft(self._raft_config(), saved, draw_ticks)
         self._journal = JournalThread(
             wal, loop, durable_index=self._raft.last_index, observe_sync_seconds=self.counters.observe_sync
         )
@@ -84,19 +91,235 @@ class Member:
             service=self._service,
             storage=self._storage,
             journal=self._journal,
-            tick_ms=config.tick_ms,
+            tick_ms=TICK_MS,
             fsync_stall_ms_max=config.fsync_stall_ms_max,
             counters=self.counters,
         )
+        self._driver.on_housekeeping = self._follow_the_log
+        self._incarnations = Incarnations(directory.path)
         self._peers = PeerTransport(
             self._peer_identity(), self._driver, config.limits, check_incarnation=self._check_incarnation
         )
-        self._incarnations = Incarnations(directory)
-        self._addresses: dict[NodeId, str] = {}
-        self._view = View(self)
+        self._view = View(
+            name=membership.name,
+            cluster_name=membership.cluster_name,
+            incarnation=membership.incarnation,
+            endpoint=config.advertise,
+            raft=self._raft,
+            service=self._service,
+            storage=self._storage,
+            limits=config.limits,
+        )
         self._client_port = ClientPort(self._new_native, build_http_server(self._view), config.limits)
+
+    @classmethod
+    def open(
+        cls,
+        config: DaemonConfig,
+        directory: DataDirectory,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        draw_ticks: Callable[[int, int], int],
+    ) -> "Member":
+        """The member that lives in the directory, or a new one. Raises RaftKVError with what the operator can do."""
+        membership = load_membership(directory.path)
+        if membership is None:
+            if not directory.is_new():
+                raise Corruption(
+                    f"{directory.path} has a log but no member.json: restore it or remove and re-add this member"
+                )
+            membership = _found(config)
+            save_membership(directory.path, membership)
+        return cls(config, membership, directory, loop=loop, draw_ticks=draw_ticks)
 
     @property
     def failed(self) -> "asyncio.Future[BaseException]":
         """Resolved when this member must stop."""
         return self._driver.failed
+
+    async def start(self) -> None:
+        """Listen and take part. Raises ConfigError for an address that cannot be listened on."""
+        try:
+            await self._peers.start(self._config.listen_peer)
+            await self._client_port.start(self._config.listen)
+        except OSError as error:
+            raise ConfigError(f"cannot listen: {error}") from error
+        self._network.transport = self._peers
+        self._follow_the_log()
+        self._driver.start()
+        log.info(
+            "member %s of cluster %r serves clients on %s, peers on %s",
+            self._membership.name,
+            self.cluster_name,
+            self._config.listen,
+            self._config.listen_peer,
+        )
+
+    async def shut_down(self, deadline: float) -> None:
+        """Hand over, finish, close, sync; loop time `deadline` bounds the first two."""
+        self._view.is_closing = True
+        await self._driver.hand_over_and_drain(deadline)
+        self._driver.stop()
+        await self._client_port.close()
+        await self._peers.close()
+        await self._journal.stop()
+        await self._storage.close(self._journal.durable_index)
+        log.info("stopped")
+
+    # What the front doors ask (daemon/api/native.py).
+
+    def hello(self) -> dict[str, Any]:
+        """The greeting."""
+        return self._view.hello()
+
+    def status(self) -> dict[str, Any]:
+        """This member's row of the status."""
+        return self._view.status()
+
+    def members(self) -> list[dict[str, Any]]:
+        """The member table."""
+        return self._view.members()
+
+    def move_leader(self, target: str, done: Callable[[Answer], None]) -> None:
+        """Transfer leadership to the member of that name; an empty name leaves the choice to the core."""
+        if not target:
+            self._driver.move_leader(None, done)
+            return
+        for member in self._storage.members():
+            if member["name"] == target:
+                self._driver.move_leader(member["id"], done)
+                return
+        done(failure(TransferRefused(f"there is no member {target!r}")))
+
+    def schedule_pump(self) -> None:
+        """Act on what was submitted, at the end of this turn."""
+        self._driver.schedule_pump()
+
+    # Parts.
+
+    def _raft_config(self) -> RaftConfig:
+        config = self._config
+        return RaftConfig(
+            node_id=self._membership.node_id,
+            heartbeat_ticks=max(1, config.heartbeat_ms // TICK_MS),
+            election_timeout_ticks=config.election_timeout_ms // TICK_MS,
+            tick_ms=TICK_MS,
+            fast_failover=config.fast_failover,
+            lease_reads=config.lease_reads,
+            clock_ms=monotonic_ms,
+            limits=config.limits,
+        )
+
+    def _saved_state(self, recovered: Recovered) -> SavedState:
+        """Bring log and store together: the store may be ahead of a log that a received snapshot replaced."""
+        store = self._storage.store
+        start_index, start_term = recovered.log_start_index, recovered.log_start_term
+        entries = recovered.entries
+        if store.applied_index < start_index:
+            raise Corruption(
+                f"the store ends at index {store.applied_index}, the log begins after {start_index}: remove the member,"
+                " delete its data directory, add it anew"
+            )
+        if not _contains(recovered, store.applied_index, store.applied_term):
+            # A received snapshot was swapped in, then the process died before the log heard of it.
+            log.warning("the log ends before the store (index %d): it goes on from there", store.applied_index)
+            start_index, start_term, entries = store.applied_index, store.applied_term, []
+        configuration = (
+            decode_configuration(store.configuration)
+            if store.configuration
+            else Configuration(frozenset(self._membership.peers()))
+        )
+        return SavedState(
+            hard_state=recovered.hard_state,
+            log_start_index=start_index,
+            log_start_term=start_term,
+            entries=entries,
+            configuration=configuration,
+            applied_index=store.applied_index,
+        )
+
+    def _new_service(self) -> Service:
+        membership, config = self._membership, self._config
+        members = [(node_id, name, address) for node_id, (name, address) in sorted(membership.peers().items())]
+        record = [
+            membership.node_id,
+            membership.name,
+            membership.incarnation,
+            config.advertise,
+            config.advertise_peer,
+            raftkv.__version__,
+        ]
+        return Service(
+            raft=self._raft,
+            state_machine=self._storage,
+            directory=self._storage,
+            forwarder=self._network,
+            limits=config.limits,
+            founding=Founding(secrets.randbits(62) or 1, membership.cluster_name, members, settings_of(config.limits)),
+            own_record=lambda: record,
+            first_read_context=secrets.randbits(48) or 1,
+        )
+
+    def _peer_identity(self) -> PeerIdentity:
+        membership = self._membership
+        return PeerIdentity(
+            cluster_id=self._storage.cluster_id,
+            cluster_name=membership.cluster_name,
+            node_id=membership.node_id,
+            name=membership.name,
+            incarnation=membership.incarnation,
+            version=raftkv.__version__,
+        )
+
+    def _new_native(self) -> NativeConnection:
+        return NativeConnection(self._service, self, self._config.limits)
+
+    # Following the log.
+
+    def _follow_the_log(self) -> None:
+        """Peers, their addresses and the cluster id as the store has them; until it has, as the initial cluster says."""
+        addresses = {node_id: address for node_id, (_, address) in self._membership.peers().items()}
+        for member in self._storage.members():
+            if member["peer_address"]:
+                addresses[member["id"]] = member["peer_address"]
+        addresses.pop(self._membership.node_id, None)
+        self._peers.set_peers(addresses)
+        if self._storage.cluster_id:
+            self._peers.set_cluster_id(self._storage.cluster_id)
+
+    def _check_incarnation(self, node_id: NodeId, incarnation: int) -> str | None:
+        names = {member["id"]: member["name"] for member in self._storage.members()}
+        names.update({known: name for known, (name, _) in self._membership.peers().items()})
+        if node_id not in names:
+            return f"member {node_id:x} is not part of this cluster"
+        return self._incarnations.check(node_id, names[node_id], incarnation)
+
+
+def _found(config: DaemonConfig) -> Membership:
+    if config.name not in config.initial_cluster:
+        raise ConfigError(
+            f"--initial-cluster has no member {config.name!r}: it names {', '.join(sorted(config.initial_cluster)) or 'nobody'}"
+        )
+    return Membership.found(config.cluster_name, config.name, dict(config.initial_cluster))
+
+
+def _open_wal(directory: DataDirectory, membership: Membership, config: DaemonConfig) -> tuple[Wal, Recovered]:
+    disk, path = RealDisk(), str(directory.wal_path)
+    if directory.is_new(disk):
+        identity = Identity(membership.cluster_name, membership.node_id, membership.name, membership.incarnation)
+        Wal.create(disk, path, identity, config.limits).close()
+    wal, recovered = Wal.open(disk, path, config.limits)
+    directory.check_identity(
+        recovered.identity, cluster_name=config.cluster_name, name=config.name, node_id=membership.node_id
+    )
+    if recovered.cut_bytes:
+        log.warning("cut %d bytes of an unfinished write from the end of the log", recovered.cut_bytes)
+    return wal, recovered
+
+
+def _contains(recovered: Recovered, index: Index, term: Term) -> bool:
+    """Whether the log agrees with a store that has applied `index` of `term`."""
+    if index == recovered.log_start_index:
+        return True
+    position = index - recovered.log_start_index - 1
+    return position < len(recovered.entries) and recovered.entries[position].term == term
