@@ -32,7 +32,6 @@ RUN groupadd --gid 10001 raftkv \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/raftkv --shell /usr/sbin/nologin raftkv \
  && install -d -o 10001 -g 10001 -m 0700 /var/lib/raftkv
 COPY --from=build /opt/raftkv /opt/raftkv
-COPY deploy/healthcheck.py /opt/raftkv/healthcheck.py
 ENV PATH=/opt/raftkv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     RAFTKV_DATA_DIR=/var/lib/raftkv \
@@ -43,7 +42,8 @@ WORKDIR /var/lib/raftkv
 VOLUME /var/lib/raftkv
 EXPOSE 2379 2380
 # A start replays the log and may take a while with much data; only after start-period do failures count.
-HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 CMD ["python3", "-I", "/opt/raftkv/healthcheck.py"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
+  CMD ["raftkv", "health", "--endpoints", "127.0.0.1:2379", "--timeout", "2"]
 # No init process: the daemon handles SIGTERM as PID 1 and starts no children.
 ENTRYPOINT ["raftkv"]
 CMD ["serve"]
