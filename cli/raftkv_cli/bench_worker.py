@@ -44,9 +44,18 @@ def main() -> int:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(work(plan))
     except RaftKVError as error:
-        tell({"failed": [error.code, error.message]})
-        return 1
+        return fail(error)
+    except ExceptionGroup as errors:
+        known = [error for error in errors.exceptions if isinstance(error, RaftKVError)]
+        if not known:
+            raise
+        return fail(known[0])
     return 0
+
+
+def fail(error: RaftKVError) -> int:
+    tell({"failed": [error.code, error.message]})
+    return 1
 
 
 def loop_factory() -> Any:

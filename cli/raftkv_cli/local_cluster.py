@@ -24,6 +24,10 @@ HOST = "127.0.0.1"
 LOG_TAIL_LINES = 12
 LOG_TAIL_BYTES = 16 * 1024
 GRACE_SECONDS = 10.0
+OF_ONE_MEMBER = frozenset(
+    f"RAFTKV_{name}"
+    for name in ("NAME", "DATA_DIR", "LISTEN", "LISTEN_PEER", "ADVERTISE", "ADVERTISE_PEER", "INITIAL_CLUSTER", "JOIN")
+)
 
 
 class Place(NamedTuple):
@@ -245,5 +249,5 @@ class LocalCluster:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours without RAFTKV_*: what is meant for the command line must not configure every member."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RAFTKV_")}
+    """Ours without what would tell every member the same about itself; limits and log level are passed on."""
+    return {name: value for name, value in os.environ.items() if name not in OF_ONE_MEMBER}

@@ -5,7 +5,7 @@ A bad value is refused here with the place it came from, before anything connect
 
 from typing import Mapping, NamedTuple
 
-from raftkv.client.endpoints import parse_endpoints
+from raftkv.client.endpoints import split_address
 from raftkv.errors import ConfigError
 
 DEFAULT_ENDPOINTS = "127.0.0.1:2379"
@@ -41,11 +41,13 @@ def resolve_settings(options: Mapping[str, object], environment: Mapping[str, st
 
 
 def checked_endpoints(text: str, where: str) -> tuple[str, ...]:
-    """`a:1,b:2` as a tuple of HOST:PORT. Raises ValueError that names `where` and the part that is wrong."""
-    try:
-        endpoints = parse_endpoints(text)
-    except ConfigError as error:
-        raise ValueError(f"{where}: {error.message}") from None
+    """`a:1,b:2` as a tuple. Raises ValueError that names `where` and the part that is wrong; the port must be written out."""
+    endpoints = tuple(part.strip() for part in text.split(","))
     if len(endpoints) > ENDPOINTS_MAX:
         raise ValueError(f"{where} names {len(endpoints)} endpoints, at most {ENDPOINTS_MAX} are accepted")
+    try:
+        for endpoint in endpoints:
+            split_address(endpoint)
+    except ConfigError as error:
+        raise ValueError(f"{where}: {error.message}") from None
     return endpoints
