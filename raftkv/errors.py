@@ -251,6 +251,12 @@ class Unreachable(RaftKVError):
     code = "unreachable"
 
 
+class ClientClosed(RaftKVError):
+    """The client was closed."""
+
+    code = "client_closed"
+
+
 # This process and its disk.
 
 

@@ -1,6 +1,6 @@
 """One call's way through the cluster: where to send, how long to wait, or when to stop. SANS-IO.
 
-What happens to the attempts comes in as `on_*` events with the time; each returns the next Decision: Send, Wait or Stop. A Retry knows
+What happens to the attempts comes in as `on_*` events with the time; each returns the next Decision: Send, Keep, Wait or Stop. A Retry knows
 the directory of its client and nothing of sockets, loops or threads, so both clients and the tests run the same code. The rules:
 a leader hint or `no_quorum` is followed in the next round trip; while an election runs it waits 10 to 50 ms; a silent member
 is left after one attempt's deadline; an uncertain write goes on only under a session (dissertation 6.3), otherwise it ends as
@@ -49,13 +49,19 @@ class Wait(NamedTuple):
     until: float
 
 
+class Keep(NamedTuple):
+    """The attempt under way gets time until then."""
+
+    attempt_deadline: float
+
+
 class Stop(NamedTuple):
     """The call ends with this error."""
 
     error: RaftKVError
 
 
-Decision: TypeAlias = Send | Wait | Stop
+Decision: TypeAlias = Send | Wait | Keep | Stop
 
 
 def default_attempt_timeout_s(timeout_s: float) -> float:
@@ -165,7 +171,7 @@ class Retry:
         if now < self.deadline and heard and not self._extended:
             # Once: a large range may take longer than an attempt, but a member that cannot finish must be left in time.
             self._extended = True
-            return current._replace(attempt_deadline=now + (self.deadline - now) / 2)
+            return Keep(now + (self.deadline - now) / 2)
         error = verdict.silence(heard)
         self._note(current.address, error)
         if not heard:
@@ -354,6 +360,28 @@ class Retry:
 
     def _note(self, address: str, error: RaftKVError) -> None:
         self._tried[address] = error
+
+
+class Direct(Retry):
+    """A call to one member that goes nowhere else: `status` asks everyone in person."""
+
+    __slots__ = ("_address",)
+
+    def __init__(
+        self, directory: Directory, address: str, now: float, deadline: float, attempt_timeout_s: float
+    ) -> None:
+        super().__init__(directory, STALE_READ, now, deadline, attempt_timeout_s, lambda: 0.0)
+        self._address = address
+
+    def _choose(self, now: float) -> Decision:
+        if now >= self.deadline:
+            return self._expired(now)
+        if self.current is None:
+            return self._send(now, self._address, False)
+        return Stop(self._tried[self._address])
+
+    def _back_off(self, now: float) -> Decision:
+        return self._choose(now)
 
 
 def _hint(error: RaftKVError) -> tuple[Peer | None, list[Peer]]:

@@ -19,18 +19,18 @@ class Session:
 
     __slots__ = (
         "_next",
+        "_opened_at",
         "_settled",
         "ack_below",
+        "fresh_until",
         "gone",
         "id",
-        "opened_at",
         "registered",
         "ttl_s",
-        "used_at",
         "window",
     )
 
-    def __init__(self, session_id: bytes, now: float, *, window: int = WINDOW, ttl_s: float = DEFAULT_TTL_S) -> None:
+    def __init__(self, session_id: bytes, *, window: int = WINDOW, ttl_s: float = DEFAULT_TTL_S) -> None:
         assert window > 0, "a session holds at least one write"
         assert ttl_s > 0, "and for some time"
         self.id = session_id
@@ -41,29 +41,30 @@ class Session:
         self.registered = False
         """A write was answered under this session, so the cluster knows it."""
         self.gone = False
-        self.opened_at = now
-        """When the first write was opened; before that it means nothing."""
-        self.used_at = now
+        """The cluster said that it does not know this session."""
+        self.fresh_until = 0.0
+        self._opened_at = 0.0
         self._next = 1
         self._settled: set[int] = set()
 
     @property
     def outstanding(self) -> int:
+        """Writes that are opened and not settled."""
         return self._next - self.ack_below - len(self._settled)
 
-    @property
-    def has_room(self) -> bool:
-        """The cluster keeps the answers of one window: a sequence beyond it has to wait."""
-        return self._next - self.ack_below < self.window
-
     def open(self, now: float) -> int:
-        """The sequence of a new write."""
+        """The sequence of a new write; 0 when it has to wait, or for another session.
+
+        It waits outside of the window, because the cluster keeps the answers of one window only. A session that lay idle for half its
+        time to live is left: the cluster may soon drop it, and with nothing outstanding nothing is lost by a new one.
+        """
         sequence = self._next
-        assert sequence - self.ack_below < self.window, "a write waits outside of the window"
+        if sequence - self.ack_below >= self.window or (now > self.fresh_until and self.is_stale(now)):
+            return 0
         self._next = sequence + 1
-        self.used_at = now
+        self.fresh_until = now + self.ttl_s / 2
         if sequence == 1:
-            self.opened_at = now
+            self._opened_at = now
         return sequence
 
     def settle(self, sequence: int) -> None:
@@ -80,15 +81,15 @@ class Session:
         self.ack_below = sequence
 
     def is_stale(self, now: float) -> bool:
-        """Idle so long that the cluster may soon drop it, and nothing would be lost by a new one."""
-        return 1 < self._next == self.ack_below and now - self.used_at > self.ttl_s / 2
+        """Idle for half its time to live, with nothing outstanding."""
+        return 1 < self._next == self.ack_below and now > self.fresh_until
 
     def retry_refusal(self, now: float) -> RaftKVError | None:
         """Why an uncertain write may not be sent once more under this session; None when it may."""
         if self.gone:
             return SessionExpired()
-        if not self.registered and now - self.opened_at > self.ttl_s / 2:
-            # The first write may have registered the session and the session may have died since: registering it a second time
+        if not self.registered and now - self._opened_at > self.ttl_s / 2:
+            # The first write may have registered the session, and the session may have died since: to register it a second time
             # could do the write twice.
             return OutcomeUnknown("the write may have happened: no answer came before its session may have expired")
         return None
@@ -99,26 +100,29 @@ class Sessions:
 
     __slots__ = ("_draw_id", "_window", "current", "ttl_s")
 
-    def __init__(self, draw_id: Callable[[], bytes], now: float, *, window: int = WINDOW) -> None:
+    def __init__(self, draw_id: Callable[[], bytes], *, window: int = WINDOW, ttl_s: float = DEFAULT_TTL_S) -> None:
         self._draw_id = draw_id
         self._window = window
-        self.ttl_s = DEFAULT_TTL_S
-        self.current = self._begin(now)
+        self.ttl_s = ttl_s
+        """Of sessions that begin from now on; members tell it in their greeting."""
+        self.current = self._begin()
 
     def renew_if_stale(self, now: float) -> bool:
         """Before a write is opened. True when the session changed: connections greet with its id, so they have to be new too."""
         if not self.current.is_stale(now):
             return False
-        self.current = self._begin(now)
+        self.current = self._begin()
         return True
 
-    def expire(self, session: Session, now: float) -> bool:
-        """The cluster does not know this session (any more). True when it was the current one."""
+    def renew(self) -> None:
+        """A new session whatever the old one's state, as in a forked child: sequences of two processes would collide."""
+        self.current = self._begin()
+
+    def expire(self, session: Session) -> None:
+        """The cluster does not know this session (any more)."""
         session.gone = True
-        if session is not self.current:
-            return False
-        self.current = self._begin(now)
-        return True
+        if session is self.current:
+            self.current = self._begin()
 
-    def _begin(self, now: float) -> Session:
-        return Session(self._draw_id(), now, window=self._window, ttl_s=self.ttl_s)
+    def _begin(self) -> Session:
+        return Session(self._draw_id(), window=self._window, ttl_s=self.ttl_s)

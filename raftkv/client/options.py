@@ -1,0 +1,73 @@
+"""What a client can be told, checked once, with the defaults that both clients share."""
+
+from os import urandom
+from typing import Final, NamedTuple
+
+from raftkv.client.retry import default_attempt_timeout_s
+from raftkv.errors import ConfigError
+
+DEFAULT_ENDPOINTS: Final = "127.0.0.1:2379"
+DEFAULT_TIMEOUT_S: Final = 5.0
+DEFAULT_LIFETIME_S: Final = 600.0
+DEFAULT_IDLE_S: Final = 30.0
+LIFETIME_JITTER: Final = 0.2
+
+
+class Options(NamedTuple):
+    """Times in seconds. See docs/client.md for what each means to a user."""
+
+    cluster_name: str | None
+    timeout_s: float
+    attempt_timeout_s: float
+    session: bool
+    lifetime_s: float
+    idle_s: float
+    client_name: str
+
+    @property
+    def connect_timeout_s(self) -> float:
+        """For the connection and its greeting together: two round trips, where an attempt includes a disk."""
+        return self.attempt_timeout_s / 2
+
+    def draw_lifetime_s(self, drawn: float) -> float:
+        """Clients that began together do not reconnect together."""
+        return self.lifetime_s * (1 + LIFETIME_JITTER * (drawn - 0.5))
+
+
+def make_options(
+    *,
+    cluster_name: str | None,
+    timeout: float,
+    attempt_timeout: float | None,
+    session: bool,
+    connection_lifetime: float,
+    idle_check_after: float,
+    client_name: str,
+) -> Options:
+    """Raises ConfigError that names the option which has a bad value."""
+    for name, value in (
+        ("timeout", timeout),
+        ("attempt_timeout", attempt_timeout),
+        ("connection_lifetime", connection_lifetime),
+        ("idle_check_after", idle_check_after),
+    ):
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} is a number of seconds above 0, not {value!r}")
+    return Options(
+        cluster_name=cluster_name,
+        timeout_s=timeout,
+        attempt_timeout_s=default_attempt_timeout_s(timeout) if attempt_timeout is None else attempt_timeout,
+        session=session,
+        lifetime_s=connection_lifetime,
+        idle_s=idle_check_after,
+        client_name=client_name,
+    )
+
+
+def draw() -> float:
+    """A random number in [0, 1). From the system, because importing `random` costs the command line 3 ms."""
+    return int.from_bytes(urandom(4), "little") / 2**32
+
+
+def draw_session_id() -> bytes:
+    return urandom(16)
