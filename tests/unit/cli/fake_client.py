@@ -1,0 +1,161 @@
+"""A client without a cluster: the store is a dict, and an error can be planted.
+
+It has the methods that the verbs use, with the signatures of raftkv.Client; test_cli_fake.py compares the two, so that it cannot
+drift from the real one.
+"""
+
+from typing import Any, ClassVar
+
+from raftkv.client.requests import Bytes, SortBy, as_bytes
+from raftkv.client.results import DeleteResult, KeyValue, Member, OperationResult, PutResult, RangeResult, TxnResult
+from raftkv.client.txn import Txn
+from raftkv.errors import RaftKVError
+from raftkv.wire.commands import (
+    COMPARE_VALUE,
+    COMPARE_VERSION,
+    DELETE_RANGE,
+    EQUAL,
+    GREATER,
+    PUT,
+    RANGE,
+    Command,
+    prefix_range_end,
+)
+
+REVISION_BEFORE = 1
+
+
+class Cluster:
+    """What all fake clients of one test share."""
+
+    def __init__(self) -> None:
+        self.store: dict[bytes, KeyValue] = {}
+        self.revision = REVISION_BEFORE
+        self.error: RaftKVError | None = None
+        self.members: list[dict[str, Any]] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.opened_with: list[tuple[str, str | None, float]] = []
+
+    def ask(self, verb: str, **arguments: Any) -> None:
+        self.asked.append((verb, arguments))
+        if self.error is not None:
+            raise self.error
+
+    def put(self, key: bytes, value: bytes) -> PutResult:
+        self.revision += 1
+        old = self.store.get(key)
+        created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
+        self.store[key] = KeyValue(key, created, self.revision, version, 0, value)
+        return PutResult(self.revision, None)
+
+    def select(self, key: bytes, range_end: bytes) -> list[KeyValue]:
+        if not range_end:
+            return [self.store[key]] if key in self.store else []
+        return [
+            kv for name, kv in sorted(self.store.items()) if key <= name and (range_end == b"\0" or name < range_end)
+        ]
+
+    def delete(self, key: bytes, range_end: bytes) -> DeleteResult:
+        gone = self.select(key, range_end)
+        for kv in gone:
+            del self.store[kv.key]
+        self.revision += bool(gone)
+        return DeleteResult(self.revision, len(gone), [])
+
+    def holds(self, compare: list[Any]) -> bool:
+        result, target, key, operand, _ = compare
+        kv = self.store.get(key)
+        assert target in (COMPARE_VERSION, COMPARE_VALUE), "the tests compare versions and values"
+        if target == COMPARE_VALUE:
+            return result == EQUAL and kv is not None and kv.value == operand
+        version = kv.version if kv else 0
+        return bool(
+            version == operand if result == EQUAL else version > operand if result == GREATER else version != operand
+        )
+
+    def perform(self, command: Command) -> OperationResult:
+        if command[0] == PUT:
+            return self.put(command[2], command[3])
+        if command[0] == DELETE_RANGE:
+            return self.delete(command[2], command[3])
+        assert command[0] == RANGE
+        kvs = self.select(command[2], command[3])
+        return RangeResult(kvs, False, len(kvs), self.revision)
+
+    def transact(self, command: Command) -> TxnResult:
+        _, _, compares, success, failure = command
+        succeeded = all(self.holds(compare) for compare in compares)
+        return TxnResult(succeeded, [self.perform(each) for each in (success if succeeded else failure)], self.revision)
+
+
+class FakeClient:
+    """Stands in for raftkv.Client."""
+
+    cluster: ClassVar[Cluster]
+
+    def __init__(self, endpoints: str, *, cluster_name: str | None = None, timeout: float = 5.0) -> None:
+        self.cluster.opened_with.append((endpoints, cluster_name, timeout))
+
+    def __enter__(self) -> "FakeClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def put(self, key: Bytes, value: Bytes) -> PutResult:
+        self.cluster.ask("put", key=key, value=value)
+        return self.cluster.put(as_bytes(key), as_bytes(value))
+
+    def get_kv(self, key: Bytes, *, stale: bool = False) -> KeyValue | None:
+        self.cluster.ask("get_kv", key=key, stale=stale)
+        return self.cluster.store.get(as_bytes(key))
+
+    def range(
+        self,
+        key: Bytes | None = None,
+        range_end: Bytes | None = None,
+        *,
+        prefix: Bytes | None = None,
+        limit: int = 0,
+        revision: int = 0,
+        sort_by: SortBy | None = None,
+        descending: bool = False,
+        keys_only: bool = False,
+        count_only: bool = False,
+        stale: bool = False,
+    ) -> RangeResult:
+        self.cluster.ask("range", limit=limit, revision=revision, sort_by=sort_by, descending=descending, stale=stale)
+        if prefix is not None:
+            key, range_end = as_bytes(prefix) or b"\0", prefix_range_end(as_bytes(prefix))
+        assert key is not None
+        kvs = self.cluster.select(as_bytes(key), as_bytes(range_end or b""))
+        count = len(kvs)
+        kvs = [kv._replace(value=b"") for kv in kvs] if keys_only else kvs
+        return RangeResult([] if count_only else kvs[: limit or None], False, count, self.cluster.revision)
+
+    def delete(self, key: Bytes) -> DeleteResult:
+        self.cluster.ask("delete", key=key)
+        return self.cluster.delete(as_bytes(key), b"")
+
+    def delete_prefix(self, prefix: Bytes) -> DeleteResult:
+        self.cluster.ask("delete_prefix", prefix=prefix)
+        return self.cluster.delete(as_bytes(prefix) or b"\0", prefix_range_end(as_bytes(prefix)))
+
+    def delete_range(self, key: Bytes, range_end: Bytes) -> DeleteResult:
+        self.cluster.ask("delete_range", key=key, range_end=range_end)
+        return self.cluster.delete(as_bytes(key), as_bytes(range_end))
+
+    def txn(self) -> Txn[TxnResult]:
+        def submit(command: Command, timeout: float | None) -> TxnResult:
+            self.cluster.ask("txn", command=command)
+            return self.cluster.transact(command)
+
+        return Txn(submit)
+
+    def status(self) -> list[dict[str, Any]]:
+        self.cluster.ask("status")
+        return self.cluster.members
+
+    def move_leader(self, target: str = "") -> Member:
+        self.cluster.ask("move_leader", target=target)
+        return Member(2, target or "n2", "127.0.0.1:2381", "127.0.0.1:2382", True)
