@@ -1,0 +1,256 @@
+"""Apply: one committed batch of commands, group by group, command by command, in order.
+
+Deterministic: it reads the batch and the state, never a clock, a random source or the order of a set, and it never raises
+for anything a client can send: a refused command has a failure for an answer and has changed nothing. Each command is atomic
+and, if it changes anything, one revision. The table of handlers is the list of what can be in the log.
+"""
+
+import re
+import struct
+from typing import Any, Callable, Final
+
+from raftkv.errors import (
+    AnswerDropped,
+    InvalidRequest,
+    NotANumber,
+    RaftKVError,
+    SessionExpired,
+    SessionWindow,
+    TooManySessions,
+    ValueTooLarge,
+)
+from raftkv.store import operations
+from raftkv.store.members import Cluster
+from raftkv.store.mvcc import Mvcc
+from raftkv.store.records import lease_of, value_of
+from raftkv.store.sessions import Session, Sessions
+from raftkv.store.transactions import apply_txn
+from raftkv.units import Milliseconds
+from raftkv.wire.commands import (
+    APPEND,
+    CREATE_CLUSTER,
+    DELETE_RANGE,
+    EXPIRE_SESSIONS,
+    INCREMENT,
+    OK,
+    PUBLISH_MEMBER,
+    PUT,
+    TXN,
+    Answer,
+    Command,
+    failure,
+)
+from raftkv.wire.protocol import SESSION_ID_BYTES
+from raftkv.wire.validate import validate
+
+_INT64_MIN: Final = -(2**63)
+_INT64_MAX: Final = 2**63 - 1
+_DECIMAL: Final = re.compile(rb"-?[0-9]{1,19}\Z")
+_MISSING: Final = object()
+_SESSION_EFFECT: Final = struct.Struct(">16sQQI")
+
+
+class State:
+    """What a batch works on. `effects` are packed changes, beside those of `mvcc.events`, that the digest has to fold."""
+
+    __slots__ = ("clock_ms", "cluster", "cluster_changed", "effects", "fast_value_bytes_max", "mvcc", "sessions")
+
+    def __init__(self, mvcc: Mvcc, sessions: Sessions, cluster: Cluster, clock_ms: Milliseconds) -> None:
+        self.mvcc = mvcc
+        self.sessions = sessions
+        self.cluster = cluster
+        self.clock_ms = clock_ms
+        self.effects: list[bytes] = []
+        self.cluster_changed = False
+        self.fast_value_bytes_max = 0
+        self._adopt_settings()
+
+    def change_cluster(self) -> None:
+        """The cluster record has changed: commit it, fold it, obey its settings."""
+        self.cluster_changed = True
+        self.effects.append(self.cluster.pack())
+        self._adopt_settings()
+
+    def _adopt_settings(self) -> None:
+        # A put whose value is no larger than this, with a key within its own bound, surely fits into a request.
+        settings = self.cluster.settings
+        self.fast_value_bytes_max = min(settings.value_bytes_max, settings.request_bytes_max - settings.key_bytes_max)
+
+
+def apply_batch(state: State, time_ms: Milliseconds, groups: list[Any]) -> list[list[Answer]]:
+    """The answers, one list per group."""
+    state.clock_ms = max(state.clock_ms, time_ms)
+    return [_apply_group(state, group) for group in groups]
+
+
+def _apply_group(state: State, group: Any) -> list[Answer]:
+    if type(group) is not list or len(group) != 6 or type(group[5]) is not list:
+        return []
+    session_id, register, ack_below, user, _, commands = group
+    if session_id is None:
+        return [_run(state, command) for command in commands]
+    session: Session | None = None
+    try:
+        session = _open_session(state, session_id, bool(register), ack_below, user)
+    except RaftKVError as error:
+        refusal = failure(error)
+        return [_run(state, command) if _sequence_of(command) == 0 else refusal for command in commands]
+    answers = [_run_once(state, session, command) for command in commands]
+    state.effects.append(_SESSION_EFFECT.pack(session_id, session.ack_below, session.deadline_ms, len(session.answers)))
+    return answers
+
+
+def _open_session(state: State, session_id: Any, register: bool, ack_below: Any, user: Any) -> Session:
+    """Raises InvalidRequest, SessionExpired or TooManySessions."""
+    if type(session_id) is not bytes or len(session_id) != SESSION_ID_BYTES:
+        raise InvalidRequest(f"a session id has {SESSION_ID_BYTES} bytes")
+    if type(ack_below) is not int or not 0 <= ack_below <= _INT64_MAX or not (user is None or type(user) is str):
+        raise InvalidRequest("ack_below or user of a group are malformed")
+    settings = state.cluster.settings
+    session = state.sessions.get(session_id)
+    if session is None:
+        if not register:
+            raise SessionExpired()
+        if len(state.sessions) >= settings.sessions_max:
+            raise TooManySessions(f"the cluster keeps at most {settings.sessions_max} sessions")
+        session = state.sessions.create(session_id, user)
+    elif session.user != user:
+        raise InvalidRequest("the session belongs to another user")
+    session.acknowledge(ack_below)
+    state.sessions.use(session_id, session, state.clock_ms, settings)
+    return session
+
+
+def _run_once(state: State, session: Session, command: Any) -> Answer:
+    """Run a command unless it was run before: then its first answer stands, and nothing changes."""
+    sequence = _sequence_of(command)
+    if sequence <= 0:
+        return _run(state, command)
+    kept = session.answers.get(sequence, _MISSING)
+    if kept is not _MISSING:
+        return failure(AnswerDropped()) if kept is None else kept  # type: ignore[return-value]
+    settings = state.cluster.settings
+    if not session.ack_below <= sequence < session.ack_below + settings.session_window:
+        details = {"ack_below": session.ack_below, "window": settings.session_window}
+        return failure(SessionWindow(details=details, may_have_happened=sequence < session.ack_below))
+    answer = _run(state, command)
+    session.keep(sequence, answer, settings)
+    return answer
+
+
+def _sequence_of(command: Any) -> int:
+    """The session sequence; -1 for what is no command, so that `_run` refuses it and nothing is kept."""
+    if type(command) is not list or len(command) < 2:
+        return -1
+    sequence = command[1]
+    return sequence if type(sequence) is int and 0 <= sequence <= _INT64_MAX else -1
+
+
+def _run(state: State, command: Any) -> Answer:
+    try:
+        if type(command) is not list or not command or type(command[0]) is not int:
+            raise InvalidRequest("a command is a list that starts with its operation")
+        handler = _HANDLERS.get(command[0])
+        if handler is None:
+            raise InvalidRequest(f"operation {command[0]} is no write that is known")
+        return handler(state, command)
+    except RaftKVError as error:
+        assert not state.mvcc.sub, "a refused command changes nothing"
+        return failure(error)
+
+
+def _put(state: State, command: Command) -> Answer:
+    settings = state.cluster.settings
+    mvcc = state.mvcc
+    # Hot path: the checks of validate() that a put without lease and flags needs.
+    if len(command) == 6:
+        _, sequence, key, value, lease, flags = command
+        if (
+            type(lease) is type(flags) is type(sequence) is int
+            and type(key) is type(value) is bytes
+            and not (lease or flags)
+            and 0 < len(key) <= settings.key_bytes_max
+            and len(value) <= state.fast_value_bytes_max
+            and sequence >= 0
+        ):
+            mvcc.put(key, value, 0)
+            return [OK, mvcc.finish(), None]
+    validate(command, settings)
+    operations.check_lease(command[4])
+    previous = operations.put(mvcc, command)
+    return [OK, mvcc.finish(), previous]
+
+
+def _delete_range(state: State, command: Command) -> Answer:
+    validate(command, state.cluster.settings)
+    count, previous = operations.delete_range(state.mvcc, command)
+    return [OK, state.mvcc.finish(), count, previous]
+
+
+def _txn(state: State, command: Command) -> Answer:
+    settings = state.cluster.settings
+    validate(command, settings)
+    return apply_txn(state.mvcc, command, settings.range_reply_bytes_max)
+
+
+def _increment(state: State, command: Command) -> Answer:
+    """The key keeps its lease: a counter that dies with its owner goes on doing so."""
+    validate(command, state.cluster.settings)
+    mvcc = state.mvcc
+    key = command[2]
+    old = mvcc.get(key)
+    number, lease = 0, 0
+    if old is not None:
+        text, lease = value_of(old), lease_of(old)
+        if _DECIMAL.match(text) is None:
+            raise NotANumber()
+        number = int(text)
+    total = number + command[3]
+    if not (_INT64_MIN <= number <= _INT64_MAX and _INT64_MIN <= total <= _INT64_MAX):
+        raise NotANumber("the value or the sum is outside of 64 bits")
+    mvcc.put_over(old, key, b"%d" % total, lease)
+    return [OK, mvcc.finish(), total]
+
+
+def _append(state: State, command: Command) -> Answer:
+    """The key keeps its lease."""
+    settings = state.cluster.settings
+    validate(command, settings)
+    mvcc = state.mvcc
+    _, _, key, tail = command
+    old = mvcc.get(key)
+    value = tail if old is None else value_of(old) + tail
+    if len(value) > settings.value_bytes_max:
+        raise ValueTooLarge(f"the value would have {len(value)} bytes, at most {settings.value_bytes_max} are accepted")
+    mvcc.put_over(old, key, value, 0 if old is None else lease_of(old))
+    return [OK, mvcc.finish(), len(value)]
+
+
+def _publish_member(state: State, command: Command) -> Answer:
+    state.cluster.publish(command)
+    state.change_cluster()
+    return [OK, state.mvcc.revision]
+
+
+def _create_cluster(state: State, command: Command) -> Answer:
+    state.cluster.create(command)
+    state.change_cluster()
+    return [OK, state.mvcc.revision]
+
+
+def _expire_sessions(state: State, command: Command) -> Answer:
+    expired = state.sessions.expire(state.clock_ms)
+    state.effects += expired
+    return [OK, state.mvcc.revision, len(expired)]
+
+
+_HANDLERS: Final[dict[int, Callable[[State, Command], Answer]]] = {
+    PUT: _put,
+    DELETE_RANGE: _delete_range,
+    TXN: _txn,
+    INCREMENT: _increment,
+    APPEND: _append,
+    PUBLISH_MEMBER: _publish_member,
+    CREATE_CLUSTER: _create_cluster,
+    EXPIRE_SESSIONS: _expire_sessions,
+}

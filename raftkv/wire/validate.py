@@ -1,0 +1,291 @@
+"""What can be refused about a command without looking at any state: shape, sizes, flags, operation count, duplicate keys.
+
+Pure, so that three places share it: a client refuses before it sends, a front door before it proposes, and apply, which
+must survive whatever is in the log, decides by the very same rules. The order of checks and the duplicate-key rule are
+etcd's (checkTxnRequest and checkIntervals in its server/etcdserver/api/v3rpc/key.go).
+"""
+
+from bisect import bisect_right
+from typing import Any, Callable, Final, Sequence
+
+from raftkv.errors import (
+    DuplicateKey,
+    InvalidRequest,
+    KeyEmpty,
+    KeyNotFound,
+    KeyTooLarge,
+    LeaseProvided,
+    RequestTooLarge,
+    TooManyOperations,
+    ValueProvided,
+    ValueTooLarge,
+)
+from raftkv.limits import Limits
+from raftkv.wire.commands import (
+    APPEND,
+    COMPARE_LEASE,
+    COMPARE_VALUE,
+    DELETE_RANGE,
+    GET,
+    IGNORE_LEASE,
+    IGNORE_VALUE,
+    INCREMENT,
+    NOT_EQUAL,
+    PREV_KV,
+    PUT,
+    RANGE,
+    SORT_DESCEND,
+    SORT_VALUE,
+    TXN,
+)
+from raftkv.wire.settings import Settings
+
+_INT64_MIN: Final = -(2**63)
+_INT64_MAX: Final = 2**63 - 1
+
+_PUT_FLAGS: Final = PREV_KV | IGNORE_VALUE | IGNORE_LEASE
+_READ_FLAGS: Final = 7
+
+
+def validate(command: Any, bounds: Limits | Settings) -> None:
+    """Refuse a client's command that can never be done. Reads no state and changes nothing.
+
+    Raises InvalidRequest or one of its kinds (key_empty, key_too_large, value_too_large, request_too_large,
+    too_many_operations, duplicate_key, value_provided, lease_provided), or KeyNotFound for an empty operation in a
+    transaction, as etcd does.
+    """
+    if type(command) is not list or len(command) < 2 or type(command[0]) is not int:
+        raise InvalidRequest("a command is a list that starts with its operation")
+    check = _CHECKS.get(command[0])
+    if check is None:
+        raise InvalidRequest(f"operation {command[0]} is not known")
+    if not _is_int64(command[1]) or command[1] < 0:
+        raise InvalidRequest("sequence or flags are not an integer of 0 or more")
+    if check(command, bounds) > bounds.request_bytes_max:
+        raise RequestTooLarge(f"the request has more than {bounds.request_bytes_max} bytes of keys and values")
+
+
+# Each check returns the bytes of keys and values that the command carries.
+
+
+def _check_put(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    _, _, key, value, lease, flags = _fields(command, 6, "PUT")
+    key_bytes = _key_bytes(key, bounds.key_bytes_max)
+    if type(flags) is not int or flags & ~_PUT_FLAGS:
+        raise InvalidRequest("PUT has flags that are not known")
+    if not _is_int64(lease):
+        raise InvalidRequest("the lease is not a 64-bit integer")
+    value_bytes = _value_bytes(value, bounds)
+    if flags & IGNORE_VALUE and value:
+        raise ValueProvided()
+    if flags & IGNORE_LEASE and lease:
+        raise LeaseProvided()
+    return key_bytes + value_bytes
+
+
+def _check_delete_range(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    _, _, key, range_end, flags = _fields(command, 5, "DELETE_RANGE")
+    if type(flags) is not int or flags & ~PREV_KV:
+        raise InvalidRequest("DELETE_RANGE has flags that are not known")
+    return _range_bytes(key, range_end, bounds)
+
+
+def _check_increment(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    _, _, key, delta = _fields(command, 4, "INCREMENT")
+    if not _is_int64(delta):
+        raise InvalidRequest("the delta is not a 64-bit integer")
+    return _key_bytes(key, bounds.key_bytes_max)
+
+
+def _check_append(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    _, _, key, value = _fields(command, 4, "APPEND")
+    return _key_bytes(key, bounds.key_bytes_max) + _value_bytes(value, bounds)
+
+
+def _check_get(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    _, flags, key = _fields(command, 3, "GET")
+    if flags & ~_READ_FLAGS:
+        raise InvalidRequest("GET has flags that are not known")
+    return _key_bytes(key, bounds.key_bytes_max)
+
+
+def _check_range(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    _, flags, key, range_end, *numbers = _fields(command, 12, "RANGE")
+    if flags & ~_READ_FLAGS:
+        raise InvalidRequest("RANGE has flags that are not known")
+    if not all(_is_int64(number) for number in numbers):
+        raise InvalidRequest("limit, revision, sorting and bounds of RANGE are 64-bit integers")
+    key_bytes = _range_bytes(key, range_end, bounds)
+    sort_order, sort_target = numbers[2], numbers[3]
+    if not 0 <= sort_order <= SORT_DESCEND or not 0 <= sort_target <= SORT_VALUE:
+        raise InvalidRequest("invalid sort option")
+    return key_bytes
+
+
+def _check_txn(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    total = _txn_shape(command, bounds, bounds.txn_operations_max)
+    _check_intervals(command[3])
+    _check_intervals(command[4])
+    return total
+
+
+_CHECKS: Final[dict[int, Callable[[Sequence[Any], Limits | Settings], int]]] = {
+    PUT: _check_put,
+    DELETE_RANGE: _check_delete_range,
+    TXN: _check_txn,
+    INCREMENT: _check_increment,
+    APPEND: _check_append,
+    GET: _check_get,
+    RANGE: _check_range,
+}
+
+
+def _txn_shape(command: Sequence[Any], bounds: Limits | Settings, operations_max: int) -> int:
+    """A nested transaction may use only what its parent left: it ends the recursion after operations_max levels."""
+    _, _, compares, success, failure = _fields(command, 5, "TXN")
+    if not type(compares) is type(success) is type(failure) is list:
+        raise InvalidRequest("compares and branches of TXN are lists")
+    widest = max(len(compares), len(success), len(failure))
+    if widest > operations_max:
+        raise TooManyOperations()
+    total = sum(_compare_bytes(compare, bounds) for compare in compares)
+    for branch in (success, failure):
+        total += sum(_operation_bytes(operation, bounds, operations_max - widest) for operation in branch)
+    return total
+
+
+def _operation_bytes(operation: Any, bounds: Limits | Settings, operations_max: int) -> int:
+    if type(operation) is not list:
+        raise InvalidRequest("an operation of TXN is a list")
+    if not operation:
+        raise KeyNotFound("the operation is empty")
+    kind = operation[0]
+    if type(kind) is not int or kind not in _BRANCH_OPERATIONS:
+        raise InvalidRequest("an operation of TXN is PUT, DELETE_RANGE, RANGE or TXN")
+    if (
+        len(operation) < 2
+        or type(operation[1]) is not int
+        or (operation[1] != 0 if kind != RANGE else operation[1] < 0)
+    ):
+        raise InvalidRequest("an operation of TXN has no sequence of its own")
+    if kind == TXN:
+        return _txn_shape(operation, bounds, operations_max)
+    return _CHECKS[kind](operation, bounds)
+
+
+_BRANCH_OPERATIONS: Final = frozenset({PUT, DELETE_RANGE, RANGE, TXN})
+
+
+def _compare_bytes(compare: Any, bounds: Limits | Settings) -> int:
+    if type(compare) is not list or len(compare) != 5:
+        raise InvalidRequest("a compare is a list of result, target, key, operand and range_end")
+    result, target, key, operand, range_end = compare
+    if type(result) is not int or not 0 <= result <= NOT_EQUAL:
+        raise InvalidRequest("the result of a compare is not known")
+    if type(target) is not int or not 0 <= target <= COMPARE_LEASE:
+        raise InvalidRequest("the target of a compare is not known")
+    total = _range_bytes(key, range_end, bounds)
+    if target == COMPARE_VALUE:
+        if operand is not None and type(operand) is not bytes:
+            raise InvalidRequest("the operand of a value compare is not bytes")
+        return total + len(operand or b"")
+    if operand is not None and not _is_int64(operand):
+        raise InvalidRequest("the operand of a compare is not a 64-bit integer")
+    return total
+
+
+class _Intervals:
+    """The union of half-open key intervals, disjoint and sorted: a thousand deletes cost a bisection per put."""
+
+    __slots__ = ("ends", "starts")
+
+    def __init__(self) -> None:
+        self.starts: list[bytes] = []
+        self.ends: list[bytes] = []
+
+    def add(self, start: bytes, end: bytes) -> None:
+        """An interval that ends before it starts, also one up to b"\\0", counts as empty (etcd does so too)."""
+        if start >= end:
+            return
+        low = bisect_right(self.starts, start)
+        if low and self.ends[low - 1] >= start:
+            low -= 1
+            start = self.starts[low]
+        high = bisect_right(self.starts, end)
+        if high > low:
+            end = max(end, self.ends[high - 1])
+        self.starts[low:high] = [start]
+        self.ends[low:high] = [end]
+
+    def update(self, other: "_Intervals") -> None:
+        for start, end in zip(other.starts, other.ends, strict=True):
+            self.add(start, end)
+
+    def __contains__(self, key: bytes) -> bool:
+        position = bisect_right(self.starts, key) - 1
+        return position >= 0 and key < self.ends[position]
+
+
+def _check_intervals(operations: Sequence[Any]) -> tuple[set[bytes], _Intervals]:
+    """The keys put and deleted by one branch, nested ones included. Raises DuplicateKey; order-dependent as etcd's."""
+    deletes = _Intervals()
+    puts: set[bytes] = set()
+    for operation in operations:
+        if operation[0] == DELETE_RANGE:
+            key, range_end = operation[2], operation[3]
+            deletes.add(key, range_end or key + b"\0")
+    for operation in operations:
+        if operation[0] == TXN:
+            puts_then, deletes_then = _check_intervals(operation[3])
+            puts_else, deletes_else = _check_intervals(operation[4])
+            # Then and else exclude each other, so they may share keys; neither may with what came before.
+            for key in puts_then | puts_else:
+                if key in puts or key in deletes:
+                    raise DuplicateKey()
+            puts |= puts_then | puts_else
+            deletes.update(deletes_then)
+            deletes.update(deletes_else)
+    for operation in operations:
+        if operation[0] == PUT:
+            key = operation[2]
+            if key in puts or key in deletes:
+                raise DuplicateKey()
+            puts.add(key)
+    return puts, deletes
+
+
+def _fields(command: Sequence[Any], count: int, name: str) -> Sequence[Any]:
+    if len(command) != count:
+        raise InvalidRequest(f"{name} has {count} items, not {len(command)}")
+    return command
+
+
+def _is_int64(value: Any) -> bool:
+    return type(value) is int and _INT64_MIN <= value <= _INT64_MAX
+
+
+def _key_bytes(key: Any, bytes_max: int) -> int:
+    if type(key) is not bytes:
+        raise InvalidRequest("the key is not bytes")
+    if not key:
+        raise KeyEmpty()
+    if len(key) > bytes_max:
+        raise KeyTooLarge(f"the key has {len(key)} bytes, at most {bytes_max} are accepted")
+    return len(key)
+
+
+def _range_bytes(key: Any, range_end: Any, bounds: Limits | Settings) -> int:
+    """One byte more than a key may have: the place right behind the longest key, where a pager goes on."""
+    if type(range_end) is not bytes:
+        raise InvalidRequest("range_end is not bytes")
+    if len(range_end) > bounds.key_bytes_max + 1:
+        raise KeyTooLarge(f"range_end has {len(range_end)} bytes, at most {bounds.key_bytes_max + 1} are accepted")
+    return _key_bytes(key, bounds.key_bytes_max + 1) + len(range_end)
+
+
+def _value_bytes(value: Any, bounds: Limits | Settings) -> int:
+    if type(value) is not bytes:
+        raise InvalidRequest("the value is not bytes")
+    if len(value) > bounds.value_bytes_max:
+        raise ValueTooLarge(f"the value has {len(value)} bytes, at most {bounds.value_bytes_max} are accepted")
+    return len(value)
