@@ -124,14 +124,13 @@ def check_address_space(address_space_bytes: int | None, can_map: bool, limits: 
 
 def check_disk_free(free_bytes: int, limits: Limits) -> Finding:
     name = "free disk"
-    # Less than the active and the next segment, and the member cannot even begin.
-    fatal = free_bytes < 2 * limits.wal_segment_bytes
     if free_bytes >= max(_DISK_FREE_BYTES_MIN, 2 * limits.wal_segment_bytes):
         return Finding(name, True, _size(free_bytes))
+    # Never fatal: a member on a full disk still serves reads and hands leadership over.
     advice = (
         f"writes stop when it is full; the store may grow to {_size(limits.quota_bytes)} and the log needs room besides"
     )
-    return Finding(name, False, _size(free_bytes), advice, fatal=fatal)
+    return Finding(name, False, _size(free_bytes), advice)
 
 
 def check_fsync(fsync_ms: Sequence[float]) -> Finding:

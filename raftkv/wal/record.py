@@ -20,6 +20,7 @@ ENTRIES: Final = 3
 LOG_START: Final = 4
 SNAPSHOT: Final = 5
 
+_KIND_AND_VERSION = struct.Struct("<BB")
 _SEGMENT = struct.Struct("<BBQQQQHHQQQQQQ")
 _HARD_STATE = struct.Struct("<BQQQ")
 _ENTRIES = struct.Struct("<BIQ")
@@ -155,7 +156,7 @@ def decode_records(body: memoryview) -> Iterator[Record]:
 
 
 def _decode_segment(body: memoryview, offset: int) -> tuple[SegmentHeader, int]:
-    version = body[offset + 1]
+    _, version = _KIND_AND_VERSION.unpack_from(body, offset)
     if version != FORMAT_VERSION:
         raise ValueError(f"format version {version}, this raftkv knows {FORMAT_VERSION}")
     fields = _SEGMENT.unpack_from(body, offset)
