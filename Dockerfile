@@ -10,6 +10,8 @@
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
+# The classic builder leaves this stage behind: docker image prune --filter label=raftkv.stage=build
+LABEL raftkv.stage="build"
 WORKDIR /build
 COPY . .
 # A folder of the build context with finished wheels of raftkv and all it needs; nothing is downloaded then.
