@@ -96,6 +96,7 @@ class ReplicaLoop:
         service.on_leader_change = self._on_leader_change
         storage.on_progress = self.schedule_pump
         storage.on_failed = self.fail
+        storage.on_store_replaced = service.on_store_replaced
         storage.on_snapshot_made = self._on_snapshot_made
         storage.on_snapshot_installed = self._on_snapshot_installed
         journal.on_saved = self.on_saved
@@ -211,7 +212,7 @@ class ReplicaLoop:
         except BaseException as error:
             self.fail(error)
             return
-        if self._replica.has_backlog:
+        if self._replica.has_backlog or self._service.has_backlog:
             self.schedule_pump()
         if self._storage.wants_commit:
             self._storage.commit_if_due(self._journal.durable_index)

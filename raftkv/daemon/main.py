@@ -13,6 +13,7 @@ import secrets
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -25,8 +26,8 @@ from raftkv.errors import RaftKVError
 
 log = logging.getLogger("raftkv")
 
-SHUTDOWN_SECONDS = 4.0  # of the 5 s that the contract gives
-"""Hand-over and what is in flight; closing and syncing have the rest."""
+SHUTDOWN_SECONDS = 4.0
+"""For the hand-over and what is in flight: of the 5 s that the contract gives, closing and syncing have the rest."""
 
 
 def run(config: DaemonConfig) -> int:
@@ -66,7 +67,8 @@ async def _serve(config: DaemonConfig, directory: DataDirectory) -> int:
     await member.start()
     stopped = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait([stopped, member.failed], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [stopped, member.failed]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
     if member.failed.done():

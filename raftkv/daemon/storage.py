@@ -15,7 +15,9 @@ from typing import Any, Callable, Sequence
 
 from raftkv.errors import Corruption, NoSpace, Overloaded
 from raftkv.limits import Limits
+from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
+from raftkv.replica.ports import ReadCursor
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
 from raftkv.store.snapshot import SnapshotFileReader, SnapshotReceiver, install, write
 from raftkv.store.store import CommitJob, Store
@@ -40,7 +42,7 @@ class Storage:
         observe_commit_seconds: Callable[[float], None],
     ) -> None:
         self._loop = loop
-        self._store_path = store_path
+        self._store_path = store_path / "store.lmdb"
         self._snapshots_path = snapshots_path
         self._limits = limits
         self._observe_commit_seconds = observe_commit_seconds
@@ -53,13 +55,14 @@ class Storage:
         self._tasks: set[asyncio.Task[None]] = set()
         self.full: NoSpace | None = None  # the store's own disk
         self.on_progress: Callable[[], None] = lambda: None
+        self.on_store_replaced: Callable[[], None] = lambda: None
         self.on_failed: Callable[[BaseException], None] = lambda error: None
         self.on_snapshot_made: Callable[[SnapshotFileReader | None], None] = lambda reader: None
         self.on_snapshot_installed: Callable[[SnapshotMeta, bool], None] = lambda meta, ok: None
         self.store = self._open()
 
     def _open(self) -> Store:
-        return Store.open(LmdbKeyspace.open(str(self._store_path), self._limits), self._limits)
+        return Store.open(LmdbKeyspace(str(self._store_path), self._limits.map_bytes), self._limits)
 
     # replica.ports.StateMachine.
 
@@ -102,6 +105,12 @@ class Storage:
         if self._replacing:
             raise Overloaded("this member is taking in a snapshot")
         return self.store.read(command)
+
+    def range_cursor(self, command: Sequence[Any]) -> ReadCursor:
+        """Begin a range at the applied state. Raises RaftKVError."""
+        if self._replacing:
+            raise Overloaded("this member is taking in a snapshot")
+        return self.store.range_cursor(command)
 
     # replica.service.Directory.
 
@@ -171,7 +180,7 @@ class Storage:
     async def _make_snapshot(self, configuration: Configuration) -> None:
         target = self._snapshots_path / f"outgoing-{secrets.token_hex(4)}"
         try:
-            made = await self._loop.run_in_executor(self._snapshot_thread, write, str(self._store_path), str(target))
+            made = await self._loop.run_in_executor(self._snapshot_thread, write, self.store.keyspace, str(target))
         except (OSError, NoSpace) as error:
             log.error("cannot make a snapshot: %s", error)
             target.unlink(missing_ok=True)
@@ -180,7 +189,7 @@ class Storage:
         meta = SnapshotMeta(
             index=made.index,
             term=made.term,
-            configuration=configuration,
+            configuration=decode_configuration(made.configuration) if made.configuration else configuration,
             size_bytes=made.size_bytes,
             checksum=made.checksum,
             snapshot_id=secrets.randbits(62) or 1,
@@ -218,6 +227,7 @@ class Storage:
                 log.error("the received snapshot is damaged, asking again: %s", error.message)
                 self.on_snapshot_installed(meta, False)
                 return
+            self.on_store_replaced()
             self.store.close()
             await run(self._snapshot_thread, install, received, str(self._store_path))
             self.store = self._open()

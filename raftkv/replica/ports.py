@@ -8,6 +8,7 @@ from typing import Any, Protocol, Sequence
 
 from raftkv.raft.messages import Configuration, Entry, HardState, Message, SnapshotMeta
 from raftkv.units import Index, Milliseconds, NodeId, Revision, Term
+from raftkv.wire.commands import Answer
 
 
 class Journal(Protocol):
@@ -38,6 +39,14 @@ class SnapshotReader(Protocol):
     def close(self) -> None: ...
 
 
+class ReadCursor(Protocol):
+    """A range on its way: `step` (raises a RaftKVError) until it is True, then `answer`."""
+
+    def step(self) -> bool: ...
+
+    def answer(self) -> Answer: ...
+
+
 class StateMachine(Protocol):
     """The deterministic store. `apply` is called once per committed entry, in order, without gaps."""
 
@@ -65,12 +74,16 @@ class StateMachine(Protocol):
         """False while the overlay is over its bound: take no more writes."""
         ...
 
-    def apply(self, entry: Entry) -> list[list[Any]]:
+    def apply(self, entry: Entry) -> list[list[Answer]]:
         """Apply one entry; one list of answers per write group of the entry, aligned with its commands."""
         ...
 
-    def read(self, command: Sequence[Any]) -> Any:
-        """Answer one read command at the applied state; raises a RaftKVError."""
+    def read(self, command: Sequence[Any]) -> Answer:
+        """Answer a point read at the applied state; raises a RaftKVError."""
+        ...
+
+    def range_cursor(self, command: Sequence[Any]) -> ReadCursor:
+        """Begin a range at the applied state; raises a RaftKVError."""
         ...
 
     # Snapshots: every call returns at once; the work is done elsewhere and reported through Replica.

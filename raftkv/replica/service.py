@@ -27,6 +27,7 @@ from raftkv.replica.groups import Origin, ReadGroup, WriteGroup
 from raftkv.replica.ports import StateMachine
 from raftkv.replica.proposals import Proposals
 from raftkv.replica.reads import PendingReads
+from raftkv.replica.serving import Serving
 from raftkv.units import NOBODY, Milliseconds, NodeId
 from raftkv.wire.commands import (
     CREATE_CLUSTER,
@@ -117,6 +118,7 @@ class Service:
         self._own_record = own_record
         self._proposals = Proposals()
         self._reads = PendingReads(first_read_context)
+        self._serving = Serving(state_machine)
         self._new: list[WriteGroup] = []
         self._new_bytes = 0
         self._forwarded: dict[int, WriteGroup] = {}
@@ -151,7 +153,7 @@ class Service:
 
     def read_now(self, group: ReadGroup) -> None:
         """Answer the group from what is applied here, however old that is (serializable)."""
-        self._serve([group])
+        self._serving.serve([group])
 
     def forward(self, group: WriteGroup) -> None:
         """Like submit_writes; a follower asks the leader on the client's behalf, one hop, and never twice."""
@@ -186,7 +188,8 @@ class Service:
             raft.read_index(context)
         ready = self._reads.take_ready(self._state_machine.applied_index)
         if ready:
-            self._serve(ready)
+            self._serving.serve(ready)
+        self._serving.step()
 
     def tick(self, now_ms: Milliseconds) -> None:
         """A few times a second: deadlines, and the member's own writes."""
@@ -215,7 +218,17 @@ class Service:
     @property
     def is_idle(self) -> bool:
         """Nothing is in flight."""
-        return not (self._new or len(self._proposals) or self._reads.pending_commands or self._forwarded)
+        waiting = self._new or self._reads.pending_commands or self._forwarded
+        return not (waiting or len(self._proposals) or self._serving.is_busy)
+
+    @property
+    def has_backlog(self) -> bool:
+        """Reads are half answered: flush again in the next turn."""
+        return self._serving.is_busy
+
+    def on_store_replaced(self) -> None:
+        """The store that half-answered ranges were reading is gone; another member has the answer."""
+        self._serving.refuse_all(Overloaded("this member is taking in a snapshot"))
 
     @property
     def pending_commands(self) -> int:
@@ -268,7 +281,7 @@ class Service:
             self._reads.confirmed(read.context, read.index)
         groups = self._reads.take_ready(self._state_machine.applied_index)
         if groups:
-            self._serve(groups)
+            self._serving.serve(groups)
 
     def on_reads_failed(self, contexts: Sequence[int]) -> None:
         """Rounds will never be confirmed: say where to go instead."""
@@ -368,17 +381,6 @@ class Service:
         if self._clock_base_ms is None:
             return self._state_machine.clock_ms
         return self._clock_base_ms + self._now_ms - self._office_since_ms
-
-    def _serve(self, groups: Sequence[ReadGroup]) -> None:
-        read = self._state_machine.read
-        for group in groups:
-            answers: list[Answer] = []
-            for command in group.commands:
-                try:
-                    answers.append(read(command))
-                except RaftKVError as error:
-                    answers.append(failure(error))
-            group.origin.on_answers(group, answers)
 
     def _refuse_new(self, error: RaftKVError) -> None:
         groups, self._new, self._new_bytes = self._new, [], 0

@@ -123,3 +123,17 @@ def prefix_range_end(prefix: bytes) -> bytes:
     if not trimmed:
         return b"\0"
     return trimmed[:-1] + bytes((trimmed[-1] + 1,))
+
+
+def command_bytes(command: Command) -> int:
+    """About how many bytes a valid write takes in an entry: what batches and queues are measured by."""
+    operation = command[0]
+    if operation == PUT or operation == APPEND:
+        return len(command[2]) + len(command[3]) + _COMMAND_OVERHEAD_BYTES
+    if operation == TXN:
+        return sum(map(command_bytes, (*command[3], *command[4]))) + (len(command[2]) + 1) * _COMPARE_BYTES
+    return len(command[2]) + _COMMAND_OVERHEAD_BYTES
+
+
+_COMMAND_OVERHEAD_BYTES: Final = 32
+_COMPARE_BYTES: Final = 128

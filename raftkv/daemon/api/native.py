@@ -20,6 +20,7 @@ from raftkv.wire.commands import (
     SERIALIZABLE,
     Answer,
     Command,
+    command_bytes,
     failure,
 )
 from raftkv.wire.protocol import (
@@ -40,7 +41,6 @@ from raftkv.wire.protocol import (
 from raftkv.wire.validate import validate
 
 GROUP_COMMANDS_MAX = 2048  # per entry at most so many are applied in one go: about 10 ms of the loop
-COMMAND_OVERHEAD_BYTES = 32
 
 
 class MemberControl(Protocol):
@@ -144,10 +144,11 @@ class NativeConnection(asyncio.Protocol):
 
     def _receive_write(self, request_id: int, timeout_ms: int, command: Command) -> None:
         try:
-            size_bytes = validate(command, self._limits)
+            validate(command, self._limits)
         except RaftKVError as error:
             self._answer_now(request_id, failure(error))
             return
+        size_bytes = command_bytes(command)
         if (
             self._write_bytes + size_bytes > self._limits.entry_bytes_max or len(self._writes) >= GROUP_COMMANDS_MAX
         ) and self._writes:
@@ -206,12 +207,13 @@ class NativeConnection(asyncio.Protocol):
         _, session, register, ack_below, inner = command
         _check_session(session)
         try:
-            size_bytes = validate(inner, self._limits)
+            validate(inner, self._limits)
             if inner[0] not in CLIENT_WRITES:
                 raise InvalidRequest("only writes are forwarded: any member answers reads")
         except RaftKVError as error:
             self._answer_now(request_id, failure(error))
             return
+        size_bytes = command_bytes(inner)
         self._in_flight += 1
         self._in_flight_bytes += size_bytes
         group = WriteGroup(

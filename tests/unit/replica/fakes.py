@@ -55,6 +55,9 @@ class FakeStateMachine:
             raise KeyNotFound
         return [0, self.revision, None]
 
+    def range_cursor(self, command: Sequence[Any]) -> "FakeCursor":
+        return FakeCursor(steps=command[4])
+
     def members(self) -> list[dict[str, Any]]:
         keys = ("id", "name", "incarnation", "address", "peer_address", "version")
         other = dict(zip(keys, (2, "n2", 22, "n2:2379", "n2:2380", "1"), strict=True))
@@ -66,6 +69,20 @@ class FakeStateMachine:
         return 0
 
     def begin_install(self, meta: SnapshotMeta) -> None: ...
+
+
+class FakeCursor:
+    """A range that takes as many steps as its limit says."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def step(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+    def answer(self) -> Answer:
+        return [0, 1, [], False, 0]
 
 
 class FakeForwarder:

@@ -15,7 +15,8 @@ from raftkv.errors import (
 )
 from raftkv.limits import Limits
 from raftkv.raft.effects import ReadReady, RoleChange
-from raftkv.wire.commands import CREATE_CLUSTER, EXPIRE_SESSIONS, PUBLISH_MEMBER, decode_batch
+from raftkv.replica.groups import ReadGroup
+from raftkv.wire.commands import CREATE_CLUSTER, EXPIRE_SESSIONS, PUBLISH_MEMBER, RANGE, decode_batch
 from tests.unit.replica.fakes import Bench
 from tests.unit.replica.origins import RecordingOrigin, get_group, put_group
 
@@ -213,6 +214,31 @@ def test_a_forward_whose_leader_changes_has_an_unknown_outcome() -> None:
     bench.service.forward(put_group(origin, "k"))
     bench.service.on_role_change(RoleChange("follower", 3, 0))
     assert [type(error) for error in origin.errors] == [OutcomeUnknown]
+
+
+def range_group(origin: RecordingOrigin, steps: int) -> ReadGroup:
+    command = [RANGE, 0, b"a", b"z", steps, 0, 0, 0, 0, 0, 0, 0]
+    return ReadGroup(origin, [1], [command], deadline_ms=1_000_000)
+
+
+def test_a_long_range_gets_a_step_per_turn_and_others_overtake_it() -> None:
+    bench, long, short = Bench(), RecordingOrigin(), RecordingOrigin()
+    bench.service.read_now(range_group(long, steps=4))
+    bench.service.read_now(get_group(short, "k"))
+    assert (long.ends, short.ends) == (0, 1)
+    assert bench.service.has_backlog
+    for now_ms in (1, 2):
+        bench.service.flush(now_ms)
+    assert long.answers == [[[0, 1, [], False, 0]]]
+    assert not bench.service.has_backlog
+
+
+def test_ranges_end_when_the_store_under_them_is_replaced() -> None:
+    bench, origin = Bench(), RecordingOrigin()
+    bench.service.read_now(range_group(origin, steps=9))
+    bench.service.on_store_replaced()
+    assert [type(error) for error in origin.errors] == [Overloaded]
+    assert bench.service.is_idle
 
 
 def test_shutting_down_refuses_what_is_new() -> None:
