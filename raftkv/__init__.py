@@ -1,0 +1,83 @@
+"""raftkv: a Raft consensus key-value store. This file is the front door of the client library.
+
+`async with raftkv.connect("a:2379,b:2379") as kv:` or `with raftkv.Client("a:2379") as kv:`; see docs/client.md. Names are loaded when
+they are first used: the command line must not wait for asyncio, nor the daemon for the client.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raftkv.client.client import AsyncClient, connect
+    from raftkv.client.results import DeleteResult, KeyValue, Member, PutResult, RangeResult, TxnResult
+    from raftkv.client.sync import Client
+    from raftkv.client.txn import (
+        CreateRevision,
+        Delete,
+        Get,
+        Lease,
+        ModRevision,
+        Put,
+        Range,
+        Value,
+        Version,
+        exists,
+        missing,
+    )
+    from raftkv.errors import RaftKVError
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "connect": "raftkv.client.client",
+    "AsyncClient": "raftkv.client.client",
+    "Client": "raftkv.client.sync",
+    "RaftKVError": "raftkv.errors",
+    **dict.fromkeys(
+        ("KeyValue", "PutResult", "DeleteResult", "RangeResult", "TxnResult", "Member"), "raftkv.client.results"
+    ),
+    **dict.fromkeys(
+        ("Value", "Version", "CreateRevision", "ModRevision", "Lease", "exists", "missing"), "raftkv.client.txn"
+    ),
+    **dict.fromkeys(("Put", "Delete", "Get", "Range"), "raftkv.client.txn"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'raftkv' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
+
+
+__all__ = [
+    "connect",
+    "Client",
+    "AsyncClient",
+    "KeyValue",
+    "PutResult",
+    "DeleteResult",
+    "RangeResult",
+    "TxnResult",
+    "Member",
+    "Value",
+    "Version",
+    "CreateRevision",
+    "ModRevision",
+    "Lease",
+    "exists",
+    "missing",
+    "Put",
+    "Delete",
+    "Get",
+    "Range",
+    "RaftKVError",
+    "__version__",
+]

@@ -1,0 +1,277 @@
+"""The blocking client: the verbs of client.py, on a Caller. `raftkv.Client` is this; docs/client.md is its page for users.
+
+It imports neither asyncio nor anything else that the command line would have to wait for. A test holds its methods together with the asyncio
+client's.
+"""
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, TypeVar, cast, overload
+
+from raftkv.client import requests
+from raftkv.client.blocking import Caller
+from raftkv.client.endpoints import Directory, parse_endpoints
+from raftkv.client.options import (
+    DEFAULT_ENDPOINTS,
+    DEFAULT_IDLE_S,
+    DEFAULT_LIFETIME_S,
+    DEFAULT_TIMEOUT_S,
+    make_options,
+)
+from raftkv.client.pool import CONNECTIONS_MAX
+from raftkv.client.requests import PAGE_KEYS, Bytes, Pager, SortBy
+from raftkv.client.results import (
+    DeleteResult,
+    KeyValue,
+    Member,
+    PutResult,
+    RangeResult,
+    TxnResult,
+    delete_result,
+    key_value_or_none,
+    member,
+    put_result,
+    txn_result,
+)
+from raftkv.client.retry import BARE_WRITE, CONTROL, READ, STALE_READ, WRITE
+from raftkv.errors import ConfigError, RaftKVError
+from raftkv.units import Revision
+from raftkv.wire.commands import Answer, Command
+from raftkv.wire.protocol import MEMBERS, MOVE_LEADER, PING, STATUS
+
+if TYPE_CHECKING:
+    from raftkv.client.txn import Txn
+
+Default = TypeVar("Default")
+
+
+class Client:
+    """A client for threads: `with raftkv.Client("a:2379,b:2379") as kv:`. It connects with its first call.
+
+    `cluster_name` pins the cluster: another one is refused with ClusterMismatch. `timeout` (seconds) is the deadline of a call,
+    `attempt_timeout` that of one member within it (default: a third of `timeout`, at most 1 s). With `session=False` an uncertain
+    write raises OutcomeUnknown instead of being repeated. `connection_lifetime` and `idle_check_after` are seconds too;
+    `connections_max` is per member: each call holds one for as long as it runs. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str] = DEFAULT_ENDPOINTS,
+        *,
+        cluster_name: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        attempt_timeout: float | None = None,
+        session: bool = True,
+        connection_lifetime: float = DEFAULT_LIFETIME_S,
+        idle_check_after: float = DEFAULT_IDLE_S,
+        client_name: str = "raftkv-python",
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        options = make_options(
+            cluster_name=cluster_name,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            session=session,
+            connection_lifetime=connection_lifetime,
+            idle_check_after=idle_check_after,
+            client_name=client_name,
+        )
+        if connections_max < 1:
+            raise ConfigError(f"connections_max is at least 1, not {connections_max!r}")
+        self._directory = Directory(parse_endpoints(endpoints))
+        self._write_kind = WRITE if session else BARE_WRITE
+        self._caller = Caller(self._directory, options, connections_max)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The client's own list, as given."""
+        return self._directory.endpoints
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up. Calls of other threads end with ClientClosed."""
+        self._caller.close()
+
+    # Keys.
+
+    def put(
+        self, key: Bytes, value: Bytes, *, lease: int = 0, prev_kv: bool = False, timeout: float | None = None
+    ) -> PutResult:
+        """Write a key."""
+        return put_result(self._write(requests.put(key, value, lease, prev_kv), timeout))
+
+    @overload
+    def get(
+        self, key: Bytes, default: None = None, *, stale: bool = False, timeout: float | None = None
+    ) -> bytes | None: ...
+
+    @overload
+    def get(
+        self, key: Bytes, default: Default, *, stale: bool = False, timeout: float | None = None
+    ) -> bytes | Default: ...
+
+    def get(self, key: Bytes, default: Any = None, *, stale: bool = False, timeout: float | None = None) -> Any:
+        """The value of a key, `default` when it does not exist. Linearizable unless `stale`."""
+        items = self._read(requests.get(key, stale), stale, timeout)[2]
+        return items[5] if items else default
+
+    def get_kv(self, key: Bytes, *, stale: bool = False, timeout: float | None = None) -> KeyValue | None:
+        """A key with its revisions, version and lease; None when it does not exist."""
+        answer = self._read(requests.get(key, stale), stale, timeout)
+        return key_value_or_none(answer[2])
+
+    def range(
+        self,
+        key: Bytes | None = None,
+        range_end: Bytes | None = None,
+        *,
+        prefix: Bytes | None = None,
+        limit: int = 0,
+        revision: Revision = 0,
+        sort_by: SortBy | None = None,
+        descending: bool = False,
+        keys_only: bool = False,
+        count_only: bool = False,
+        stale: bool = False,
+        timeout: float | None = None,
+    ) -> RangeResult:
+        """The keys of [key, range_end) or with `prefix`, at one revision (default: now), at most `limit` (0: all).
+
+        Raises Compacted or FutureRevision for a `revision` that is not kept or not reached, InvalidRequest for bad arguments.
+        """
+        command = requests.range_(
+            key,
+            range_end,
+            prefix=prefix,
+            limit=limit,
+            revision=revision,
+            sort_by=sort_by,
+            descending=descending,
+            keys_only=keys_only,
+            count_only=count_only,
+            stale=stale,
+        )
+        return self._range(command, stale, timeout)
+
+    def get_prefix(self, prefix: Bytes, *, stale: bool = False, timeout: float | None = None) -> list[KeyValue]:
+        """All keys with a prefix, in order, at one revision."""
+        return (self._range(requests.range_(prefix=prefix, stale=stale), stale, timeout)).kvs
+
+    def scan(
+        self, prefix: Bytes = b"", *, page_keys: int = PAGE_KEYS, stale: bool = False, timeout: float | None = None
+    ) -> Iterator[KeyValue]:
+        """Iterate over the keys with a prefix, page by page, all at the revision of the first page.
+
+        `timeout` is per page. Raises Compacted when the revision is compacted during a long scan: begin again.
+        """
+        pager = Pager(requests.range_(prefix=prefix, stale=stale), page_keys)
+        while pager.command is not None:
+            yield from pager.feed(self._read(pager.command, stale, timeout))
+
+    def count(self, prefix: Bytes = b"", *, stale: bool = False, timeout: float | None = None) -> int:
+        """How many keys have a prefix."""
+        command = requests.range_(prefix=prefix, count_only=True, stale=stale)
+        return (self._range(command, stale, timeout)).count
+
+    def delete(self, key: Bytes, *, timeout: float | None = None) -> int:
+        """Delete a key. Returns how many were deleted: 1 or 0."""
+        answer = self._write(requests.delete(key), timeout)
+        return delete_result(answer).deleted
+
+    def delete_prefix(self, prefix: Bytes, *, timeout: float | None = None) -> int:
+        """Delete all keys with a prefix, at one revision. Returns how many were deleted."""
+        answer = self._write(requests.delete_prefix(prefix), timeout)
+        return delete_result(answer).deleted
+
+    def delete_range(
+        self, key: Bytes, range_end: Bytes, *, prev_kv: bool = False, timeout: float | None = None
+    ) -> DeleteResult:
+        """Delete [key, range_end) at one revision; with `prev_kv` the result holds what was there."""
+        return delete_result(self._write(requests.delete(key, range_end, prev_kv), timeout))
+
+    # Conditions.
+
+    def txn(self) -> "Txn[TxnResult]":
+        """A transaction: `kv.txn().if_(Value("k") == b"x").then(Put("k", "y")).else_(Get("k")).commit()`."""
+        from raftkv.client.txn import Txn  # not before it is needed: the command line waits for every import
+
+        return Txn(self._commit)
+
+    def compare_and_set(
+        self, key: Bytes, expected: Bytes | None, value: Bytes, *, timeout: float | None = None
+    ) -> bool:
+        """Write the key if it holds `expected` (None: if it does not exist). Returns whether it was written."""
+        return bool((self._write(requests.compare_and_set(key, expected, value), timeout))[2])
+
+    def put_if_absent(self, key: Bytes, value: Bytes, *, timeout: float | None = None) -> bool:
+        """Write the key if it does not exist. Returns whether it was written."""
+        return self.compare_and_set(key, None, value, timeout=timeout)
+
+    def increment(self, key: Bytes, delta: int = 1, *, timeout: float | None = None) -> int:
+        """Add to a decimal number; a missing key counts as 0. Returns the new number. Raises NotANumber."""
+        return int((self._write(requests.increment(key, delta), timeout))[2])
+
+    def append(self, key: Bytes, value: Bytes, *, timeout: float | None = None) -> int:
+        """Append to a value; a missing key counts as empty. Returns the new length in bytes."""
+        return int((self._write(requests.append(key, value), timeout))[2])
+
+    # The cluster.
+
+    def status(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """What every member says about itself, asked in person; `role` "unreachable" and `errors` for those that do not answer.
+
+        Never raises for a member that is down. Keys: name, id, endpoint, role, term, leader, commit_index, applied_index, revision,
+        db_size_bytes, version, errors.
+        """
+        from raftkv.client import roster
+
+        census = roster.Census(self._directory)
+        while addresses := census.next_addresses():
+            for address in addresses:
+                census.add(address, self._ask_status(address, timeout))
+        return census.rows()
+
+    def members(self, *, timeout: float | None = None) -> list[Member]:
+        """The members of the cluster, as any member knows them."""
+        answer = self._read([MEMBERS], True, timeout)
+        return [member(mapping) for mapping in answer[1]]
+
+    def move_leader(self, name: str = "", *, timeout: float | None = None) -> Mapping[str, Any]:
+        """Hand the leadership to a member ("": the best one). Returns the new leader {id, name, address}. Raises TransferRefused."""
+        answer = self._caller.call([MOVE_LEADER, name], CONTROL, timeout)
+        return cast(Mapping[str, Any], answer[1]["leader"])
+
+    def ping(self, *, timeout: float | None = None) -> float:
+        """Ask a member for a sign of life. Returns the round trip in seconds, connecting included when there was no connection."""
+        started_at = monotonic()
+        self._read([PING], True, timeout)
+        return monotonic() - started_at
+
+    # How calls go out.
+
+    def _write(self, command: Command, timeout: float | None) -> Answer:
+        return self._caller.call(command, self._write_kind, timeout)
+
+    def _read(self, command: Command, stale: bool, timeout: float | None) -> Answer:
+        return self._caller.call(command, STALE_READ if stale else READ, timeout)
+
+    def _range(self, command: Command, stale: bool, timeout: float | None) -> RangeResult:
+        pager = Pager(command)
+        kvs: list[KeyValue] = []
+        while pager.command is not None:
+            kvs += pager.feed(self._read(pager.command, stale, timeout))
+        return pager.result(kvs)
+
+    def _commit(self, command: Command, timeout: float | None) -> TxnResult:
+        return txn_result(self._write(command, timeout))
+
+    def _ask_status(self, address: str, timeout: float | None) -> Mapping[str, Any] | RaftKVError:
+        try:
+            answer = self._caller.ask(address, [STATUS], timeout)
+        except RaftKVError as error:
+            return error
+        return cast(Mapping[str, Any], answer[1])
