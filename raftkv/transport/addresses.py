@@ -14,13 +14,15 @@ def split_address(text: str) -> tuple[str, int]:
     host, colon, port_text = text.rpartition(":")
     if not colon:
         raise ConfigError(f'must be HOST:PORT, is "{text}"')
-    if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > PORT_MAX:
+    if any(character.isspace() or character in "/@" for character in host):
+        raise ConfigError(f'must be HOST:PORT and no more, is "{text}"')
+    if not (port_text.isascii() and port_text.isdigit()) or len(port_text) > 5 or int(port_text) > PORT_MAX:
         raise ConfigError(f'must end in a port from 0 to {PORT_MAX}, is "{text}"')
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         raise ConfigError(f'must have an IPv6 address in brackets, like [::1]:2379, is "{text}"')
-    if not host or any(character.isspace() or character in "[]/@" for character in host):
+    if not host or "[" in host or "]" in host:
         raise ConfigError(f'must be HOST:PORT, is "{text}"')
     return host, int(port_text)
 
