@@ -69,7 +69,7 @@ def make_plan(before: Words) -> Plan:
     """From the words before the verb and the rest to what is to be done. Raises UsageError."""
     from_help = before.arguments[:1] == ["help"]
     if VERSION.name in before.options:
-        before = before._replace(arguments=["version"], rest=[])
+        before = before._replace(options={}, arguments=["version"], rest=[])
     elif from_help:
         before = before._replace(arguments=before.rest[:1], rest=["--help"])
     if not before.arguments:

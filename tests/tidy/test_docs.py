@@ -11,7 +11,7 @@ from raftkv_cli.parse import GLOBAL_OPTIONS
 from raftkv_cli.verbs import VERBS, load_verb
 
 # Codes whose class leaves the answer to the single error.
-OUTCOME_IN_THE_ERROR = {"no_quorum", "deadline_exceeded"}
+OUTCOME_IN_THE_ERROR = {"no_quorum", "deadline_exceeded", "client_closed"}
 
 
 def verb_sections(project: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ import os
 import selectors
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from typing import Any, Sequence
 
@@ -28,13 +29,15 @@ EXTRA_SECONDS_MAX = 30.0
 class Worker:
     """One bench process and what it said so far."""
 
-    __slots__ = ("buffer", "done", "error_count", "final", "process", "ready")
+    __slots__ = ("buffer", "done", "error_count", "final", "process", "ready", "stderr")
 
     def __init__(self, plan: BenchPlan) -> None:
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  # `end` closes it
         self.process = subprocess.Popen(
             [sys.executable, "-m", "raftkv_cli.bench_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self.stderr,
             env={**os.environ, **lifeline.environment()},
             process_group=0,
         )
@@ -46,15 +49,18 @@ class Worker:
 
     def send(self, line: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it ended; reading from it tells why
 
     def read(self) -> None:
         """Take in what is there. Raises the worker's error, or Failed when it ended without a result."""
         assert self.process.stdout is not None
         data = os.read(self.process.stdout.fileno(), 1 << 16)
         if not data and self.final is None:
-            raise Failed(f"a bench process ended with exit code {self.process.wait()}")
+            raise Failed(f"a bench process ended with exit code {self.process.wait()}: {self.last_words()}")
         *lines, self.buffer = (self.buffer + data).split(b"\n")
         for line in lines:
             self.take(json.loads(line))
@@ -70,10 +76,15 @@ class Worker:
         else:
             self.done, self.error_count = message["done"], message["errors"]
 
+    def last_words(self) -> str:
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode("utf-8", "replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.process.stdin, self.process.stdout, self.stderr):
             assert pipe is not None
             try:
                 pipe.close()

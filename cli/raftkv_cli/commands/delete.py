@@ -2,6 +2,7 @@
 
 import os
 
+from raftkv.wire.commands import prefix_range_end
 from raftkv_cli import exits
 from raftkv_cli.connect import key_bytes, open_client
 from raftkv_cli.output import write_json, write_line, write_table
@@ -16,13 +17,13 @@ def run(call: Call) -> int:
     if prefix and not text and not call.flag("--all"):
         raise UsageError("an empty prefix deletes everything; say --all as well if that is meant")
     key = os.fsencode(text) if prefix else key_bytes(text)
+    range_end = b""
+    if prefix:
+        key, range_end = key or b"\0", prefix_range_end(key)
+    elif "--range-end" in call.options:
+        range_end = key_bytes(call.text("--range-end"), "--range-end")
     with open_client(call.settings) as client:
-        if prefix:
-            result = client.delete_prefix(key)
-        elif "--range-end" in call.options:
-            result = client.delete_range(key, key_bytes(call.text("--range-end"), "--range-end"))
-        else:
-            result = client.delete(key)
+        result = client.delete_range(key, range_end)
     if call.output == "json":
         write_json({"deleted": result.deleted, "revision": result.revision})
     elif call.output == "table":

@@ -23,6 +23,13 @@ MEMBER_COUNT_MAX = 9
 LAST_PORT = 65_535
 
 
+def cluster_name(text: str) -> str:
+    """Members would refuse a bad name too, but each in its own log."""
+    from raftkv.daemon.settings import read_name
+
+    return read_name(text)
+
+
 def run(call: Call) -> int:
     with ExitStack() as stack:
         text = call.text("--data-dir")
@@ -53,8 +60,6 @@ def choose_layout(call: Call, directory: Path) -> Layout:
     if port + 2 * count - 1 > LAST_PORT:
         raise UsageError(f"--port {port} leaves no room for {2 * count} ports")
     name = call.text("--cluster-name", DEFAULT_CLUSTER_NAME)
-    if not name:
-        raise UsageError("--cluster-name is empty")
     return Layout(directory, name, consecutive_ports(port, count) if port else free_ports(count))
 
 
@@ -149,7 +154,7 @@ VERB = Verb(
             convert=integer_at_least(0, LAST_PORT),
         ),
         Option("--data-dir", "where to keep the data and the logs; without it they go when the cluster ends", "DIR"),
-        Option("--cluster-name", f"name of the cluster (default {DEFAULT_CLUSTER_NAME})", "NAME"),
+        Option("--cluster-name", f"name of the cluster (default {DEFAULT_CLUSTER_NAME})", "NAME", convert=cluster_name),
         Option("--verbose", "members log to this terminal instead of to DIR/nX/log"),
     ),
     examples=(

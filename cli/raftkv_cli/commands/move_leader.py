@@ -10,11 +10,11 @@ def run(call: Call) -> int:
     with open_client(call.settings) as client:
         leader = client.move_leader(call.arguments.get("NAME", ""))
     if call.output == "json":
-        write_json({"leader": leader.name, "id": leader.id, "address": leader.address})
+        write_json({"leader": leader["name"], "id": leader["id"], "address": leader["address"]})
     elif call.output == "table":
-        write_table(("leader", "id", "address"), [(leader.name, leader.id, leader.address)])
+        write_table(("leader", "id", "address"), [(leader["name"], leader["id"], leader["address"])])
     else:
-        write_line(leader.name)
+        write_line(str(leader["name"]))
     return exits.OK
 
 

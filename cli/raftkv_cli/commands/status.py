@@ -36,6 +36,8 @@ HEADINGS = (
     "errors",
 )
 UNREACHABLE = "unreachable"
+KNOWN_OF_ANY = ("name", "id", "endpoint", "role", "errors")
+"""What is known of a member that does not answer."""
 
 
 def run(call: Call) -> int:
@@ -57,6 +59,8 @@ def complete(member: Mapping[str, Any]) -> dict[str, Any]:
     document = {field: member.get(field) for field in FIELDS}
     document["role"] = document["role"] or UNREACHABLE
     document["errors"] = document["errors"] or []
+    if document["role"] == UNREACHABLE:
+        document.update((field, None) for field in FIELDS if field not in KNOWN_OF_ANY)
     return {**document, **{name: value for name, value in member.items() if name not in document}}
 
 

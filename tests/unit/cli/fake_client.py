@@ -4,10 +4,10 @@ It has the methods that the verbs use, with the signatures of raftkv.Client; tes
 drift from the real one.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Mapping
 
 from raftkv.client.requests import Bytes, SortBy, as_bytes
-from raftkv.client.results import DeleteResult, KeyValue, Member, OperationResult, PutResult, RangeResult, TxnResult
+from raftkv.client.results import DeleteResult, KeyValue, OperationResult, PutResult, RangeResult, TxnResult
 from raftkv.client.txn import Txn
 from raftkv.errors import RaftKVError
 from raftkv.wire.commands import (
@@ -133,14 +133,6 @@ class FakeClient:
         kvs = [kv._replace(value=b"") for kv in kvs] if keys_only else kvs
         return RangeResult([] if count_only else kvs[: limit or None], False, count, self.cluster.revision)
 
-    def delete(self, key: Bytes) -> DeleteResult:
-        self.cluster.ask("delete", key=key)
-        return self.cluster.delete(as_bytes(key), b"")
-
-    def delete_prefix(self, prefix: Bytes) -> DeleteResult:
-        self.cluster.ask("delete_prefix", prefix=prefix)
-        return self.cluster.delete(as_bytes(prefix) or b"\0", prefix_range_end(as_bytes(prefix)))
-
     def delete_range(self, key: Bytes, range_end: Bytes) -> DeleteResult:
         self.cluster.ask("delete_range", key=key, range_end=range_end)
         return self.cluster.delete(as_bytes(key), as_bytes(range_end))
@@ -156,6 +148,6 @@ class FakeClient:
         self.cluster.ask("status")
         return self.cluster.members
 
-    def move_leader(self, target: str = "") -> Member:
-        self.cluster.ask("move_leader", target=target)
-        return Member(2, target or "n2", "127.0.0.1:2381", "127.0.0.1:2382", True)
+    def move_leader(self, name: str = "") -> Mapping[str, Any]:
+        self.cluster.ask("move_leader", name=name)
+        return {"id": 2, "name": name or "n2", "address": "127.0.0.1:2381"}

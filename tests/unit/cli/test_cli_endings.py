@@ -59,6 +59,10 @@ BAD_USAGE = [
     (["dev", "--endpoints", "a:1"], "unknown option --endpoints"),
     (["--endpoints", "a:1", "dev"], "--endpoints before dev means nothing"),
     (["--timeout", "3", "serve"], "--timeout before serve means nothing"),
+    (["dev", "--cluster-name", "two words"], "--cluster-name 'two words' must be 1 to 64 letters"),
+    (["serve", "--no-such"], "--no-such"),
+    (["serve", "stray"], "stray"),
+    (["serve", "--name"], "--name"),
     (["version", "now"], "unexpected argument 'now'"),
 ]
 
@@ -172,7 +176,7 @@ def test_help(cli: RunCli, words: list[str]) -> None:
     assert all(f"  {verb} " in stdout.decode() for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"serve"}))
+@pytest.mark.parametrize("verb", sorted(VERBS))
 def test_help_of_a_verb(cli: RunCli, verb: str) -> None:
     texts = {cli(*words).stdout for words in ([verb, "--help"], ["--help", verb], ["help", verb], [verb, "-h"])}
     assert len(texts) == 1

@@ -159,9 +159,9 @@ def test_status(cli: RunCli, cluster: Cluster) -> None:
 
 def test_move_leader(cli: RunCli, cluster: Cluster) -> None:
     assert cli("move-leader", "n3") == (OK, b"n3\n", "")
-    assert cluster.asked[-1] == ("move_leader", {"target": "n3"})
+    assert cluster.asked[-1] == ("move_leader", {"name": "n3"})
     assert cli("move-leader").code == OK
-    assert cluster.asked[-1] == ("move_leader", {"target": ""})
+    assert cluster.asked[-1] == ("move_leader", {"name": ""})
     assert cli("move-leader", "-o", "json").document == {"leader": "n2", "id": 2, "address": "127.0.0.1:2381"}
 
 
