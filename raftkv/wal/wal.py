@@ -142,6 +142,11 @@ class Wal:
         return self._pending.state.last_index
 
     @property
+    def log_start_index(self) -> Index:
+        """Entries up to here are gone. Behind what `compact` was told while the disk is so full that its mark has to wait."""
+        return self._pending.state.start_index
+
+    @property
     def segments(self) -> int:
         """Named files."""
         return len(self._closed) + 1
@@ -160,8 +165,7 @@ class Wal:
         `snapshot`: it replaces the whole log, `entries` follow it. If entries[0].index is not behind the last one, the suffix
         is replaced. Raises DiskFailure once the log has ended.
         """
-        if self._failure is not None:
-            self._raise_failure()
+        self._check()
         batch = self._pending
         state = batch.state
         records: list[bytes] = []
@@ -192,8 +196,7 @@ class Wal:
 
         Raises NoSpace (nothing is lost, call it again later) and DiskFailure (the process has to end).
         """
-        if self._failure is not None:
-            self._raise_failure()
+        self._check()
         written = self._complete() if self._begun is not None else 0
         batch = self._pending
         if batch.records:
@@ -216,8 +219,7 @@ class Wal:
         Records that durably, then deletes the segments that hold nothing else. `index` must have been synced. With the disk so
         full that not even a mark fits, nothing happens, unless it would free a segment. Raises NoSpace, DiskFailure.
         """
-        if self._failure is not None:
-            self._raise_failure()
+        self._check()
         if self._begun is not None:
             self._complete()
         if index > self._pending.state.start_index:
@@ -385,9 +387,9 @@ class Wal:
         self._failure = f"the log in {self._directory} cannot go on, this process has to end: {error}"
         raise DiskFailure(self._failure) from error
 
-    def _raise_failure(self) -> NoReturn:
-        assert self._failure is not None, "there was a failure"
-        raise DiskFailure(self._failure)
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise DiskFailure(self._failure)
 
 
 def _startup_error(what: str, error: OSError) -> NoSpace | DiskFailure:
