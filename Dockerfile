@@ -40,7 +40,8 @@ ENV PATH=/opt/raftkv/bin:/usr/local/bin:/usr/bin:/bin \
     RAFTKV_LISTEN=0.0.0.0:2379 \
     RAFTKV_LISTEN_PEER=0.0.0.0:2380
 USER 10001:10001
-WORKDIR /var/lib/raftkv
+# A raftkv.toml mounted here is found without being named.
+WORKDIR /etc/raftkv
 VOLUME /var/lib/raftkv
 EXPOSE 2379 2380
 # A start replays the log and may take a while with much data; only after start-period do failures count.
