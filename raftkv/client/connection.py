@@ -7,7 +7,7 @@ is not decided here: that is the owner's (links.py, dispatch.py).
 """
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 from raftkv.client import verdict
 from raftkv.client.retry import Retry
@@ -167,9 +167,9 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "a stream transport"
-        self._transport = transport
-        transport.write(self.wire.greeting(self._greeting_timeout_s))
+        stream = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._transport = stream
+        stream.write(self.wire.greeting(self._greeting_timeout_s))
 
     def data_received(self, data: bytes) -> None:
         wire = self.wire

@@ -5,7 +5,7 @@ round answers goes out in one write. A connection is read no further while too m
 """
 
 import asyncio
-from typing import Any, Callable, Protocol, Sequence
+from typing import Any, Callable, Protocol, Sequence, cast
 
 import msgpack
 
@@ -92,9 +92,9 @@ class NativeConnection(asyncio.Protocol):
     # asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "a stream transport"
-        self._transport = transport
-        transport.set_write_buffer_limits(high=self._limits.connection_write_buffer_bytes_max)
+        stream = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._transport = stream
+        stream.set_write_buffer_limits(high=self._limits.connection_write_buffer_bytes_max)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
