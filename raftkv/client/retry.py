@@ -365,13 +365,22 @@ class Retry:
 class Direct(Retry):
     """A call to one member that goes nowhere else: `status` asks everyone in person."""
 
-    __slots__ = ("_address",)
+    __slots__ = ("_address", "_repeated")
 
     def __init__(
         self, directory: Directory, address: str, now: float, deadline: float, attempt_timeout_s: float
     ) -> None:
         super().__init__(directory, STALE_READ, now, deadline, attempt_timeout_s, lambda: 0.0)
         self._address = address
+        self._repeated = False
+
+    def on_lost(self, now: float, error: RaftKVError) -> Decision:
+        """An old connection may have died unnoticed, so the member is asked once more on a new one."""
+        decision = super().on_lost(now, error)
+        if self._repeated or now >= self.deadline:
+            return decision
+        self._repeated = True
+        return self._send(now, self._address, False)
 
     def _choose(self, now: float) -> Decision:
         if now >= self.deadline:

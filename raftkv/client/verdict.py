@@ -4,6 +4,7 @@ Pure functions over what a Retry has seen. The rule they keep: `may_have_happene
 sent and never answered for certain.
 """
 
+import os
 from typing import Final, Mapping
 
 from raftkv.errors import (
@@ -112,6 +113,9 @@ def _reason(reason: BaseException | str) -> str:
         return reason.message
     if isinstance(reason, TimeoutError):
         return "timed out"
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror.lower()
-    return str(reason) or type(reason).__name__
+    text = str(reason) or type(reason).__name__
+    if isinstance(reason, OSError):
+        # asyncio puts its own words in front, and joins the failures of a name's addresses ("Multiple exceptions: [Errno 111] ...").
+        number = text.partition("[Errno ")[2].partition("]")[0]
+        return os.strerror(int(number)).lower() if number.isdecimal() else (reason.strerror or text).lower()
+    return text
