@@ -5,7 +5,8 @@ and a request takes a free one.
 """
 
 import asyncio
-from typing import Any, Sequence
+import contextlib
+from typing import Any, AsyncIterator, Sequence
 
 import etcd_client
 
@@ -18,37 +19,36 @@ class EtcdRustTarget:
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
         self._sessions: list[Any] = []
-        self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
+        self._free: list[Any] = []
+        self._permits = asyncio.Semaphore(COMMUNICATORS_MAX)  # fair: who waits longest goes first
 
     @classmethod
     async def connect(cls, endpoints: Sequence[str]) -> "EtcdRustTarget":
         target = cls(f"http://{endpoints[0]}")
-        await target._open()
+        target._free.append(await target._open())
         return target
 
-    async def _open(self) -> None:
+    async def _open(self) -> Any:
         session = etcd_client.Client([self._endpoint]).connect()
         self._sessions.append(session)
-        self._free.put_nowait(await session.__aenter__())
+        return await session.__aenter__()
 
-    async def _take(self) -> Any:
-        if self._free.empty() and len(self._sessions) < COMMUNICATORS_MAX:
-            await self._open()
-        return await self._free.get()
+    @contextlib.asynccontextmanager
+    async def _communicator(self) -> AsyncIterator[Any]:
+        async with self._permits:
+            communicator = self._free.pop() if self._free else await self._open()
+            try:
+                yield communicator
+            finally:
+                self._free.append(communicator)
 
     async def put(self, key: bytes, value: bytes) -> None:
-        communicator = await self._take()
-        try:
+        async with self._communicator() as communicator:
             await communicator.put(key, value)
-        finally:
-            self._free.put_nowait(communicator)
 
     async def get(self, key: bytes) -> None:
-        communicator = await self._take()
-        try:
+        async with self._communicator() as communicator:
             await communicator.get(key)
-        finally:
-            self._free.put_nowait(communicator)
 
     async def close(self) -> None:
         for session in self._sessions:
