@@ -105,11 +105,14 @@ class State:
         assert saved.log_start_index <= saved.applied_index <= self.log.last_index, (
             "the state machine is neither behind the log's start nor ahead of its end (3.8)"
         )
-        self.term: Term = saved.hard_state.term
-        self.vote: NodeId = saved.hard_state.vote
-        assert self.term >= self.log.last_term, "no entry is from a term that this member has not seen (3.3)"
-        self.durable_term, self.durable_vote = self.term, self.vote
-        self.handed_hard_state = (self.term, self.vote)
+        self.durable_term, self.durable_vote = saved.hard_state.term, saved.hard_state.vote
+        self.handed_hard_state = (self.durable_term, self.durable_vote)
+        self.term: Term = self.durable_term
+        self.vote: NodeId = self.durable_vote
+        if self.term < self.log.last_term:
+            # A received snapshot became durable before the hard state did; no vote of that term can have left (3.8).
+            self.term, self.vote = self.log.last_term, NOBODY
+            self.dirty = True
         # The saved commit index is a hint (3.8): a torn tail may have taken the entries that it counted.
         self.commit_index: Index = max(saved.applied_index, min(saved.hard_state.commit, self.log.last_index))
         self.handed_index: Index = saved.applied_index

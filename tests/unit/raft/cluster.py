@@ -56,6 +56,7 @@ class Disk:
     start_term: int = 0
     entries: list[Entry] = field(default_factory=list)
     applied: list[Entry] = field(default_factory=list)  # the state machine's durable part
+    installing: Configuration | None = None  # the configuration of the snapshot in the state machine
 
     def write(self, save: Save) -> None:
         if save.restored is not None:
@@ -69,6 +70,12 @@ class Disk:
             self.entries = self.entries[: first - self.start_index - 1] + save.entries
 
     def saved_state(self) -> SavedState:
+        """What a restart begins with; a snapshot may be in the state machine before the log has heard of it."""
+        index, term = (self.applied[-1].index, self.applied[-1].term) if self.applied else (0, 0)
+        if index > self.start_index and (index, term) not in [(entry.index, entry.term) for entry in self.entries]:
+            self.start_index, self.start_term, self.entries = index, term, []
+            assert self.installing is not None, "only a snapshot puts the state machine ahead of the log"
+            self.configuration = self.installing
         return SavedState(
             hard_state=copy.copy(self.hard_state),
             log_start_index=self.start_index,
@@ -126,8 +133,10 @@ class Node:
             self.saves.append(
                 Save(effects.save_id, effects.hard_state, effects.entries, effects.restored, effects.send_after_save)
             )
-        self._exchange_snapshots(effects)
+        installed = self._exchange_snapshots(effects)
         for entry in effects.committed:
+            if entry.index <= installed:
+                continue  # the snapshot that came with it has it already
             assert entry.index == len(self.applied) + 1, "entries are given out once, in order"
             self.cluster.check_applied(entry)
             self.applied.append(entry)
@@ -156,7 +165,8 @@ class Node:
         self.alive = False
         self.saves = []
 
-    def _exchange_snapshots(self, effects: Effects) -> None:
+    def _exchange_snapshots(self, effects: Effects) -> int:
+        """Make, send and take chunks; returns the index of a snapshot that was installed, or 0."""
         if effects.need_snapshot:
             self.snapshots_made += 1
             if self.cluster.makes_snapshots:
@@ -169,39 +179,45 @@ class Node:
                 source = self.raft.node_id
                 message = InstallSnapshot(chunk.term, source, chunk.target, meta, chunk.offset, data, done)
                 self.cluster.sent(self, [message])
-        for message in effects.received_chunks:
-            self._receive_chunk(message)
+        return max((self._receive_chunk(message) for message in effects.received_chunks), default=0)
 
     def offer_snapshot(self) -> None:
         """Make a snapshot of everything applied here and offer it."""
         image = msgpack.packb([[entry.index, entry.term, entry.kind, entry.data] for entry in self.applied])
         last = self.applied[-1]
-        snapshot_id = self.raft.node_id * 1000 + self.snapshots_made
+        self.cluster.snapshots_offered += 1
+        snapshot_id = self.cluster.snapshots_offered
         meta = SnapshotMeta(last.index, last.term, self.raft.configuration, len(image), 0, snapshot_id)
         self.snapshot = (meta, image)
         self.raft.offer_snapshot(meta)
 
-    def _receive_chunk(self, message: InstallSnapshot) -> None:
+    def _receive_chunk(self, message: InstallSnapshot) -> int:
         meta = message.snapshot
+        if len(self.applied) >= meta.index:
+            return 0  # a duplicate of what this batch has installed
         if self.incoming[0] != meta.snapshot_id:
             self.incoming = (meta.snapshot_id, bytearray())
         image = self.incoming[1]
         if message.offset == len(image):
             image += message.data
         self.raft.on_chunk_stored(message, len(image))
-        if len(image) == meta.size_bytes:
-            self.incoming = (0, bytearray())
-            assert len(self.applied) < meta.index, "a snapshot is installed only when it is needed"
-            self.applied = [Entry(*items) for items in msgpack.unpackb(bytes(image))]
-            self.disk.applied = list(self.applied)
-            self.raft.on_snapshot_installed(meta, True)
+        if len(image) < meta.size_bytes:
+            return 0
+        self.incoming = (0, bytearray())
+        self.applied = [Entry(*items) for items in msgpack.unpackb(bytes(image))]
+        self.disk.applied, self.disk.installing = list(self.applied), meta.configuration
+        self.raft.on_snapshot_installed(meta, True)
+        return meta.index
 
     def compact(self, index: int) -> None:
-        """Make the state machine durable up to the compacted index, then let the log go."""
+        """Make the state machine durable up to the compacted index, then let the log go; between two batches only."""
+        while self.pump():
+            pass
         self.raft.compact(index)
         start_index = self.raft.log_start_index
         self.disk.applied = list(self.applied[: max(start_index, len(self.disk.applied))])
-        self.disk.compact(start_index, self.raft.log_start_term)
+        if not self.saves:  # a journal compacts behind its saves
+            self.disk.compact(start_index, self.raft.log_start_term)
 
 
 class Cluster:
@@ -218,6 +234,7 @@ class Cluster:
         self.drop: Callable[[Message], bool] = lambda message: False
         self.history: list[Message] = []  # everything that was ever sent
         self.makes_snapshots = True
+        self.snapshots_offered = 0
         self.saves_held: set[int] = set()
         self.observer: Callable[[Node, Effects], None] | None = None
         self.committed: dict[int, tuple[int, int, bytes]] = {}
@@ -241,7 +258,7 @@ class Cluster:
         target = self.nodes.get(message.target)
         if target is None or not target.alive or (message.source, message.target) in self.cuts or self.drop(message):
             return
-        target.raft.step(copy.deepcopy(message))
+        target.raft.step(message)
 
     def isolate(self, *node_ids: int) -> None:
         """Cut the links between these members and all others, both ways."""
@@ -288,22 +305,18 @@ class Cluster:
         raise AssertionError("what was waited for did not happen")
 
     def elect(self, node_id: int) -> Raft:
-        """Make this member leader by letting its timeout end first."""
-        node = self.nodes[node_id]
-        for _ in range(4 * TIMEOUT):
-            if node.raft.is_leader:
-                break
-            node.raft.tick()
-            for other in self.nodes.values():
-                # The others' time passes, too, but never to the end of their own timeouts.
-                if other is not node and other.alive:
-                    other.draw = lambda low, high: high
-                    other.raft.tick()
+        """Make this member leader: by a transfer if somebody leads, else because only its time passes."""
+        raft, leader = self[node_id], self.leader()
+        if leader is not None:
+            leader.transfer_leadership(node_id)
             self.settle()
-        assert node.raft.is_leader, f"{node_id} does not win"
-        for other in self.nodes.values():
-            other.draw = lambda low, high, node_id=other.config.node_id: min(high, low + node_id - 1)  # type: ignore[misc]
-        return node.raft
+        for _ in range(2 * TIMEOUT):
+            if raft.is_leader:
+                break
+            raft.tick()
+            self.settle()
+        assert raft.is_leader, f"{node_id} does not win"
+        return raft
 
     def leader(self) -> Raft | None:
         """The leader of the highest term among those who are up."""
