@@ -1,0 +1,193 @@
+"""HTTP/1.1 on the client port: health, metrics, and what this member says about itself.
+
+| path | answer |
+|---|---|
+| /livez | 200 while the process serves |
+| /readyz | 200, or 503 with the reason why clients should not be sent here |
+| /health | as etcd: {"health":"true","reason":""}, or 503 with "false" |
+| /metrics | Prometheus text |
+| /status, /version | JSON objects |
+| / | a page for people |
+
+It sees a MemberView and nothing else of the member. Paths and methods are a table; errors are JSON and never a traceback.
+Bodies are not read: no path takes one.
+"""
+
+import html
+import json
+import logging
+from typing import Any, Callable, Final, Protocol, TypeAlias
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+import raftkv
+
+logger = logging.getLogger(__name__)
+
+ALLOWED_METHODS: Final = ("GET", "HEAD")
+KEEP_ALIVE_S: Final = 75.0
+LINGER_S: Final = 1.0  # how long the rest of an unwanted body is read before the connection is closed
+HEAD_LINE_BYTES_MAX: Final = 8190
+
+
+class MemberView(Protocol):
+    """What a member tells about itself. Every call answers from memory."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def readiness(self) -> tuple[bool, str]: ...
+
+    def health(self) -> tuple[bool, str]: ...
+
+    @property
+    def metrics_text(self) -> Callable[[], bytes]: ...
+
+
+Page: TypeAlias = Callable[[MemberView, web.BaseRequest], web.Response]
+
+
+def build_http_server(view: MemberView) -> web.Server:
+    """The factory of HTTP connections for daemon/mux.py; it needs a running event loop."""
+
+    async def handle(request: web.BaseRequest) -> web.Response:
+        page = PAGES.get(request.path)
+        if page is None:
+            return error_response(404, "not_found", f"there is nothing at {request.path}")
+        if request.method not in ALLOWED_METHODS:
+            response = error_response(
+                405, "method_not_allowed", f"{request.path} takes {' and '.join(ALLOWED_METHODS)}"
+            )
+            response.headers["Allow"] = ", ".join(ALLOWED_METHODS)
+            return response
+        try:
+            return page(view, request)
+        except Exception:
+            # Nothing here decides anything: a page that breaks is a bug, and no reason for a member to stop.
+            logger.exception("cannot answer %s", request.path)
+            return error_response(500, "internal", "this is a bug in raftkv; the log has the details")
+
+    return _Server(
+        handle,
+        access_log=None,
+        keepalive_timeout=KEEP_ALIVE_S,
+        lingering_time=LINGER_S,
+        max_line_size=HEAD_LINE_BYTES_MAX,
+        max_field_size=HEAD_LINE_BYTES_MAX,
+    )
+
+
+def error_response(status: int, code: str, message: str) -> web.Response:
+    """An error as JSON, with a code of the same kind as raftkv/errors.py has."""
+    return _json({"code": code, "message": message}, status)
+
+
+# Pages.
+
+
+def livez(view: MemberView, request: web.BaseRequest) -> web.Response:
+    return _checks(request, "process", (True, "ok"))
+
+
+def readyz(view: MemberView, request: web.BaseRequest) -> web.Response:
+    return _checks(request, "ready", view.readiness())
+
+
+def health(view: MemberView, request: web.BaseRequest) -> web.Response:
+    healthy, reason = view.health()
+    # Strings, as etcd has them.
+    return _json(
+        {"health": "true" if healthy else "false", "reason": "" if healthy else reason}, 200 if healthy else 503
+    )
+
+
+def metrics(view: MemberView, request: web.BaseRequest) -> web.Response:
+    return web.Response(body=view.metrics_text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def status(view: MemberView, request: web.BaseRequest) -> web.Response:
+    return _json(view.status())
+
+
+def version(view: MemberView, request: web.BaseRequest) -> web.Response:
+    return _json({"raftkv": raftkv.__version__})
+
+
+def index(view: MemberView, request: web.BaseRequest) -> web.Response:
+    """The status as a table, without any script."""
+    ready, reason = view.readiness()
+    rows = "".join(
+        f"<tr><th>{_escape(name)}</th><td>{_escape(value)}</td></tr>" for name, value in view.status().items()
+    )
+    links = " · ".join(f'<a href="{path}">{path}</a>' for path in PAGES if path != "/")
+    readiness = "ready" if ready else f"not ready: {_escape(reason)}"
+    text = _INDEX.format(name=_escape(view.status().get("name", "")), readiness=readiness, rows=rows, links=links)
+    return web.Response(text=text, content_type="text/html", charset="utf-8")
+
+
+PAGES: Final[dict[str, Page]] = {
+    "/": index,
+    "/livez": livez,
+    "/readyz": readyz,
+    "/health": health,
+    "/metrics": metrics,
+    "/status": status,
+    "/version": version,
+}
+
+_INDEX: Final = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>raftkv {name}</title>
+<style>body{{font:15px/1.5 sans-serif;margin:2em auto;max-width:44em;padding:0 1em;color:#222;background:#fff}}
+th{{text-align:left;padding-right:2em;font-weight:normal;color:#555}}td{{font-family:monospace;overflow-wrap:anywhere}}
+@media(prefers-color-scheme:dark){{body{{color:#ddd;background:#181818}}th{{color:#999}}a{{color:#8bf}}}}</style></head>
+<body><h1>raftkv member {name}</h1><p>{readiness}</p><table>{rows}</table><p>{links}</p></body>
+</html>
+"""
+
+
+def _checks(request: web.BaseRequest, name: str, result: tuple[bool, str]) -> web.Response:
+    """As Kubernetes and etcd put it: `ok`, with ?verbose one line per check; the reason when it fails."""
+    good, reason = result
+    if not good:
+        return web.Response(text=f"[-]{name} failed: {reason}\n", status=503)
+    return web.Response(text=f"[+]{name} ok\nok\n" if "verbose" in request.query else "ok\n")
+
+
+def _json(content: Any, status_code: int = 200) -> web.Response:
+    text = json.dumps(content, ensure_ascii=False, default=repr) + "\n"
+    return web.Response(text=text, status=status_code, content_type="application/json")
+
+
+def _escape(value: Any) -> str:
+    return html.escape(value if isinstance(value, str) else json.dumps(value, default=repr))
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's, except that broken requests are answered in JSON and do not fill the log."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer is not None and request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun: it cannot become an error")
+        if status >= 500:
+            logger.error("HTTP request failed", exc_info=exc)
+        # aiohttp's text quotes the broken bytes over several lines: its first line says what is wrong.
+        first_line = (message or "").strip().partition("\n")[0].rstrip(":")
+        code, text = ("bad_request", first_line) if status < 500 else ("internal", "the log has the details")
+        response = error_response(status, code, text or "this is no HTTP request")
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+__all__ = ["MemberView", "build_http_server", "error_response"]

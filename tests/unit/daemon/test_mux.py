@@ -1,0 +1,450 @@
+"""The client port: who gets which connection, HTTP on every path through it, and everything that is closed."""
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any, Callable, Coroutine
+
+import pytest
+
+from raftkv.daemon.api.http import PAGES, build_http_server
+from raftkv.daemon.mux import ClientPort, recognize
+from raftkv.limits import DEFAULT_LIMITS, Limits
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class View:
+    """A member as the HTTP door sees it."""
+
+    def __init__(self) -> None:
+        self.ready = (True, "ok")
+        self.healthy = (True, "")
+
+    def status(self) -> dict[str, Any]:
+        return {"name": "<n1>", "id": 7, "role": "leader", "errors": ["a & b"]}
+
+    def readiness(self) -> tuple[bool, str]:
+        return self.ready
+
+    def health(self) -> tuple[bool, str]:
+        return self.healthy
+
+    @property
+    def metrics_text(self) -> Callable[[], bytes]:
+        return lambda: b"# TYPE up gauge\nup 1\n"
+
+
+class Native(asyncio.Protocol):
+    """Stands in for the native door: remembers what it got and echoes it."""
+
+    def __init__(self, made: "list[Native]") -> None:
+        made.append(self)
+        self.received = b""
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        self.transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+class Door:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, **options: Any) -> None:
+        self.natives: list[Native] = []
+        self.view = View()
+        self.port = ClientPort(lambda: Native(self.natives), build_http_server(self.view), limits, **options)
+        self.address: tuple[str, int] = ("", 0)
+
+    async def connect(self, first_bytes: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*self.address)
+        if first_bytes:
+            writer.write(first_bytes)
+        return reader, writer
+
+    async def ask(self, first_bytes: bytes) -> bytes:
+        """Everything that comes back until the end of the connection."""
+        reader, writer = await self.connect(first_bytes)
+        try:
+            return await read_to_end(reader)
+        finally:
+            writer.close()
+
+
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := await reader.read(65536):
+            received += chunk
+    return received
+
+
+@contextlib.asynccontextmanager
+async def opened(**options: Any) -> AsyncIterator[Door]:
+    door = Door(**options)
+    host, _, port = (await door.port.start("127.0.0.1:0")).rpartition(":")
+    door.address = (host, int(port))
+    try:
+        yield door
+    finally:
+        await door.port.close()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for a condition; the deadline is that of the test (conftest.run)."""
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+def request(path: str, method: str = "GET", headers: str = "Connection: close\r\n", body: str = "") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: n1\r\n{headers}\r\n{body}".encode()
+
+
+def parts(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers, body."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status_line, *header_lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in header_lines)}
+    return int(status_line.split()[1]), headers, body
+
+
+# Recognition.
+
+
+@pytest.mark.parametrize(
+    ("first_bytes", "protocol"),
+    [
+        (b"", ""),
+        (b"R", ""),
+        (b"RKV", ""),
+        (b"RKV1", "native"),
+        (b"RKV1\x93\x01", "native"),
+        (b"RKV2", None),
+        (b"P", ""),
+        (b"PRI * HT", ""),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http/2"),
+        (b"PUT /", "http/1.1"),
+        (b"PATCH", ""),
+        (b"G", ""),
+        (b"GET / HTTP", "http/1.1"),
+        (b"TRACE /", "http/1.1"),
+        (b"get /", None),
+        (b"\x16\x03\x01", None),
+        (b"\x00", None),
+    ],
+)
+def test_recognition(first_bytes: bytes, protocol: str | None) -> None:
+    assert recognize(first_bytes) == protocol
+
+
+def test_the_native_door_gets_every_byte(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            reader, writer = await door.connect(b"RKV1hello")
+            assert await reader.readexactly(9) == b"RKV1hello"
+            writer.write(b" again")
+            assert await reader.readexactly(6) == b" again"
+            assert door.natives[0].received == b"RKV1hello again"
+            writer.close()
+            await until(lambda: door.natives[0].lost)
+            assert door.port.connections_open == 0
+
+    run(scenario())
+
+
+def test_first_bytes_that_come_one_by_one(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            reader, writer = await door.connect()
+            for byte in b"RKV1":
+                assert door.natives == []
+                writer.write(bytes((byte,)))
+                await writer.drain()
+                await asyncio.sleep(0)
+            assert await reader.readexactly(4) == b"RKV1"
+            writer.close()
+            answer = b""
+            reader, writer = await door.connect()
+            for byte in request("/livez"):
+                writer.write(bytes((byte,)))
+                await writer.drain()
+                await asyncio.sleep(0)
+            answer = await read_to_end(reader)
+            writer.close()
+            assert parts(answer)[0] == 200
+
+    run(scenario())
+
+
+# HTTP on a real socket.
+
+
+def test_pages(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            expected = {
+                "/livez": ("text/plain; charset=utf-8", b"ok\n"),
+                "/livez?verbose": ("text/plain; charset=utf-8", b"[+]process ok\nok\n"),
+                "/readyz": ("text/plain; charset=utf-8", b"ok\n"),
+                "/readyz?verbose": ("text/plain; charset=utf-8", b"[+]ready ok\nok\n"),
+                "/health": ("application/json; charset=utf-8", b'{"health": "true", "reason": ""}\n'),
+                "/metrics": ("text/plain; version=1.0.0; charset=utf-8", b"# TYPE up gauge\nup 1\n"),
+            }
+            for path, (content_type, body) in expected.items():
+                status, headers, got = parts(await door.ask(request(path)))
+                assert (status, got) == (200, body), path
+                assert headers["content-type"].split(";")[0] == content_type.split(";")[0], path
+            status, _, body = parts(await door.ask(request("/status")))
+            assert (status, json.loads(body)) == (200, door.view.status())
+            assert set(json.loads(parts(await door.ask(request("/version")))[2])) == {"raftkv"}
+
+    run(scenario())
+
+
+def test_the_index_is_escaped_and_points_everywhere(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            status, headers, body = parts(await door.ask(request("/")))
+            assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+            assert b"<h1>raftkv member &lt;n1&gt;</h1>" in body
+            assert b"a &amp; b" in body
+            for path in PAGES:
+                assert path == "/" or f'href="{path}"'.encode() in body
+
+    run(scenario())
+
+
+def test_a_member_that_is_not_ready(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            door.view.ready = (False, "no <leader>")
+            door.view.healthy = (False, "RAFT NO LEADER")
+            assert parts(await door.ask(request("/livez")))[0] == 200
+            for path in ("/readyz", "/readyz?verbose"):
+                status, _, body = parts(await door.ask(request(path)))
+                assert (status, body) == (503, b"[-]ready failed: no <leader>\n")
+            status, _, body = parts(await door.ask(request("/health")))
+            assert status == 503
+            assert json.loads(body) == {"health": "false", "reason": "RAFT NO LEADER"}
+            assert b"not ready: no &lt;leader&gt;" in await door.ask(request("/"))
+
+    run(scenario())
+
+
+def test_head_other_methods_and_unknown_paths(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            for path in PAGES:
+                status, headers, body = parts(await door.ask(request(path, "HEAD")))
+                assert (status, body) == (200, b""), path
+                assert int(headers["content-length"]) > 0
+                for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
+                    status, headers, body = parts(await door.ask(request(path, method)))
+                    assert status == 405
+                    assert headers["allow"] == "GET, HEAD"
+                    assert json.loads(body)["code"] == "method_not_allowed"
+            status, _, body = parts(await door.ask(request("/nothing/here?x=1")))
+            assert (status, json.loads(body)["code"]) == (404, "not_found")
+
+    run(scenario())
+
+
+def test_a_page_that_breaks_shows_no_traceback(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            door.view.ready = None  # type: ignore[assignment]
+            status, _, body = parts(await door.ask(request("/readyz")))
+            assert (status, json.loads(body)["code"]) == (500, "internal")
+            assert b"Traceback" not in body
+            assert "cannot answer /readyz" in caplog.text
+            assert parts(await door.ask(request("/livez")))[0] == 200
+
+    run(scenario())
+
+
+def test_keep_alive_and_pipelining(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            answer = await door.ask(request("/livez", headers="") + request("/version", headers="") + request("/livez"))
+            assert answer.count(b"HTTP/1.1 200 OK") == 3
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nbroken header\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 70_000,
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+    ],
+    ids=range(6),
+)
+def test_broken_http_is_answered_in_json_without_a_traceback(
+    run: Run, caplog: pytest.LogCaptureFixture, broken: bytes
+) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            status, headers, body = parts(await door.ask(broken))
+            assert status == 400
+            assert headers["content-type"].startswith("application/json")
+            assert json.loads(body)["code"] == "bad_request"
+            assert "Traceback" not in caplog.text
+
+    run(scenario())
+
+
+def test_an_unwanted_body_is_bounded(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            reader, writer = await door.connect(request("/livez", "POST", headers="Content-Length: 100000000000\r\n"))
+            with contextlib.suppress(ConnectionError):
+                while not reader.at_eof() and not writer.is_closing():
+                    writer.write(b"x" * 65536)
+                    await writer.drain()
+                    if b"405" in await reader.read(65536):
+                        break
+            await read_to_end(reader)
+            writer.close()
+            await until(lambda: door.port.connections_open == 0)
+
+    run(scenario())
+
+
+# What is closed.
+
+
+def test_http2_is_refused_in_its_own_words(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            answer = await door.ask(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+            assert answer.startswith(b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+            goaway = answer[9:]
+            assert goaway[3] == 7
+            assert goaway[13:17] == (13).to_bytes(4, "big")
+            assert b"not served" in goaway
+            assert len(goaway) == 9 + int.from_bytes(goaway[:3], "big")
+
+    run(scenario())
+
+
+def test_another_door_for_http2(run: Run) -> None:
+    async def scenario() -> None:
+        made: list[Native] = []
+        async with opened(http2_factory=lambda: Native(made)) as door:
+            reader, writer = await door.connect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            assert await reader.readexactly(24) == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            writer.close()
+            await until(lambda: made[0].lost)
+
+    run(scenario())
+
+
+def test_random_bytes_end_their_connection_and_nothing_else(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            garbage = [
+                b"\x16\x03\x01\x02\x00\x01",
+                b"\x00" * 9,
+                b"RKV9",
+                b"SSH-2.0-x\r\n",
+                *(b"\xfe" + os.urandom(99),) * 5,
+            ]
+            for first_bytes in garbage:
+                assert await door.ask(first_bytes) == b""
+            assert door.port.connections_unrecognized == len(garbage)
+            assert parts(await door.ask(request("/livez")))[0] == 200
+            assert door.natives == []
+
+    run(scenario())
+
+
+def test_half_open_and_slow_connections_end_at_the_deadline(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened(first_bytes_deadline_ms=200) as door:
+            started = asyncio.get_running_loop().time()
+            for first_bytes in (b"", b"RK", b"GET / HTTP/1.1\r\nHost: n1\r\nX: "):
+                reader, writer = await door.connect(first_bytes)
+                assert await read_to_end(reader) == b""
+                writer.close()
+            assert asyncio.get_running_loop().time() - started >= 0.55
+            assert door.port.connections_unrecognized == 3
+            reader, writer = await door.connect(b"RKV1")
+            await reader.readexactly(4)
+            loop = asyncio.get_running_loop()
+            after_deadline = loop.create_future()
+            loop.call_later(0.3, after_deadline.set_result, None)
+            await after_deadline
+            writer.write(b"still here")
+            assert await reader.readexactly(10) == b"still here"
+            writer.close()
+
+    run(scenario())
+
+
+def test_connections_are_bounded(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with opened(limits=Limits(client_connections_max=3)) as door:
+            ends = [await door.connect(b"RKV1") for _ in range(3)]
+            for reader, _ in ends:
+                await reader.readexactly(4)
+            for _ in range(5):
+                assert await door.ask(b"RKV1") == b""
+            assert (door.port.connections_open, door.port.connections_refused) == (3, 5)
+            assert caplog.text.count("limit client_connections_max") == 1
+            ends[0][1].close()
+            await until(lambda: door.natives[0].lost)
+            reader, writer = await door.connect(b"RKV1")
+            assert await reader.readexactly(4) == b"RKV1", "a closed connection makes room"
+            for _, open_writer in (*ends, (reader, writer)):
+                open_writer.close()
+            await until(lambda: all(native.lost for native in door.natives))
+
+    run(scenario())
+
+
+def test_ended_connections_are_not_kept(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            for _ in range(300):
+                await door.ask(b"\x00")
+            assert len(door.port._transports) <= 64
+            assert door.port.connections_open == 0
+            assert door.port.connections_accepted == 300
+
+    run(scenario())
+
+
+def test_close_ends_every_connection(run: Run) -> None:
+    async def scenario() -> None:
+        door = Door()
+        host, _, port = (await door.port.start("127.0.0.1:0")).rpartition(":")
+        door.address = (host, int(port))
+        native = await door.connect(b"RKV1")
+        await native[0].readexactly(4)
+        idle_http = await door.connect(request("/livez", headers=""))
+        assert b"200 OK" in await idle_http[0].readuntil(b"ok\n")
+        silent = await door.connect()
+        half = await door.connect(b"GET / HT")
+        await until(lambda: door.port.connections_open == 4)
+        started = asyncio.get_running_loop().time()
+        await door.port.close()
+        assert asyncio.get_running_loop().time() - started < 1
+        for reader, writer in (native, idle_http, silent, half):
+            assert await read_to_end(reader) == b""
+            writer.close()
+        with pytest.raises(OSError, match=r"refused|failed"):
+            await door.connect()
+        assert door.natives[0].lost
+
+    run(scenario())
