@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from raftkv.client import verdict
 from raftkv.client.retry import Retry
 from raftkv.client.session import Session
-from raftkv.client.wireconn import WireConnection
+from raftkv.client.wireconn import TIMEOUT_MS_MAX, WireConnection, oversize
 from raftkv.errors import RaftKVError
 from raftkv.wire.commands import OK, Answer, Command
 
@@ -113,15 +113,24 @@ class Connection(asyncio.Protocol):
     def send(self, call: Call, now: float) -> None:
         """Put the call on the wire with the others of this loop turn. A request that cannot be encoded fails its call."""
         wire = self.wire
-        try:
-            retry = call.retry
-            command = call.command
-            if retry is not None and retry.current is not None and retry.current.forward:
-                command = wire.forward(command, call.session)
-            request_id, frame = wire.request(command, call.deadline - now)
-        except Exception as error:  # too large, or nothing that msgpack knows: the caller's, not the connection's
+        command = call.command
+        retry = call.retry
+        if retry is not None and retry.current is not None and retry.current.forward:
+            command = wire.forward(command, call.session)
+        request_id = wire.last_id + 1
+        remaining_s = call.deadline - now
+        try:  # WireConnection.request without its calls: a fifth of what a put costs here
+            frame = wire.pack(
+                (request_id, int(remaining_s * 1000) + 1 if remaining_s < 1e6 else TIMEOUT_MS_MAX, command)
+            )
+        except Exception as error:  # nothing that msgpack knows: the caller's fault, not the connection's
             call.fail(error)
             return
+        if len(frame) > wire.request_bytes_max:
+            assert wire.handshake is not None, "only greeted connections take calls"
+            call.fail(oversize(command, len(frame), wire.handshake))
+            return
+        wire.last_id = request_id
         call.sent_at = now
         self.waiters[request_id] = call
         self._out.append(frame)
@@ -173,15 +182,28 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         wire = self.wire
-        answers = wire.receive(data)
         self.heard_at = self._time()
+        if self.usable:
+            messages = wire.decode(data)
+        else:
+            messages = wire.receive(data)
+            self._on_signs(wire)
         failed: list[tuple[Call, Answer]] | None = None
         waiters = self.waiters
-        for request_id, answer in answers:
-            call = waiters.pop(request_id, None)
+        for message in messages:
+            try:
+                request_id, answer = message
+                call = waiters.pop(request_id, None)
+                status = answer[0]
+            except (TypeError, ValueError, LookupError):
+                wire.refuse(message)
+                break
             if call is None:
+                if request_id == 0:
+                    wire.refuse(message)
+                    break
                 continue  # a sign of life, or the late answer of a call that went elsewhere
-            if answer[0] == OK:
+            if status == OK:
                 session = call.session
                 if session is not None:
                     session.registered = True
@@ -193,8 +215,6 @@ class Connection(asyncio.Protocol):
                 failed = [(call, answer)]
             else:
                 failed.append((call, answer))
-        if not self.usable:
-            self._on_signs(wire)
         self._owner.on_answers(self, failed)
         if wire.broken is not None or (self.draining and not waiters):
             self.close()

@@ -45,6 +45,9 @@ class Dispatcher:
         self._tick_at = NEVER
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tick_s = min(TICK_S, options.attempt_timeout_s / 4)
+        self._timeout_s = options.timeout_s
+        self._attempt_timeout_s = min(options.attempt_timeout_s, options.timeout_s / 3)
+        self._idle_s = options.idle_s
         self._closed = False
 
     # Calls in.
@@ -52,20 +55,18 @@ class Dispatcher:
     def submit(self, command: Command, kind: int, timeout_s: float | None) -> asyncio.Future[Answer]:
         """Start a call. The future ends with the answer or with a RaftKVError; cancelling it disturbs nobody else."""
         now = self._time()
-        options = self._options
         if timeout_s is None:
-            timeout_s = options.timeout_s
+            timeout_s, attempt_timeout_s = self._timeout_s, self._attempt_timeout_s
+        else:
+            attempt_timeout_s = min(self._attempt_timeout_s, timeout_s / 3)
         deadline = now + timeout_s
-        attempt_timeout_s = options.attempt_timeout_s
-        if attempt_timeout_s * 3 > timeout_s:
-            attempt_timeout_s = timeout_s / 3
         future: asyncio.Future[Answer] = self._create_future()
         call = Call(command, kind, future, now, deadline, now + attempt_timeout_s if kind < BARE_WRITE else deadline)
         connection = self._fast
         if (
             connection is None
             or not connection.usable
-            or (now > connection.heard_at + options.idle_s and not connection.waiters)
+            or (now > connection.heard_at + self._idle_s and not connection.waiters)
         ):
             self._begin(call, now)
         elif kind != WRITE:

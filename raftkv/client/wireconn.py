@@ -27,13 +27,13 @@ class WireConnection:
         "_acked_below",
         "_acked_register",
         "_cluster_name",
-        "_request_bytes_max",
         "_unpacker",
         "broken",
         "client_name",
         "handshake",
         "last_id",
         "pack",
+        "request_bytes_max",
         "session",
     )
 
@@ -46,7 +46,7 @@ class WireConnection:
         self.last_id = HELLO_ID
         self.pack = new_packer().pack
         self._cluster_name = cluster_name
-        self._request_bytes_max = 0
+        self.request_bytes_max = 0
         self._acked_below = 0
         self._acked_register: bool | None = None
         self._unpacker = msgpack.Unpacker(
@@ -69,7 +69,7 @@ class WireConnection:
         assert self.handshake is not None, "nothing is answered before the greeting"
         request_id = self.last_id + 1
         frame: bytes = self.pack((request_id, timeout_ms(timeout_s), command))
-        if len(frame) > self._request_bytes_max:
+        if len(frame) > self.request_bytes_max:
             raise oversize(command, len(frame), self.handshake)
         self.last_id = request_id
         return request_id, frame
@@ -100,12 +100,7 @@ class WireConnection:
 
     def receive(self, data: bytes) -> list[tuple[int, Answer]]:
         """The answers that these bytes complete. Sets `handshake` on the way, and `broken` when nothing more can follow."""
-        messages: list[Any] = []
-        try:
-            self._unpacker.feed(data)
-            messages.extend(self._unpacker)  # keeps what came before a broken one
-        except (ValueError, msgpack.UnpackException, RecursionError, OverflowError) as error:
-            self.broken = ProtocolError(f"what it sent is not of this protocol: {error or type(error).__name__}")
+        messages = self.decode(data)
         for position, message in enumerate(messages):
             if (
                 type(message) is not list
@@ -115,12 +110,32 @@ class WireConnection:
                 or not message[1]
                 or message[0] == 0
             ):
-                self.broken = _refusal(message)
+                self.refuse(message)
                 del messages[position:]
                 break
         if self.handshake is None and messages:
             self._on_greeted(*messages.pop(0))
         return messages
+
+    def decode(self, data: bytes) -> list[Any]:
+        """The messages that these bytes complete, unchecked: the asyncio client checks them while it uses them."""
+        messages: list[Any] = []
+        try:
+            self._unpacker.feed(data)
+            messages.extend(self._unpacker)  # keeps what came before a broken one
+        except (ValueError, msgpack.UnpackException, RecursionError, OverflowError) as error:
+            self.broken = ProtocolError(f"what it sent is not of this protocol: {error or type(error).__name__}")
+        return messages
+
+    def refuse(self, message: Any) -> None:
+        """The connection is over because of this message.
+
+        A member that cannot read us says so under id 0 and hangs up; anything else is not of this protocol.
+        """
+        if type(message) is list and len(message) == 2 and message[0] == 0 and type(message[1]) is list and message[1]:
+            self.broken = failure_of(message[1])
+        else:
+            self.broken = ProtocolError("what it sent is not of this protocol: an answer is an array of id and answer")
 
     def _on_greeted(self, request_id: int, answer: Answer) -> None:
         if self.broken is not None and answer[0] == OK:
@@ -137,7 +152,7 @@ class WireConnection:
                 return
             self.broken = self._check(handshake, answer[1].get("protocol"))
             if self.broken is None:
-                self._request_bytes_max = handshake.request_bytes_max
+                self.request_bytes_max = handshake.request_bytes_max
                 self.handshake = handshake
 
     def _greeting_refusal(self, answer: Answer) -> RaftKVError:
@@ -205,10 +220,3 @@ def oversize(command: Command, frame_bytes: int, handshake: Handshake) -> RaftKV
     if inner[0] == PUT and len(inner[3]) > handshake.value_bytes_max:
         return ValueTooLarge(f"the value has {len(inner[3])} bytes, the limit is {handshake.value_bytes_max}")
     return RequestTooLarge(f"the request has {frame_bytes} bytes, the limit is {handshake.request_bytes_max}")
-
-
-def _refusal(message: Any) -> RaftKVError:
-    """A member that cannot read us says so under id 0 and hangs up; anything else is not of this protocol."""
-    if type(message) is list and len(message) == 2 and message[0] == 0 and type(message[1]) is list and message[1]:
-        return failure_of(message[1])
-    return ProtocolError("what it sent is not of this protocol: an answer is an array of id and answer")
