@@ -1,0 +1,315 @@
+"""Claims of chapter 5: compaction, and snapshots for followers whose next entry is gone."""
+
+import pytest
+
+from raftkv.limits import Limits
+from raftkv.raft.effects import SendSnapshotChunk
+from raftkv.raft.membership import encode_configuration
+from raftkv.raft.messages import (
+    ENTRY_CONFIGURATION,
+    AppendEntries,
+    AppendEntriesResponse,
+    Configuration,
+    Entry,
+    InstallSnapshot,
+    InstallSnapshotResponse,
+    SnapshotMeta,
+)
+from tests.unit.raft.cluster import HEARTBEAT, TIMEOUT, Cluster
+from tests.unit.raft.solo import Solo, of_kind
+
+VOTERS = Configuration(frozenset({1, 2, 3}))
+CHUNKY = Limits(snapshot_chunk_bytes=10, snapshot_chunks_in_flight_max=3)
+
+
+def leader_of_a_late_follower(limits: Limits = CHUNKY) -> Solo:
+    """A leader with entries 1 to 10 compacted up to 8, and member 3 known to end at 2."""
+    solo = Solo(terms=[1] * 9, commit=9, applied=9, limits=limits)
+    solo.elect()
+    solo.step(solo.accept(2, 10))
+    solo.raft.compact(8)
+    solo.step(AppendEntriesResponse(2, 3, 1, 9, rejected=True, hint_index=2, hint_term=1))
+    return solo
+
+
+def chunks(solo: Solo, since: int = 0) -> list[SendSnapshotChunk]:
+    return [chunk for effects in solo.effects[since:] for chunk in effects.snapshot_chunks]
+
+
+def stored(next_offset: int, *, snapshot_id: int = 5, installed: bool = False) -> InstallSnapshotResponse:
+    return InstallSnapshotResponse(2, 3, 1, snapshot_id, next_offset, installed)
+
+
+def meta_at(index: int, term: int = 1, snapshot_id: int = 5, size_bytes: int = 45) -> SnapshotMeta:
+    return SnapshotMeta(index, term, VOTERS, size_bytes, 0, snapshot_id)
+
+
+def test_a_compacted_log_still_answers_the_consistency_check_at_its_start() -> None:
+    """5.1: the last included index and term are kept."""
+    solo = Solo(start=(7, 2), terms=[2])
+    (answer,) = of_kind(AppendEntriesResponse, solo.step(solo.append((7, 2), [2, 3], term=3)))
+    assert (answer.rejected, answer.match_index) == (False, 9)
+    assert solo.log_terms() == [2, 3]
+
+
+def test_compaction_stops_at_what_is_given_out_and_durable() -> None:
+    """5.1: only committed and applied entries are replaced."""
+    solo = Solo(terms=[1, 1, 1], commit=2)
+    solo.drain()
+    solo.raft.compact(3)
+    assert (solo.raft.log_start_index, solo.raft.log_start_term) == (2, 1)
+    solo.raft.compact(1)
+    assert solo.raft.log_start_index == 2
+
+
+def test_a_snapshot_is_asked_for_once_when_the_next_entry_is_gone() -> None:
+    solo = leader_of_a_late_follower()
+    assert [effects.need_snapshot for effects in solo.effects].count(True) == 1
+    solo.tick(2 * HEARTBEAT)
+    assert [effects.need_snapshot for effects in solo.effects].count(True) == 1
+    assert solo.raft.progress(3).state == "snapshot"  # type: ignore[union-attr]
+
+
+def test_chunks_go_in_a_small_window_and_follow_the_answers() -> None:
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.drain()
+    assert [(c.target, c.offset, c.size_max, c.term) for c in chunks(solo)] == [
+        (3, 0, 10, 2),
+        (3, 10, 10, 2),
+        (3, 20, 10, 2),
+    ]
+    solo.step(stored(10))
+    solo.step(stored(30))
+    assert [chunk.offset for chunk in chunks(solo)] == [0, 10, 20, 30, 40]
+    solo.step(stored(45))
+    assert solo.raft.snapshot_in_use
+    sent = of_kind(AppendEntries, solo.step(stored(45, installed=True)))
+    assert [(a.previous_index, [e.index for e in a.entries]) for a in sent] == [(9, [10])]
+    assert not solo.raft.snapshot_in_use
+
+
+def test_a_transfer_resumes_where_the_follower_is() -> None:
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.drain()
+    before = len(solo.effects)
+    solo.step(stored(32))
+    assert [chunk.offset for chunk in chunks(solo, before)] == [32, 42]
+
+
+def test_a_follower_that_starts_over_is_served_from_there_and_only_once() -> None:
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.step(stored(30))
+    before = len(solo.effects)
+    for _ in range(3):
+        solo.step(stored(0))
+    assert [chunk.offset for chunk in chunks(solo, before)] == [0, 10, 20]
+
+
+def test_silence_resends_after_an_election_timeout() -> None:
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.step(stored(10))
+    before = len(solo.effects)
+    for _ in range(TIMEOUT):
+        assert chunks(solo, before) == []
+        solo.tick()
+        solo.step(solo.heartbeat_response(3, 0), solo.heartbeat_response(2, 0))
+    assert [chunk.offset for chunk in chunks(solo, before)] == [10, 20, 30]
+
+
+def test_when_only_the_end_was_lost_the_last_chunk_is_sent_again() -> None:
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.step(stored(45))
+    before = len(solo.effects)
+    for _ in range(TIMEOUT):
+        solo.tick()
+        solo.step(solo.heartbeat_response(3, 0), solo.heartbeat_response(2, 0))
+    assert [chunk.offset for chunk in chunks(solo, before)] == [44]
+
+
+def test_an_answer_about_another_snapshot_is_ignored() -> None:
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.step(stored(45, snapshot_id=4, installed=True))
+    assert solo.raft.progress(3).state == "snapshot"  # type: ignore[union-attr]
+
+
+def test_compaction_stops_at_a_snapshot_in_use_and_goes_on_when_the_follower_is_gone() -> None:
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.drain()
+    solo.raft.compact(10)
+    assert solo.raft.log_start_index == 9
+    for _ in range(TIMEOUT):
+        solo.tick()
+        solo.step(solo.heartbeat_response(2, 0))
+    assert not solo.raft.snapshot_in_use, "a follower that is silent holds no snapshot"
+    solo.raft.compact(10)
+    assert solo.raft.log_start_index == 10
+    before = len(solo.effects)
+    solo.step(solo.heartbeat_response(3, 0))
+    assert solo.effects[before].need_snapshot, "the offered one is older than the log now"
+
+
+def test_a_withdrawn_or_failed_snapshot_is_asked_for_again() -> None:
+    solo = leader_of_a_late_follower()
+    before = len(solo.effects)
+    solo.raft.withdraw_snapshot()
+    solo.tick()
+    assert [effects.need_snapshot for effects in solo.effects[before:]].count(True) == 1
+
+
+def test_several_followers_are_served_from_one_snapshot() -> None:
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.raft.on_peer_unreachable(2)
+    solo.drain()
+    solo.step(AppendEntriesResponse(2, 2, 1, 10, rejected=True, hint_index=0, hint_term=0))
+    assert {chunk.target for chunk in chunks(solo)} == {3}, "what it acknowledged it has"
+    cluster = Cluster(5, limits=CHUNKY)
+    cluster.elect(1)
+    cluster.isolate(4, 5)
+    cluster.write(*[b"%d" % number for number in range(20)])
+    cluster.nodes[1].compact(15)
+    cluster.heal()
+    cluster.tick(3 * TIMEOUT)
+    assert cluster.nodes[1].snapshots_made == 1
+    assert cluster.nodes[4].data == cluster.nodes[5].data == cluster.nodes[1].data
+    assert cluster[4].log_start_index == cluster[5].log_start_index == 21
+
+
+def test_the_leader_goes_on_serving_during_a_transfer() -> None:
+    cluster = Cluster(3, limits=CHUNKY)
+    cluster.elect(1)
+    cluster.isolate(3)
+    cluster.write(*[b"%d" % number for number in range(20)])
+    cluster.nodes[1].compact(21)
+    cluster.heal()
+    cluster.drop = lambda message: isinstance(message, InstallSnapshot) and message.offset > 0
+    cluster.tick(HEARTBEAT + 1)
+    assert cluster[1].snapshot_in_use
+    cluster.write(b"during")
+    assert cluster.nodes[1].data[-1] == b"during"
+    cluster.heal()
+    cluster.tick(3 * TIMEOUT)
+    assert cluster.nodes[3].data == cluster.nodes[1].data
+
+
+# The follower.
+
+
+def chunk(meta: SnapshotMeta, offset: int = 0) -> InstallSnapshot:
+    return InstallSnapshot(2, 2, 1, meta, offset, b"x" * 10, offset + 10 >= meta.size_bytes)
+
+
+def test_chunks_are_passed_on_and_answered_when_stored() -> None:
+    """Figure 5.3."""
+    solo = Solo(terms=[1, 1])
+    message = chunk(meta_at(9))
+    solo.step(message)
+    assert [e.received_chunks for e in solo.effects if e.received_chunks] == [[message]]
+    solo.raft.on_chunk_stored(message, 10)
+    (answer,) = of_kind(InstallSnapshotResponse, solo.drain())
+    assert (answer.target, answer.snapshot_id, answer.next_offset, answer.installed) == (2, 5, 10, False)
+
+
+def test_an_installed_snapshot_replaces_the_log() -> None:
+    """5.3: the follower discards its entire log; it is all superseded by the snapshot."""
+    solo = Solo(terms=[1, 1, 1], commit=1)
+    solo.step(chunk(meta_at(9, term=2)))
+    solo.raft.on_snapshot_installed(meta_at(9, term=2), True)
+    effects = solo.take()
+    assert effects.restored == meta_at(9, term=2)
+    assert effects.send_now == []
+    (answer,) = of_kind(InstallSnapshotResponse, effects.send_after_save)
+    assert answer.installed
+    raft = solo.raft
+    assert (raft.log_start_index, raft.last_index, raft.last_term, raft.commit_index) == (9, 9, 2, 9)
+    solo.save()
+    (accepted,) = of_kind(AppendEntriesResponse, solo.step(solo.append((9, 2), [2], term=2, commit=10)))
+    assert (accepted.rejected, accepted.match_index) == (False, 10)
+    assert [e.index for e in solo.effects[-2].committed + solo.effects[-1].committed] == [10]
+
+
+def test_a_suffix_that_follows_on_the_snapshot_is_kept_and_saved_again() -> None:
+    """5.3: "entries following the snapshot are still valid and must be retained"."""
+    solo = Solo(terms=[1, 1, 2, 2], commit=1)
+    solo.drain()
+    solo.raft.on_snapshot_installed(meta_at(3, term=2), True)
+    effects = solo.take()
+    assert [entry.index for entry in effects.entries] == [4]
+    assert (solo.raft.log_start_index, solo.log_terms(), solo.raft.durable_index) == (3, [2], 3)
+    solo.save()
+    assert solo.raft.durable_index == 4
+
+
+def test_a_stale_snapshot_is_answered_as_installed() -> None:
+    solo = Solo(terms=[1, 1, 1], commit=3)
+    for index in (2, 3):
+        (answer,) = of_kind(InstallSnapshotResponse, solo.step(chunk(meta_at(index))))
+        assert answer.installed
+    assert all(effects.received_chunks == [] for effects in solo.effects)
+
+
+def test_a_log_that_holds_the_snapshots_last_entry_needs_no_snapshot() -> None:
+    """3.5, Log Matching: everything up to it agrees, and it is committed."""
+    solo = Solo(terms=[1, 1, 1])
+    (answer,) = of_kind(InstallSnapshotResponse, solo.step(chunk(meta_at(3))))
+    assert answer.installed
+    assert solo.raft.commit_index == 3
+
+
+def test_a_snapshot_that_could_not_be_installed_starts_over() -> None:
+    solo = Solo()
+    solo.step(chunk(meta_at(9)))
+    solo.raft.on_snapshot_installed(meta_at(9), False)
+    (answer,) = of_kind(InstallSnapshotResponse, solo.drain())
+    assert (answer.next_offset, answer.installed) == (0, False)
+    assert solo.raft.last_index == 0
+
+
+def test_a_snapshot_that_was_overtaken_does_not_take_the_log_back() -> None:
+    solo = Solo(terms=[1] * 5, commit=2)
+    solo.step(chunk(meta_at(9)))
+    solo.step(solo.append((5, 1), [1] * 6, term=2, commit=11))
+    solo.raft.on_snapshot_installed(meta_at(9), True)
+    solo.drain()
+    assert all(effects.restored is None for effects in solo.effects)
+    assert (solo.raft.commit_index, solo.raft.last_index) == (11, 11)
+
+
+def test_a_snapshot_brings_its_configuration() -> None:
+    """5.1: the latest configuration is part of the snapshot; newer ones of a kept suffix stay on top."""
+    grown = Configuration(frozenset({1, 2, 3, 4, 5}))
+    solo = Solo()
+    solo.step(chunk(meta_at(9)))
+    solo.raft.on_snapshot_installed(SnapshotMeta(9, 2, grown, 0, 0, 5), True)
+    solo.drain()
+    assert solo.raft.configuration == grown
+    solo = Solo(terms=[1, 1])
+    entry = Entry(3, 2, ENTRY_CONFIGURATION, encode_configuration(grown))
+    solo.step(AppendEntries(2, 2, 1, 2, 1, 0, [entry]))
+    solo.raft.on_snapshot_installed(SnapshotMeta(2, 1, VOTERS, 0, 0, 5), True)
+    solo.drain()
+    assert solo.raft.configuration == grown
+
+
+def test_a_leader_never_lacks_what_a_snapshot_holds() -> None:
+    """3.6.3."""
+    solo = Solo()
+    solo.lead()
+    with pytest.raises(AssertionError, match="holds every committed entry"):
+        solo.raft.on_snapshot_installed(meta_at(9), True)
+
+
+def test_a_crash_between_the_store_and_the_log_is_survived() -> None:
+    """The snapshot may be durable before the log and the hard state have heard of it."""
+    solo = Solo(start=(9, 4), term=2, applied=9)
+    assert (solo.raft.term, solo.raft.vote, solo.raft.last_index) == (4, 0, 9)
+    hard_state = solo.take().hard_state
+    assert hard_state is not None
+    assert hard_state.term == 4

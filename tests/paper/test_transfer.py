@@ -1,0 +1,118 @@
+"""Claims of 3.10: leadership transfer."""
+
+import pytest
+
+from raftkv.errors import NotLeader, TransferRefused
+from raftkv.raft.messages import AppendEntries, Configuration, RequestVote, TimeoutNow
+from tests.unit.raft.cluster import TIMEOUT, Cluster
+from tests.unit.raft.solo import Solo, of_kind
+
+
+def test_the_prior_leader_stops_taking_requests() -> None:
+    solo = Solo()
+    solo.lead()
+    solo.raft.propose(1, b"x")
+    solo.raft.transfer_leadership(2)
+    assert solo.raft.is_transferring
+    with pytest.raises(NotLeader, match="being transferred to member 2"):
+        solo.raft.propose(1, b"y")
+
+
+def test_the_target_is_brought_up_to_date_first() -> None:
+    solo = Solo()
+    solo.lead()
+    solo.raft.propose(1, b"x")
+    solo.raft.transfer_leadership(2)
+    sent = solo.drain()
+    assert of_kind(AppendEntries, sent)
+    assert of_kind(TimeoutNow, sent) == []
+    assert of_kind(TimeoutNow, solo.step(solo.accept(3, 2))) == []
+    (now,) = of_kind(TimeoutNow, solo.step(solo.accept(2, 2)))
+    assert now.target == 2
+
+
+def test_timeout_now_starts_an_election_at_once_without_asking() -> None:
+    solo = Solo(terms=[1])
+    solo.step(solo.heartbeat(1))
+    requests = of_kind(RequestVote, solo.step(TimeoutNow(1, 2, 1)))
+    assert [(r.term, r.pre_vote, r.transfer) for r in requests] == [(2, False, True)] * 2
+
+
+@pytest.mark.parametrize(("term", "source"), [(0, 2), (1, 3)])
+def test_timeout_now_from_anybody_but_the_present_leader_is_ignored(term: int, source: int) -> None:
+    solo = Solo()
+    solo.step(solo.heartbeat(1))
+    solo.step(TimeoutNow(term, source, 1))
+    assert (solo.raft.role, solo.raft.term) == ("follower", 1)
+
+
+def test_leadership_moves_and_nothing_is_lost() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.write(b"a")
+    cluster[1].transfer_leadership(3)
+    cluster.settle()
+    assert cluster.leaders == {1: 1, 2: 3}
+    cluster.write(b"b")
+    cluster.tick()
+    assert all(node.data == [b"a", b"b"] for node in cluster.nodes.values())
+    assert not cluster[1].is_transferring
+
+
+def test_without_a_target_the_most_caught_up_voter_takes_over() -> None:
+    cluster = Cluster(3, learners=1)
+    cluster.elect(1)
+    cluster.isolate(2)
+    cluster.write(b"a")
+    cluster.heal()
+    cluster[1].transfer_leadership()
+    cluster.settle()
+    assert cluster.leaders[2] == 3
+
+
+def test_a_transfer_is_aborted_after_an_election_timeout() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.isolate(2)
+    cluster.write(b"a")
+    cluster[1].transfer_leadership(2)
+    cluster.tick(TIMEOUT - 1)
+    assert cluster[1].is_transferring
+    cluster.tick()
+    assert not cluster[1].is_transferring
+    cluster.write(b"b")
+    assert cluster.nodes[1].data == [b"a", b"b"]
+
+
+def refusal(solo: Solo, target: int | None) -> str:
+    with pytest.raises(TransferRefused) as caught:
+        solo.raft.transfer_leadership(target)
+    return caught.value.message
+
+
+def test_refusals_say_why() -> None:
+    solo = Solo(configuration=Configuration(frozenset({1, 2, 3}), learners=frozenset({4})))
+    assert refusal(solo, 2) == "this member is not the leader"
+    solo.lead()
+    assert refusal(solo, 9) == "member 9 is not part of the cluster"
+    assert refusal(solo, 4) == "member 4 has no vote in the configuration, so it cannot lead"
+    solo.raft.transfer_leadership(1)
+    assert not solo.raft.is_transferring, "to itself is a no-op"
+    solo.raft.propose(1, b"x")
+    solo.raft.transfer_leadership(2)
+    assert refusal(solo, 3) == "a transfer to member 2 is running"
+    solo.raft.transfer_leadership(2)
+    solo.raft.transfer_leadership()
+    alone = Solo(size=1)
+    alone.lead()
+    assert refusal(alone, None) == "there is no other voter"
+
+
+def test_a_lost_timeout_now_leaves_the_leader_in_office() -> None:
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.drop = lambda message: isinstance(message, TimeoutNow)
+    cluster[1].transfer_leadership(2)
+    cluster.tick(TIMEOUT)
+    assert cluster[1].is_leader
+    assert not cluster[1].is_transferring
