@@ -13,7 +13,7 @@ from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.journal import JournalThread
 from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
 from raftkv.daemon.membership import Incarnations, Membership, load_membership, save_membership
-from raftkv.daemon.metrics import Counters
+from raftkv.daemon.metrics import Counters, Gauges, Metrics
 from raftkv.daemon.mux import ClientPort
 from raftkv.daemon.storage import Storage
 from raftkv.daemon.view import View
@@ -23,10 +23,10 @@ from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, SnapshotMeta
 from raftkv.raft.node import Raft
 from raftkv.replica.replica import Replica
-from raftkv.replica.service import Founding, Service
+from raftkv.replica.service import LEADER, Founding, Service
 from raftkv.transport.handshake import Identity as PeerIdentity
 from raftkv.transport.peers import PeerTransport
-from raftkv.units import Index, NodeId, Term
+from raftkv.units import NOBODY, Index, NodeId, Term
 from raftkv.wal.disk import RealDisk
 from raftkv.wal.record import Identity
 from raftkv.wal.recovery import Recovered
@@ -111,6 +111,7 @@ class Member:
             limits=config.limits,
         )
         self._client_port = ClientPort(self._new_native, build_http_server(self._view), config.limits)
+        self._view.metrics_text = Metrics(self.counters, self._gauges).text
 
     @classmethod
     def open(
@@ -273,6 +274,33 @@ class Member:
 
     def _new_native(self) -> NativeConnection:
         return NativeConnection(self._service, self, self._config.limits)
+
+    def _gauges(self) -> Gauges:
+        raft, store, port = self._raft, self._storage.store, self._client_port
+        return Gauges(
+            version=raftkv.__version__,
+            cluster_name=self.cluster_name,
+            node_id=raft.node_id,
+            has_leader=raft.leader != NOBODY,
+            is_leader=raft.role == LEADER,
+            is_learner=raft.role == "learner",
+            ready=self._view.readiness()[0],
+            term=raft.term,
+            commit_index=raft.commit_index,
+            applied_index=store.applied_index,
+            last_index=raft.last_index,
+            revision=store.revision,
+            proposals_pending=self._service.pending_commands,
+            db_size_bytes=store.db_size_bytes,
+            db_size_in_use_bytes=store.db_size_in_use_bytes,
+            quota_bytes=self._config.limits.quota_bytes,
+            client_connections=port.connections_open,
+            client_connections_accepted=port.connections_accepted,
+            client_connections_refused=port.connections_refused,
+            client_connections_unrecognized=port.connections_unrecognized,
+            peer_connections_refused=self._peers.connections_refused,
+            peers=self._peers.statistics(),
+        )
 
     # Following the log.
 
