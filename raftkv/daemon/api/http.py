@@ -155,7 +155,8 @@ def _checks(request: web.BaseRequest, name: str, result: tuple[bool, str]) -> we
 
 
 def _json(content: Any, status_code: int = 200) -> web.Response:
-    text = json.dumps(content, ensure_ascii=False, default=repr) + "\n"
+    # Compact, as etcd writes it: scripts look for {"health":"true".
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=repr) + "\n"
     return web.Response(text=text, status=status_code, content_type="application/json")
 
 

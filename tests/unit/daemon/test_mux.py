@@ -194,7 +194,7 @@ def test_pages(run: Run) -> None:
                 "/livez?verbose": ("text/plain; charset=utf-8", b"[+]process ok\nok\n"),
                 "/readyz": ("text/plain; charset=utf-8", b"ok\n"),
                 "/readyz?verbose": ("text/plain; charset=utf-8", b"[+]ready ok\nok\n"),
-                "/health": ("application/json; charset=utf-8", b'{"health": "true", "reason": ""}\n'),
+                "/health": ("application/json; charset=utf-8", b'{"health":"true","reason":""}\n'),
                 "/metrics": ("text/plain; version=1.0.0; charset=utf-8", b"# TYPE up gauge\nup 1\n"),
             }
             for path, (content_type, body) in expected.items():
