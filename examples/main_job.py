@@ -16,16 +16,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from checking import Verdict, check_member, wait_equal
-from dataset import load_parts
-from loading import Ledger, load
-
 import raftkv
 from raftkv.errors import RaftKVError
 from raftkv_cli.local_cluster import Layout, LocalCluster, free_ports
 from raftkv_cli.output import write_table
 from raftkv_cli.signals import SignalInbox
 from raftkv_cli.spec import Failed
+from stdlib_job.checking import Verdict, check_member, wait_equal
+from stdlib_job.dataset import load_parts
+from stdlib_job.loading import Ledger, load
 
 CLUSTER_NAME = "main-job"
 LANES = 64

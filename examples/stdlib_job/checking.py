@@ -9,11 +9,10 @@ import time
 from hashlib import sha256
 from typing import Any, NamedTuple, Sequence
 
-from dataset import PREFIX
-from loading import COUNTER_PREFIX, Counter, Ledger
-
 import raftkv
 from raftkv.client.results import KeyValue
+from stdlib_job.dataset import PREFIX
+from stdlib_job.loading import COUNTER_PREFIX, Counter, Ledger
 
 CATCH_UP_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.05

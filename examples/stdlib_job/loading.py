@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Callable, Iterator
 
-from dataset import Part
-
 import raftkv
 from raftkv.errors import RaftKVError
+from stdlib_job.dataset import Part
 
 COUNTER_PREFIX = "counter/"
 RETRY_SECONDS_MAX = 60.0

@@ -1,0 +1,1 @@
+"""The parts of the main job (examples/main_job.py): its data, its load, and its checks."""
