@@ -17,7 +17,7 @@ from raftkv.daemon.metrics import Counters, Gauges, Metrics
 from raftkv.daemon.mux import ClientPort
 from raftkv.daemon.storage import Storage
 from raftkv.daemon.view import View
-from raftkv.errors import ConfigError, Corruption, TransferRefused
+from raftkv.errors import ClusterMismatch, ConfigError, Corruption, TransferRefused
 from raftkv.raft.config import RaftConfig, SavedState
 from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, SnapshotMeta
@@ -37,6 +37,7 @@ from raftkv.wire.settings import settings_of
 log = logging.getLogger("raftkv")
 
 TICK_MS = 25
+REFUSED = "refused: "  # how the transport marks a peer's own words
 
 
 class Member:
@@ -314,6 +315,18 @@ class Member:
         self._peers.set_peers(addresses)
         if self._storage.cluster_id:
             self._peers.set_cluster_id(self._storage.cluster_id)
+        self._heed_refusals()
+
+    def _heed_refusals(self) -> None:
+        """A member that a majority will not talk to (its disk was replaced, say) waits in vain: it says why and ends."""
+        refusals = [
+            peer.last_error.removeprefix(REFUSED)
+            for peer in self._peers.statistics().values()
+            if not peer.connected and peer.last_error.startswith(REFUSED)
+        ]
+        voters = self._raft.configuration.voters
+        if len(refusals) > len(voters) // 2:
+            self._driver.fail(ClusterMismatch(f"a majority of the cluster refuses this member: {refusals[0]}"))
 
     def _check_incarnation(self, node_id: NodeId, incarnation: int) -> str | None:
         names = {member["id"]: member["name"] for member in self._storage.members()}
