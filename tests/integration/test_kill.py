@@ -85,15 +85,19 @@ def test_followers_killed_in_turn_disturb_nobody(cluster: Cluster) -> None:
     check_everywhere(cluster, ledger)
 
 
-def test_lost_replies_are_retried_and_applied_once(cluster: Cluster) -> None:
+def test_lost_replies_are_retried_and_applied_once(make_cluster: StartCluster) -> None:
     """Requests arrive, answers do not, the connection dies: the retry must get the first answer."""
+    cluster = make_cluster()
     ports = PortReservations()
     proxies = [LossyProxy(node.client_endpoint, ports.take()) for node in cluster.nodes]
+    for node, proxy in zip(cluster.nodes, proxies, strict=True):
+        node.flags["advertise"] = proxy.endpoint  # or the clients would be redirected past the proxies
 
     def replies_lost() -> int:
         return sum(proxy.replies_lost_count for proxy in proxies)
 
     try:
+        cluster.start()
         with LibraryWorkload(",".join(proxy.endpoint for proxy in proxies)) as workload:
             for _ in range(10):
                 workload.wait_acknowledged(30)

@@ -135,7 +135,7 @@ def test_new_client_is_at_the_majority_in_the_next_round_trip(network: Network, 
     endpoints = ",".join(node.client_endpoint for node in (leader, *others))
 
     async def put() -> float:
-        async with raftkv.connect(endpoints, timeout_s=10) as client:
+        async with raftkv.connect(endpoints, timeout=10) as client:
             started_s = time.monotonic()
             await client.put(b"key", b"value")
             return time.monotonic() - started_s

@@ -16,7 +16,7 @@ HTTP_TIMEOUT_S = 2.0
 
 @dataclass(slots=True)
 class Node:
-    """A member. `launcher` is a command prefix, for example the one that enters a network namespace."""
+    """A member. `launcher` is a command prefix, for example the one that enters a network namespace; `flags` are added ones."""
 
     name: str
     client_endpoint: str
@@ -27,6 +27,7 @@ class Node:
     initial_cluster: str
     environment: dict[str, str] = field(default_factory=dict)
     launcher: tuple[str, ...] = ()
+    flags: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
     paused: bool = False
 
@@ -39,6 +40,7 @@ class Node:
             "listen_peer": self.peer_endpoint,
             "initial_cluster": self.initial_cluster,
             "cluster_name": self.cluster_name,
+            **self.flags,
             **overrides,
         }
         words = [*self.launcher, *RAFTKV, "serve"]

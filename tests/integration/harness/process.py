@@ -40,17 +40,16 @@ class Process:
         self.arguments = tuple(arguments)
         self.log_path = log_path
         self.log_start_bytes = log_path.stat().st_size if log_path.exists() else 0
-        self._log = log_path.open("ab")
-        self._stdout = stdout_path.open("ab") if stdout_path is not None else None
-        self._popen = subprocess.Popen(
-            [*_die_with_parent(), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=self._stdout if self._stdout is not None else self._log,
-            stderr=self._log,
-            env=raftkv_environment() if environment is None else dict(environment),
-            cwd=log_path.parent,
-            start_new_session=True,  # a Ctrl-C at the terminal is for the test run, which then ends its children itself
-        )
+        with log_path.open("ab") as log, (stdout_path or log_path).open("ab") as stdout:
+            self._popen = subprocess.Popen(
+                [*_die_with_parent(), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=log,
+                env=raftkv_environment() if environment is None else dict(environment),
+                cwd=log_path.parent,
+                start_new_session=True,  # Ctrl-C is for the test run, which then ends its children itself
+            )
 
     @property
     def pid(self) -> int:
@@ -76,9 +75,6 @@ class Process:
         """SIGKILL and reap; works on a paused process and on one that has ended."""
         self.send(signal.SIGKILL)
         self._popen.wait(10)
-        self._log.close()
-        if self._stdout is not None:
-            self._stdout.close()
 
     def log_text(self) -> str:
         """What this run of it has written to its log."""

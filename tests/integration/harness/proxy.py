@@ -48,7 +48,7 @@ class LossyProxy:
     def reset(self) -> None:
         """Ends all open connections abruptly; new ones work."""
         with self._lock:
-            for pair in list(self._pairs.values()):
+            for pair in [pair for end, pair in self._pairs.items() if end is pair.client]:
                 for end in (pair.client, pair.server):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                 self._end(pair)

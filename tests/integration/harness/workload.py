@@ -96,7 +96,7 @@ class LibraryWorkload(Workload):
         self._start([lambda: asyncio.run(self._run())])
 
     async def _run(self) -> None:
-        async with raftkv.connect(self._endpoints, timeout_s=self._timeout_s) as client, asyncio.TaskGroup() as writers:
+        async with raftkv.connect(self._endpoints, timeout=self._timeout_s) as client, asyncio.TaskGroup() as writers:
             for number in range(self._writers):
                 writers.create_task(self._write(client, number))
 
@@ -123,14 +123,14 @@ class LibraryWorkload(Workload):
     async def _increment(self, client: Any, key: bytes, expected: int) -> int:
         """The value known to be there; -1 when an unknown outcome made it uncertain."""
         try:
-            value = (await client.increment(key, 1)).value
+            value = int(await client.increment(key, 1))
         except RaftKVError as error:
             self.ledger.record_error(error)
             self.ledger.record_counter(key, outcome_of(error))
             return -1 if error.may_have_happened else expected
         self.ledger.record_counter(key, ACKNOWLEDGED)
         assert expected == -1 or value == expected + 1, f"{key!r} went from {expected} to {value}"
-        return int(value)
+        return value
 
     async def _overwrite(self, client: Any, key: bytes, sequence: int) -> None:
         try:
