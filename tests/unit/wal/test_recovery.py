@@ -299,6 +299,25 @@ def test_what_was_recovered_survives_a_power_loss_right_after() -> None:
         assert recovered(disk) == found
 
 
+def test_a_recovered_name_survives_a_power_loss_right_after() -> None:
+    """The process ended because the directory could not be synced: the new segment's name was only in the cache."""
+
+    def fail(operation: str, path: str) -> None:
+        if operation == "sync_directory":
+            raise OSError(errno.EIO, "injected")
+
+    for seed in range(20):
+        wal, disk = create()
+        disk.fault = fail
+        wal.write(None, [entry(1, size_bytes=SEGMENT_BYTES)], None)
+        with pytest.raises(DiskFailure):
+            wal.sync()
+        disk.fault = None
+        assert recovered(disk).entries == [entry(1, size_bytes=SEGMENT_BYTES)]
+        disk.crash(Random(seed))
+        assert recovered(disk).entries == [entry(1, size_bytes=SEGMENT_BYTES)]
+
+
 @pytest.mark.parametrize(("number", "error"), [(errno.EIO, DiskFailure), (errno.ENOSPC, NoSpace)])
 def test_a_disk_that_refuses_the_repair_is_reported(number: int, error: type[Exception]) -> None:
     def fail(operation: str, path: str) -> None:
