@@ -37,7 +37,7 @@ def monotonic_ms() -> int:
 
 
 class PeerNetwork:
-    """Implements replica.ports.Network and replica.service.Forwarder on the peer transport."""
+    """Implements replica.ports.Network and replica.forwarding.Forwarder on the peer transport."""
 
     def __init__(self, node_id: NodeId) -> None:
         self._node_id = node_id

@@ -23,7 +23,8 @@ from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, SnapshotMeta
 from raftkv.raft.node import Raft
 from raftkv.replica.replica import Replica
-from raftkv.replica.service import LEADER, Founding, Service
+from raftkv.replica.service import LEADER, Service
+from raftkv.replica.upkeep import Founding
 from raftkv.transport.handshake import Identity as PeerIdentity
 from raftkv.transport.peers import PeerTransport
 from raftkv.units import NOBODY, Index, NodeId, Term
@@ -77,26 +78,7 @@ class Member:
         )
         self._network = PeerNetwork(membership.node_id)
         self._service = self._new_service()
-        self._replica = Replica(
-            raft=self._raft,
-            journal=self._journal,
-            network=self._network,
-            state_machine=self._storage,
-            limits=config.limits,
-            listener=self._service,
-        )
-        self._driver = ReplicaLoop(
-            loop=loop,
-            raft=self._raft,
-            replica=self._replica,
-            service=self._service,
-            storage=self._storage,
-            journal=self._journal,
-            tick_ms=TICK_MS,
-            fsync_stall_ms_max=config.fsync_stall_ms_max,
-            counters=self.counters,
-        )
-        self._driver.on_housekeeping = self._follow_the_log
+        self._driver = self._new_driver()
         self._incarnations = Incarnations(directory.path)
         self._peers = PeerTransport(
             self._peer_identity(), self._driver, config.limits, check_incarnation=self._check_incarnation
@@ -240,6 +222,29 @@ class Member:
             applied_index=store.applied_index,
         )
 
+    def _new_driver(self) -> ReplicaLoop:
+        replica = Replica(
+            raft=self._raft,
+            journal=self._journal,
+            network=self._network,
+            state_machine=self._storage,
+            limits=self._config.limits,
+            listener=self._service,
+        )
+        driver = ReplicaLoop(
+            loop=self._loop,
+            raft=self._raft,
+            replica=replica,
+            service=self._service,
+            storage=self._storage,
+            journal=self._journal,
+            tick_ms=TICK_MS,
+            fsync_stall_ms_max=self._config.fsync_stall_ms_max,
+            counters=self.counters,
+        )
+        driver.on_housekeeping = self._follow_the_log
+        return driver
+
     def _new_service(self) -> Service:
         membership, config = self._membership, self._config
         members = [(node_id, name, address) for node_id, (name, address) in sorted(membership.peers().items())]
@@ -278,6 +283,7 @@ class Member:
 
     def _gauges(self) -> Gauges:
         raft, store, port = self._raft, self._storage.store, self._client_port
+        self.counters.proposals_failed = self._service.failed_commands
         return Gauges(
             version=raftkv.__version__,
             cluster_name=self.cluster_name,
@@ -337,6 +343,10 @@ class Member:
 
 
 def _found(config: DaemonConfig) -> Membership:
+    if config.join is not None:
+        raise ConfigError(
+            "--join: this version cannot add members to a running cluster; start one with --initial-cluster"
+        )
     if config.name not in config.initial_cluster:
         raise ConfigError(
             f"--initial-cluster has no member {config.name!r}: it names {', '.join(sorted(config.initial_cluster)) or 'nobody'}"

@@ -112,7 +112,7 @@ class Storage:
             raise Overloaded("this member is taking in a snapshot")
         return self.store.range_cursor(command)
 
-    # replica.service.Directory.
+    # replica.upkeep.Directory.
 
     @property
     def cluster_id(self) -> int:

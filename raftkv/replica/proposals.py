@@ -16,12 +16,13 @@ from raftkv.wire.commands import Answer
 class Proposals:
     """Groups in the log that were not applied yet, by index."""
 
-    __slots__ = ("_waiting", "pending_bytes", "pending_commands")
+    __slots__ = ("_waiting", "failed_commands", "pending_bytes", "pending_commands")
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Index, tuple[Term, list[WriteGroup]]] = OrderedDict()
         self.pending_bytes = 0
         self.pending_commands = 0
+        self.failed_commands = 0  # given up after they were proposed
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -42,7 +43,7 @@ class Proposals:
         proposed_term, groups = waiting
         self._release(groups)
         if proposed_term != term:
-            _refuse(groups, LeadershipLost())
+            self._refuse(groups, LeadershipLost())
             return
         assert len(answers) == len(groups), "apply answers every group of an entry"
         for group, group_answers in zip(groups, answers, strict=True):
@@ -54,7 +55,7 @@ class Proposals:
         waiting, self._waiting = self._waiting, OrderedDict()
         for _, groups in waiting.values():
             self._release(groups)
-            _refuse(groups, error)
+            self._refuse(groups, error)
 
     def expire(self, now_ms: Milliseconds) -> None:
         """Groups whose deadline has passed end now; the entry stays in the log and may still be applied."""
@@ -64,7 +65,12 @@ class Proposals:
                 continue
             # The slot keeps its place so that answers stay aligned; a deaf origin takes the late one's answer.
             self._waiting[index] = (term, [_deafened(group) if group in late else group for group in groups])
-            _refuse(late, DeadlineExceeded("the write was not committed in time", may_have_happened=True))
+            self._refuse(late, DeadlineExceeded("the write was not committed in time", may_have_happened=True))
+
+    def _refuse(self, groups: Sequence[WriteGroup], error: RaftKVError) -> None:
+        for group in groups:
+            self.failed_commands += len(group.commands)
+            group.origin.on_refused(group, error)
 
     def _release(self, groups: list[WriteGroup]) -> None:
         for group in groups:
@@ -90,8 +96,3 @@ _NEVER_MS = 1 << 62
 def _deafened(group: WriteGroup) -> WriteGroup:
     """The same commands (and size, so that the accounting stays right) for nobody."""
     return WriteGroup(_DEAF, group.tags, group.commands, size_bytes=group.size_bytes, deadline_ms=_NEVER_MS)
-
-
-def _refuse(groups: Sequence[WriteGroup], error: RaftKVError) -> None:
-    for group in groups:
-        group.origin.on_refused(group, error)

@@ -5,16 +5,13 @@ redirected, and the few writes that members make themselves: founding the cluste
 Sans-IO like all of this room: time comes with `flush` and `tick`.
 """
 
-from typing import Any, Callable, Mapping, Protocol, Sequence, TypeAlias
-
-import msgpack
+from typing import Any, Callable, Sequence
 
 from raftkv.errors import (
     DeadlineExceeded,
     LeadershipLost,
     NoQuorum,
     NotLeader,
-    OutcomeUnknown,
     Overloaded,
     RaftKVError,
     ShuttingDown,
@@ -23,75 +20,26 @@ from raftkv.limits import Limits
 from raftkv.raft.effects import ReadReady, RoleChange
 from raftkv.raft.messages import ENTRY_COMMANDS, Entry
 from raftkv.raft.node import Raft
-from raftkv.replica.groups import Origin, ReadGroup, WriteGroup
+from raftkv.replica.forwarding import Forwarder, Forwarding
+from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.ports import StateMachine
 from raftkv.replica.proposals import Proposals
 from raftkv.replica.reads import PendingReads
 from raftkv.replica.serving import Serving
+from raftkv.replica.upkeep import Directory, Founding, Upkeep
 from raftkv.units import NOBODY, Milliseconds, NodeId
 from raftkv.wire.commands import (
-    CREATE_CLUSTER,
-    EXPIRE_SESSIONS,
-    FAILED,
-    OK,
-    PUBLISH_MEMBER,
     Answer,
-    Command,
     encode_batch,
-    error_of,
-    failure,
 )
-from raftkv.wire.settings import Settings
 
 LEADER = "leader"
 
 # While so many of its entries are unapplied the leader lets requests gather for the next one: the batch is the unit, and
 # one entry of 256 requests costs a quarter of four of 64. Two, so that the disk works while the followers do.
 ENTRIES_IN_FLIGHT_MAX = 2
-MAINTENANCE_INTERVAL_MS = 500
+SWEEP_INTERVAL_MS = 500
 READ_ROUND_TIMEOUT_MS = 500  # several heartbeats: the leader repeats its part, a follower's question may be lost
-FORWARD_TIMEOUT_MS = 5_000
-
-MemberItems: TypeAlias = Mapping[str, Any]
-
-
-class Forwarder(Protocol):
-    """Carries payloads to other members; may lose them."""
-
-    def forward(self, request_id: int, target: NodeId, payload: bytes) -> None: ...
-
-    def answer(self, request_id: int, target: NodeId, payload: bytes) -> None: ...
-
-
-class Directory(Protocol):
-    """What the replicated store knows of the cluster (store/members.py)."""
-
-    @property
-    def cluster_id(self) -> int: ...
-
-    @property
-    def earliest_deadline_ms(self) -> Milliseconds | None: ...
-
-    def members(self) -> Sequence[MemberItems]: ...
-
-
-class Founding:
-    """What the first leader writes into the first entry of a new cluster: its random id, its members, its settings."""
-
-    __slots__ = ("cluster_id", "cluster_name", "members", "settings")
-
-    def __init__(
-        self, cluster_id: int, cluster_name: str, members: Sequence[tuple[NodeId, str, str]], settings: Settings
-    ) -> None:
-        assert cluster_id > 0, "0 means not known yet"
-        self.cluster_id = cluster_id
-        self.cluster_name = cluster_name
-        self.members = [list(member) for member in members]
-        self.settings = settings
-
-    def command(self) -> Command:
-        """As a CREATE_CLUSTER."""
-        return [CREATE_CLUSTER, 0, self.cluster_id, self.cluster_name, self.members, self.settings.to_items()]
 
 
 class Service:
@@ -112,22 +60,18 @@ class Service:
         self._raft = raft
         self._state_machine = state_machine
         self._directory = directory
-        self._forwarder = forwarder
         self._limits = limits
-        self._founding = founding
-        self._own_record = own_record
         self._proposals = Proposals()
         self._reads = PendingReads(first_read_context)
         self._serving = Serving(state_machine)
         self._new: list[WriteGroup] = []
         self._new_bytes = 0
-        self._forwarded: dict[int, WriteGroup] = {}
-        self._next_forward_id = first_read_context
+        self._forwarding = Forwarding(forwarder, first_read_context, limits.pending_writes_max)
+        self._upkeep = Upkeep(directory, founding, own_record, self.forward)
         self._now_ms: Milliseconds = 0
         self._clock_base_ms: Milliseconds | None = None  # replicated time when the office was taken; None: not yet
         self._office_since_ms: Milliseconds = 0
-        self._next_maintenance_ms: Milliseconds = 0
-        self._maintaining = False
+        self._next_sweep_ms: Milliseconds = 0
         self._closing = False
         self.write_block: RaftKVError | None = None  # set by the owner: the disk is full
         self.on_leader_change: Callable[[RoleChange], None] = lambda change: None
@@ -160,15 +104,8 @@ class Service:
         raft = self._raft
         if raft.role == LEADER or raft.leader == NOBODY or self._closing:
             self.submit_writes(group)
-            return
-        if len(self._forwarded) >= self._limits.pending_writes_max:
-            group.origin.on_refused(group, Overloaded())
-            return
-        request_id = self._next_forward_id
-        self._next_forward_id += 1
-        self._forwarded[request_id] = group
-        timeout_ms = max(1, group.deadline_ms - self._now_ms)
-        self._forwarder.forward(request_id, raft.leader, msgpack.packb([timeout_ms, group.size_bytes, group.items()]))
+        else:
+            self._forwarding.send(group, raft.leader, self._now_ms)
 
     def deadline(self, timeout_ms: Milliseconds) -> Milliseconds:
         """When a request that just arrived with this timeout (0: none) is given up."""
@@ -194,21 +131,20 @@ class Service:
     def tick(self, now_ms: Milliseconds) -> None:
         """A few times a second: deadlines, and the member's own writes."""
         self._now_ms = now_ms
-        if now_ms < self._next_maintenance_ms:
+        if now_ms < self._next_sweep_ms and not self._upkeep.is_due:
             return
-        self._next_maintenance_ms = now_ms + MAINTENANCE_INTERVAL_MS
+        self._next_sweep_ms = now_ms + SWEEP_INTERVAL_MS
         self._proposals.expire(now_ms)
         self._reads.expire(now_ms)
         self._reads.give_up_round(now_ms, READ_ROUND_TIMEOUT_MS)
         self._expire_new(now_ms)
-        for request_id in [i for i, group in self._forwarded.items() if group.deadline_ms <= now_ms]:
-            group = self._forwarded.pop(request_id)
-            group.origin.on_refused(group, DeadlineExceeded(may_have_happened=True))
+        self._forwarding.expire(now_ms)
         raft = self._raft
         if raft.leader == NOBODY and not raft.quorum_contact:
             # Pre-votes went unanswered: whoever still waits for a confirmation waits in vain.
             self._reads.fail_unconfirmed(self.no_quorum())
-        self._maintain()
+        if raft.leader != NOBODY and not self._closing:
+            self._upkeep.look(now_ms, self._clock_ms(), leading=raft.role == LEADER)
 
     def begin_shutdown(self) -> None:
         """Refuse what is new; what is in flight goes on."""
@@ -218,8 +154,8 @@ class Service:
     @property
     def is_idle(self) -> bool:
         """Nothing is in flight."""
-        waiting = self._new or self._reads.pending_commands or self._forwarded
-        return not (waiting or len(self._proposals) or self._serving.is_busy)
+        waiting = len(self._new) + self._reads.pending_commands + len(self._proposals) + len(self._forwarding)
+        return waiting == 0 and not self._serving.is_busy
 
     @property
     def has_backlog(self) -> bool:
@@ -231,38 +167,27 @@ class Service:
         self._serving.refuse_all(Overloaded("this member is taking in a snapshot"))
 
     @property
+    def is_published(self) -> bool:
+        """Whether the log says of this member what it says of itself."""
+        return self._upkeep.is_published
+
+    @property
+    def failed_commands(self) -> int:
+        """Writes that were given up after they had been proposed, since the start."""
+        return self._proposals.failed_commands
+
+    @property
     def pending_commands(self) -> int:
         """Writes that were proposed and not yet applied."""
         return self._proposals.pending_commands
 
     def on_forward(self, request_id: int, source: NodeId, payload: bytes) -> None:
-        """Another member forwards a group. Malformed payloads raise (the link is closed): members do not guess."""
-        timeout_ms, size_bytes, items = msgpack.unpackb(payload, raw=False)
-        session, register, ack_below, user, auth_revision, commands = items
-        group = WriteGroup(
-            _Forwarded(self._forwarder, request_id, source),
-            [0] * len(commands),
-            commands,
-            size_bytes=size_bytes,
-            deadline_ms=self._now_ms + timeout_ms,
-            session=session,
-            register=register,
-            ack_below=ack_below,
-            user=user,
-            auth_revision=auth_revision,
-        )
-        self.submit_writes(group)
+        """Another member forwards a group."""
+        self.submit_writes(self._forwarding.receive(request_id, source, payload, self._now_ms))
 
     def on_forward_answer(self, request_id: int, payload: bytes) -> None:
-        """The leader's answer to a forwarded group; late ones (after the deadline) find nobody."""
-        group = self._forwarded.pop(request_id, None)
-        if group is None:
-            return
-        status, body = msgpack.unpackb(payload, raw=False, strict_map_key=False)
-        if status == OK:
-            group.origin.on_answers(group, body)
-        else:
-            group.origin.on_refused(group, error_of(body))
+        """The leader's answer to a forwarded group."""
+        self._forwarding.on_answer(request_id, payload)
 
     # What the replica reports.
 
@@ -292,8 +217,6 @@ class Service:
     def on_role_change(self, change: RoleChange) -> None:
         """Leadership came or went."""
         self._clock_base_ms = None
-        self._maintaining = False
-        self._next_maintenance_ms = 0  # a new leader: what could not be said before is said at the next tick
         if change.role != LEADER:
             elsewhere = self.elsewhere()
             lost = (
@@ -304,9 +227,8 @@ class Service:
             lost.details.update(elsewhere.details)
             self._proposals.fail_all(lost)
             self._refuse_new(elsewhere)
-        forwarded, self._forwarded = self._forwarded, {}
-        for group in forwarded.values():
-            group.origin.on_refused(group, OutcomeUnknown("the leader changed while it held the forwarded write"))
+        self._forwarding.fail_all()
+        self._upkeep.on_leader_change()
         self.on_leader_change(change)
 
     # Where to go.
@@ -397,78 +319,5 @@ class Service:
         for group in late:
             group.origin.on_refused(group, error)
 
-    # The member's own writes.
 
-    def _maintain(self) -> None:
-        """At most one own write at a time; what did not work is tried again with the next tick."""
-        if self._maintaining or self._closing or self._raft.leader == NOBODY:
-            return
-        leading = self._raft.role == LEADER
-        if leading and not self._directory.cluster_id:
-            self._submit_own(self._founding.command())
-            return
-        if self._directory.cluster_id and not self.is_published:
-            self._submit_own([PUBLISH_MEMBER, 0, *self._own_record()])
-            return
-        deadline_ms = self._directory.earliest_deadline_ms
-        if leading and deadline_ms is not None and deadline_ms <= self._clock_ms():
-            self._submit_own([EXPIRE_SESSIONS, 0])
-
-    @property
-    def is_published(self) -> bool:
-        """Whether the log says of this member what it says of itself."""
-        node_id, name, incarnation, client_address, peer_address, version = self._own_record()
-        for member in self._directory.members():
-            if member["id"] == node_id:
-                published = (member["name"], member["incarnation"], member["address"])
-                return bool(
-                    published == (name, incarnation, client_address)
-                    and member["peer_address"] == peer_address
-                    and member["version"] == version
-                )
-        return False
-
-    def _submit_own(self, command: Command) -> None:
-        self._maintaining = True
-        deadline_ms = self._now_ms + FORWARD_TIMEOUT_MS
-        self.forward(WriteGroup(_Own(self), [0], [command], size_bytes=256, deadline_ms=deadline_ms))
-
-    def _own_write_ended(self, *, done: bool) -> None:
-        self._maintaining = False
-        if done:
-            self._next_maintenance_ms = 0  # perhaps there is more to say
-
-
-class _Own:
-    """The origin of a member's own writes: whatever came of it, the next tick looks again."""
-
-    __slots__ = ("_service",)
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
-        self._service._own_write_ended(done=answers[0][0] == OK)
-
-    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
-        self._service._own_write_ended(done=False)
-
-
-class _Forwarded:
-    """The origin of a group that another member forwarded: its answers travel back."""
-
-    __slots__ = ("_forwarder", "_request_id", "_source")
-
-    def __init__(self, forwarder: Forwarder, request_id: int, source: NodeId) -> None:
-        self._forwarder = forwarder
-        self._request_id = request_id
-        self._source = source
-
-    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
-        self._forwarder.answer(self._request_id, self._source, msgpack.packb([OK, list(answers)]))
-
-    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
-        self._forwarder.answer(self._request_id, self._source, msgpack.packb([FAILED, failure(error)]))
-
-
-__all__ = ["Directory", "Forwarder", "Founding", "Origin", "Service"]
+__all__ = ["Service"]

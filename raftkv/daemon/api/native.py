@@ -40,6 +40,7 @@ from raftkv.wire.protocol import (
 )
 from raftkv.wire.validate import validate
 
+GREETING_SECONDS_MAX = 5.0  # a connection that says nothing costs a file descriptor
 GROUP_COMMANDS_MAX = 2048  # per entry at most so many are applied in one go: about 10 ms of the loop
 
 
@@ -71,6 +72,7 @@ class NativeConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._preface_left = len(PREFACE)
         self._greeted = False
+        self._greeting_deadline: asyncio.TimerHandle | None = None
         self._session: bytes | None = None
         self._register = False
         self._ack_below = 0
@@ -95,9 +97,11 @@ class NativeConnection(asyncio.Protocol):
         stream = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self._transport = stream
         stream.set_write_buffer_limits(high=self._limits.connection_write_buffer_bytes_max)
+        self._greeting_deadline = asyncio.get_running_loop().call_later(GREETING_SECONDS_MAX, self._close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._stop_waiting_for_greeting()
 
     def data_received(self, data: bytes) -> None:
         if self._preface_left:
@@ -247,7 +251,13 @@ class NativeConnection(asyncio.Protocol):
         _check_session(options.get("session"))
         self._session = options.get("session")
         self._greeted = True
+        self._stop_waiting_for_greeting()
         self._answer_now(request_id, [OK, self._member.hello()])
+
+    def _stop_waiting_for_greeting(self) -> None:
+        if self._greeting_deadline is not None:
+            self._greeting_deadline.cancel()
+            self._greeting_deadline = None
 
     # Groups out, answers in.
 

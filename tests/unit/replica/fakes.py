@@ -6,7 +6,8 @@ from typing import Any
 from raftkv.errors import KeyNotFound, NotLeader
 from raftkv.limits import Limits
 from raftkv.raft.messages import ENTRY_COMMANDS, Configuration, Entry, SnapshotMeta
-from raftkv.replica.service import Founding, Service
+from raftkv.replica.service import Service
+from raftkv.replica.upkeep import Founding
 from raftkv.wire.commands import Answer
 from raftkv.wire.settings import Settings
 

@@ -10,7 +10,8 @@ from raftkv.raft.messages import Configuration, Entry, HardState, Message, Snaps
 from raftkv.raft.node import Raft
 from raftkv.replica.ports import ReadCursor, SnapshotReader
 from raftkv.replica.replica import Replica
-from raftkv.replica.service import Founding, Service
+from raftkv.replica.service import Service
+from raftkv.replica.upkeep import Founding
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.snapshot import SnapshotBytesReader, SnapshotBytesReceiver, dump_memory
 from raftkv.store.store import Store

@@ -1,0 +1,106 @@
+"""Groups that travel to the leader on a client's behalf, one hop, and their answers on the way back.
+
+For clients that cannot be redirected. Whoever forwards never retries: what may have been proposed has an unknown outcome,
+and only the client's session makes a second attempt harmless.
+"""
+
+from typing import Protocol, Sequence
+
+import msgpack
+
+from raftkv.errors import DeadlineExceeded, OutcomeUnknown, Overloaded, RaftKVError
+from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.units import Milliseconds, NodeId
+from raftkv.wire.commands import FAILED, OK, Answer, error_of, failure
+
+
+class Forwarder(Protocol):
+    """Carries payloads to other members; may lose them."""
+
+    def forward(self, request_id: int, target: NodeId, payload: bytes) -> None: ...
+
+    def answer(self, request_id: int, target: NodeId, payload: bytes) -> None: ...
+
+
+class Forwarding:
+    """What this member has forwarded and was not answered yet."""
+
+    __slots__ = ("_forwarder", "_next_id", "_waiting", "_waiting_max")
+
+    def __init__(self, forwarder: Forwarder, first_id: int, waiting_max: int) -> None:
+        # Ids start at a random number: an answer to an earlier life of this member must find nobody.
+        self._forwarder = forwarder
+        self._next_id = first_id
+        self._waiting: dict[int, WriteGroup] = {}
+        self._waiting_max = waiting_max
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def send(self, group: WriteGroup, leader: NodeId, now_ms: Milliseconds) -> None:
+        """Ask `leader`; the group ends with its answer, at its deadline, or when the leader changes."""
+        if len(self._waiting) >= self._waiting_max:
+            group.origin.on_refused(group, Overloaded())
+            return
+        request_id = self._next_id
+        self._next_id += 1
+        self._waiting[request_id] = group
+        timeout_ms = max(1, group.deadline_ms - now_ms)
+        self._forwarder.forward(request_id, leader, msgpack.packb([timeout_ms, group.size_bytes, group.items()]))
+
+    def receive(self, request_id: int, source: NodeId, payload: bytes, now_ms: Milliseconds) -> WriteGroup:
+        """The group that another member forwards. Malformed payloads raise: members do not guess."""
+        timeout_ms, size_bytes, items = msgpack.unpackb(payload, raw=False)
+        session, register, ack_below, user, auth_revision, commands = items
+        return WriteGroup(
+            _Forwarded(self._forwarder, request_id, source),
+            [0] * len(commands),
+            commands,
+            size_bytes=size_bytes,
+            deadline_ms=now_ms + timeout_ms,
+            session=session,
+            register=register,
+            ack_below=ack_below,
+            user=user,
+            auth_revision=auth_revision,
+        )
+
+    def on_answer(self, request_id: int, payload: bytes) -> None:
+        """The leader's answer; a late one finds nobody."""
+        group = self._waiting.pop(request_id, None)
+        if group is None:
+            return
+        status, body = msgpack.unpackb(payload, raw=False, strict_map_key=False)
+        if status == OK:
+            group.origin.on_answers(group, body)
+        else:
+            group.origin.on_refused(group, error_of(body))
+
+    def expire(self, now_ms: Milliseconds) -> None:
+        """End the groups whose deadline has passed."""
+        for request_id in [waiting for waiting, group in self._waiting.items() if group.deadline_ms <= now_ms]:
+            group = self._waiting.pop(request_id)
+            group.origin.on_refused(group, DeadlineExceeded(may_have_happened=True))
+
+    def fail_all(self) -> None:
+        """The leader changed: the old one may have proposed them, and will not say any more."""
+        waiting, self._waiting = self._waiting, {}
+        for group in waiting.values():
+            group.origin.on_refused(group, OutcomeUnknown("the leader changed while it held the forwarded write"))
+
+
+class _Forwarded:
+    """The origin of a group that another member forwarded: its answers travel back."""
+
+    __slots__ = ("_forwarder", "_request_id", "_source")
+
+    def __init__(self, forwarder: Forwarder, request_id: int, source: NodeId) -> None:
+        self._forwarder = forwarder
+        self._request_id = request_id
+        self._source = source
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        self._forwarder.answer(self._request_id, self._source, msgpack.packb([OK, list(answers)]))
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        self._forwarder.answer(self._request_id, self._source, msgpack.packb([FAILED, failure(error)]))

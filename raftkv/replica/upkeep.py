@@ -1,0 +1,109 @@
+"""The writes that members make by themselves: founding the cluster, publishing an address, ending sessions.
+
+At most one at a time. Each looks at the store first and says what is missing there, so that whatever came of the last one
+(lost, refused, doubled by a new leader) the next look puts it right.
+"""
+
+from typing import Any, Callable, Mapping, Protocol, Sequence
+
+from raftkv.errors import RaftKVError
+from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.units import Milliseconds, NodeId
+from raftkv.wire.commands import CREATE_CLUSTER, EXPIRE_SESSIONS, OK, PUBLISH_MEMBER, Answer, Command
+from raftkv.wire.settings import Settings
+
+TIMEOUT_MS = 5_000
+SIZE_BYTES = 256
+
+
+class Directory(Protocol):
+    """What the replicated store knows of the cluster (store/members.py)."""
+
+    @property
+    def cluster_id(self) -> int: ...
+
+    @property
+    def earliest_deadline_ms(self) -> Milliseconds | None: ...
+
+    def members(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+class Founding:
+    """What the first leader writes into the first entry of a new cluster: its random id, its members, its settings."""
+
+    __slots__ = ("cluster_id", "cluster_name", "members", "settings")
+
+    def __init__(
+        self, cluster_id: int, cluster_name: str, members: Sequence[tuple[NodeId, str, str]], settings: Settings
+    ) -> None:
+        assert cluster_id > 0, "0 means not known yet"
+        self.cluster_id = cluster_id
+        self.cluster_name = cluster_name
+        self.members = [list(member) for member in members]
+        self.settings = settings
+
+    def command(self) -> Command:
+        """As a CREATE_CLUSTER."""
+        return [CREATE_CLUSTER, 0, self.cluster_id, self.cluster_name, self.members, self.settings.to_items()]
+
+
+class Upkeep:
+    """Decides what this member has to say now. Also the origin of what it said."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        founding: Founding,
+        own_record: Callable[[], list[Any]],
+        submit: Callable[[WriteGroup], None],
+    ) -> None:
+        self._directory = directory
+        self._founding = founding
+        self._own_record = own_record
+        self._submit = submit
+        self._is_waiting = False
+        self.is_due = True  # look again at the next tick instead of after the usual interval
+
+    def look(self, now_ms: Milliseconds, clock_ms: Milliseconds, *, leading: bool) -> None:
+        """Say what is missing, if anything. `clock_ms` is replicated time."""
+        self.is_due = False
+        if self._is_waiting:
+            return
+        directory = self._directory
+        if not directory.cluster_id:
+            if leading:
+                self._say(self._founding.command(), now_ms)
+        elif not self.is_published:
+            self._say([PUBLISH_MEMBER, 0, *self._own_record()], now_ms)
+        elif leading:
+            deadline_ms = directory.earliest_deadline_ms
+            if deadline_ms is not None and deadline_ms <= clock_ms:
+                self._say([EXPIRE_SESSIONS, 0], now_ms)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the log says of this member what it says of itself."""
+        node_id, *own = self._own_record()
+        for member in self._directory.members():
+            if member["id"] == node_id:
+                keys = ("name", "incarnation", "address", "peer_address", "version")
+                return [member[key] for key in keys] == own
+        return False
+
+    def on_leader_change(self) -> None:
+        """What was under way has ended, or will; the new leader is told what the old one was not."""
+        self._is_waiting = False
+        self.is_due = True
+
+    def _say(self, command: Command, now_ms: Milliseconds) -> None:
+        self._is_waiting = True
+        self._submit(WriteGroup(self, [0], [command], size_bytes=SIZE_BYTES, deadline_ms=now_ms + TIMEOUT_MS))
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        """Done (or refused by apply, then it waits for the next interval)."""
+        self._is_waiting = False
+        self.is_due = self.is_due or answers[0][0] == OK  # perhaps there is more to say
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        """Tried again after the usual interval."""
+        self._is_waiting = False
