@@ -46,14 +46,22 @@ from raftkv.wire.validate import validate
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 _DECIMAL: Final = re.compile(rb"-?[0-9]{1,19}\Z")
-_MISSING: Final = object()
 _SESSION_EFFECT: Final = struct.Struct(">16sQQI")
 
 
 class State:
     """What a batch works on. `effects` are packed changes, beside those of `mvcc.events`, that the digest has to fold."""
 
-    __slots__ = ("clock_ms", "cluster", "cluster_changed", "effects", "fast_value_bytes_max", "mvcc", "sessions")
+    __slots__ = (
+        "clock_ms",
+        "cluster",
+        "cluster_changed",
+        "effects",
+        "fast_value_bytes_max",
+        "key_bytes_max",
+        "mvcc",
+        "sessions",
+    )
 
     def __init__(self, mvcc: Mvcc, sessions: Sessions, cluster: Cluster, clock_ms: Milliseconds) -> None:
         self.mvcc = mvcc
@@ -62,7 +70,7 @@ class State:
         self.clock_ms = clock_ms
         self.effects: list[bytes] = []
         self.cluster_changed = False
-        self.fast_value_bytes_max = 0
+        self.key_bytes_max = self.fast_value_bytes_max = 0
         self._adopt_settings()
 
     def change_cluster(self) -> None:
@@ -74,6 +82,7 @@ class State:
     def _adopt_settings(self) -> None:
         # A put whose value is no larger than this, with a key within its own bound, surely fits into a request.
         settings = self.cluster.settings
+        self.key_bytes_max = settings.key_bytes_max
         self.fast_value_bytes_max = min(settings.value_bytes_max, settings.request_bytes_max - settings.key_bytes_max)
 
 
@@ -89,13 +98,12 @@ def _apply_group(state: State, group: Any) -> list[Answer]:
     session_id, register, ack_below, user, _, commands = group
     if session_id is None:
         return [_run(state, command) for command in commands]
-    session: Session | None = None
     try:
         session = _open_session(state, session_id, bool(register), ack_below, user)
     except RaftKVError as error:
         refusal = failure(error)
         return [_run(state, command) if _sequence_of(command) == 0 else refusal for command in commands]
-    answers = [_run_once(state, session, command) for command in commands]
+    answers = _run_once(state, session, commands)
     state.effects.append(_SESSION_EFFECT.pack(session_id, session.ack_below, session.deadline_ms, len(session.answers)))
     return answers
 
@@ -121,29 +129,35 @@ def _open_session(state: State, session_id: Any, register: bool, ack_below: Any,
     return session
 
 
-def _run_once(state: State, session: Session, command: Any) -> Answer:
-    """Run a command unless it was run before: then its first answer stands, and nothing changes."""
-    sequence = _sequence_of(command)
-    if sequence <= 0:
-        return _run(state, command)
-    kept = session.answers.get(sequence, _MISSING)
-    if kept is not _MISSING:
-        return failure(AnswerDropped()) if kept is None else kept  # type: ignore[return-value]
+def _run_once(state: State, session: Session, commands: list[Any]) -> list[Answer]:
+    """Run the commands that were not run before; of those that were, the first answer stands and nothing changes."""
     settings = state.cluster.settings
-    if not session.ack_below <= sequence < session.ack_below + settings.session_window:
-        details = {"ack_below": session.ack_below, "window": settings.session_window}
-        return failure(SessionWindow(details=details, may_have_happened=sequence < session.ack_below))
-    answer = _run(state, command)
-    session.keep(sequence, answer, settings)
-    return answer
+    kept = session.answers
+    window_start = session.ack_below
+    window_end = window_start + settings.session_window
+    answers: list[Answer] = []
+    for command in commands:
+        sequence = _sequence_of(command)
+        if sequence <= 0:
+            answer = _run(state, command)
+        elif sequence in kept:
+            answer = kept[sequence] or failure(AnswerDropped())
+        elif window_start <= sequence < window_end:
+            answer = _run(state, command)
+            session.keep(sequence, answer, settings)
+        else:
+            details = {"ack_below": window_start, "window": settings.session_window}
+            answer = failure(SessionWindow(details=details, may_have_happened=sequence < window_start))
+        answers.append(answer)
+    return answers
 
 
 def _sequence_of(command: Any) -> int:
     """The session sequence; -1 for what is no command, so that `_run` refuses it and nothing is kept."""
-    if type(command) is not list or len(command) < 2:
-        return -1
-    sequence = command[1]
-    return sequence if type(sequence) is int and 0 <= sequence <= _INT64_MAX else -1
+    if type(command) is list and len(command) > 1 and type(command[1]) is int:
+        sequence: int = command[1]
+        return sequence
+    return -1
 
 
 def _run(state: State, command: Any) -> Answer:
@@ -160,7 +174,6 @@ def _run(state: State, command: Any) -> Answer:
 
 
 def _put(state: State, command: Command) -> Answer:
-    settings = state.cluster.settings
     mvcc = state.mvcc
     # Hot path: the checks of validate() that a put without lease and flags needs.
     if len(command) == 6:
@@ -169,13 +182,13 @@ def _put(state: State, command: Command) -> Answer:
             type(lease) is type(flags) is type(sequence) is int
             and type(key) is type(value) is bytes
             and not (lease or flags)
-            and 0 < len(key) <= settings.key_bytes_max
+            and 0 < len(key) <= state.key_bytes_max
             and len(value) <= state.fast_value_bytes_max
-            and sequence >= 0
+            and 0 <= sequence <= _INT64_MAX
         ):
-            mvcc.put(key, value, 0)
-            return [OK, mvcc.finish(), None]
-    validate(command, settings)
+            mvcc.put(key, value)
+            return [OK, mvcc.revision, None]
+    validate(command, state.cluster.settings)
     operations.check_lease(command[4])
     previous = operations.put(mvcc, command)
     return [OK, mvcc.finish(), previous]

@@ -10,16 +10,25 @@ from typing import Final, Mapping
 
 from raftkv.store import past
 from raftkv.store.keyspace import HEAD, LOG, PAST, Keyspace
-from raftkv.store.overlay import MISSING, Overlay
+from raftkv.store.overlay import MISSING, RECORD_OVERHEAD_BYTES, Overlay
 from raftkv.store.pages import find_event
-from raftkv.store.records import DELETE_EVENT, HEADER, POINTER_BYTES, POSITION, POSITION_BYTES, PUT_EVENT, revision_of
+from raftkv.store.records import (
+    DELETE_EVENT,
+    GENERATION,
+    HEADER,
+    POINTER_BYTES,
+    POSITION,
+    POSITION_BYTES,
+    PUT_EVENT,
+    revision_of,
+)
 from raftkv.units import Revision
 
 _SLICE_BYTES_MAX: Final = 1024 * 1024  # copied out of the keyspace by one step of a scan
 _SUB_MAX: Final = 0xFFFF_FFFF
 
 _pack_header = HEADER.pack
-_unpack_header = HEADER.unpack_from
+_unpack_generation = GENERATION.unpack_from
 
 
 class Mvcc:
@@ -48,11 +57,30 @@ class Mvcc:
                 return self.keyspace.get(HEAD, key)
         return record
 
-    def put(self, key: bytes, value: bytes, lease: int) -> bytes | None:
-        """Write one key at the next revision; returns the record before."""
-        old = self.get(key)
-        self.put_over(old, key, value, lease)
-        return old
+    def put(self, key: bytes, value: bytes) -> None:
+        """A whole command: put one key without a lease, at a revision of its own. put_over and finish, unrolled for speed."""
+        assert not self.sub, "no other command is in progress"
+        active = self.active
+        head = active.head
+        revision = self.revision + 1
+        old = head.get(key, MISSING)
+        if old is MISSING:
+            active.fresh.append(key)
+            if self.frozen is not None:
+                old = self.frozen.head.get(key, MISSING)
+            if old is MISSING:
+                old = self.keyspace.get(HEAD, key)
+        if old is None:
+            record = _pack_header(revision, 0, PUT_EVENT, revision, 1, 0, len(key)) + key + value
+        else:
+            create_revision, version = _unpack_generation(old, POINTER_BYTES)
+            record = _pack_header(revision, 0, PUT_EVENT, create_revision, version + 1, 0, len(key)) + key + value
+            active.supersede(key, old[:POINTER_BYTES])
+        head[key] = record
+        active.log[record[:POSITION_BYTES]] = record
+        active.size_bytes += len(record) + RECORD_OVERHEAD_BYTES
+        self.events.append(record)
+        self.revision = revision
 
     def put_over(self, old: bytes | None, key: bytes, value: bytes, lease: int) -> None:
         """As put, for a caller that has just looked up the record before."""
@@ -61,7 +89,7 @@ class Mvcc:
         if old is None:
             header = _pack_header(revision, self.sub, PUT_EVENT, revision, 1, lease, len(key))
         else:
-            _, _, _, create_revision, version, _, _ = _unpack_header(old)
+            create_revision, version = _unpack_generation(old, POINTER_BYTES)
             header = _pack_header(revision, self.sub, PUT_EVENT, create_revision, version + 1, lease, len(key))
             active.supersede(key, old[:POINTER_BYTES])
         record = header + key + value

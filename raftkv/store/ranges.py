@@ -130,7 +130,7 @@ class RangeCursor:
             self._prune()
             self._full = self._more
         else:
-            self._full = self._fetched == self._fetch_max
+            self._full = 0 < self._fetch_max == self._fetched
             if self._kept_bytes > 2 * self._reply_bytes_max:
                 self._prune()
 

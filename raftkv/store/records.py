@@ -17,6 +17,8 @@ HEADER_BYTES: Final = HEADER.size
 POSITION: Final = struct.Struct(">QI")
 POSITION_BYTES: Final = POSITION.size
 POINTER_BYTES: Final = POSITION_BYTES + 1
+GENERATION: Final = struct.Struct(">QQ")
+"""create_revision and version, right behind the pointer."""
 
 assert (HEADER_BYTES, POSITION_BYTES) == (41, 12), "the format on disk is fixed"
 

@@ -53,12 +53,13 @@ class Session:
 
     def keep(self, sequence: int, answer: Answer, settings: Settings) -> None:
         """Keep the answer to a write; over the bound the oldest large ones give way to a marker."""
-        assert sequence not in self.answers, "a write is answered once"
-        assert self.ack_below <= sequence < self.ack_below + settings.session_window, "the window bounds the answers"
+        answers = self.answers
+        assert sequence not in answers, "a write is answered once"
         # Hot path: nearly all answers are three small items.
-        if len(answer) == 3 and not isinstance(answer[2], list):
-            self.answers[sequence] = answer
+        if len(answer) == 3 and type(answer[2]) is not list:
+            answers[sequence] = answer
             return
+        assert self.ack_below <= sequence < self.ack_below + settings.session_window, "the window bounds the answers"
         size = answer_bytes(answer)
         if size <= SMALL_ANSWER_BYTES:
             self.answers[sequence] = answer

@@ -1,0 +1,231 @@
+"""The store as a plain dict and a full history: deliberately dumb, sharing no code with what it is compared with.
+
+Every revision keeps a copy of the whole map. A command works on a copy and the copy is thrown away when it fails.
+"""
+
+from typing import Any
+
+PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, EXPIRE, GET, RANGE = 1, 2, 3, 4, 5, 33, 64, 65
+
+KeyValue = tuple[int, int, int, int, bytes]  # create, mod, version, lease, value
+Map = dict[bytes, KeyValue]
+
+
+class Refused(Exception):
+    """The code of the error."""
+
+
+def inside(key: bytes, start: bytes, range_end: bytes) -> bool:
+    if not range_end:
+        return key == start
+    return key >= start and (range_end == b"\0" or key < range_end)
+
+
+def items_of(key: bytes, value: KeyValue) -> list[Any]:
+    return [key, *value]
+
+
+class Model:
+    def __init__(self, *, window: int, ttl_ms: int, sessions_max: int) -> None:
+        self.history: dict[int, Map] = {1: {}}
+        self.revision = 1
+        self.clock_ms = 0
+        self.window, self.ttl_ms, self.sessions_max = window, ttl_ms, sessions_max
+        self.sessions: dict[bytes, dict[str, Any]] = {}
+
+    # Batches and sessions.
+
+    def apply(self, time_ms: int, groups: list[list[Any]]) -> list[list[Any]]:
+        self.clock_ms = max(self.clock_ms, time_ms)
+        return [self._group(*group) for group in groups]
+
+    def _group(
+        self, name: bytes | None, register: bool, ack_below: int, _user: None, _revision: int, commands: list[Any]
+    ) -> list[Any]:
+        if name is None:
+            return [self._answer(command) for command in commands]
+        if name not in self.sessions:
+            refusal = "" if register else "session_expired"
+            if register and len(self.sessions) >= self.sessions_max:
+                refusal = "too_many_sessions"
+            if refusal:
+                return [self._answer(command) if command[1] == 0 else refusal for command in commands]
+            self.sessions[name] = {"ack": 0, "answers": {}}
+        session = self.sessions[name]
+        session["ack"] = max(session["ack"], ack_below)
+        session["deadline"] = self.clock_ms + self.ttl_ms
+        answers = []
+        for command in commands:
+            sequence = command[1]
+            if sequence == 0:
+                answers.append(self._answer(command))
+            elif not session["ack"] <= sequence < session["ack"] + self.window:
+                answers.append("session_window")
+            else:
+                if sequence not in session["answers"]:
+                    session["answers"][sequence] = self._answer(command)
+                answers.append(session["answers"][sequence])
+        return answers
+
+    def _answer(self, command: list[Any]) -> Any:
+        try:
+            return self.execute(command)
+        except Refused as error:
+            return str(error)
+
+    # Commands.
+
+    def execute(self, command: list[Any]) -> list[Any]:
+        if command[0] == EXPIRE:
+            gone = [name for name, session in self.sessions.items() if session["deadline"] <= self.clock_ms]
+            for name in gone:
+                del self.sessions[name]
+            return [0, self.revision, len(gone)]
+        before = self.history[self.revision]
+        current = dict(before)
+        changed = [False]
+        answer = self._one(command, current, changed, before)
+        if changed[0]:
+            self.revision += 1
+            self.history[self.revision] = current
+        return [0, self.revision, *answer]
+
+    def _one(self, command: list[Any], current: Map, changed: list[bool], before: Map) -> list[Any]:
+        kind = command[0]
+        if kind == PUT:
+            return [self._put(command, current, changed)]
+        if kind == DELETE_RANGE:
+            _, _, key, range_end, flags = command
+            gone = [name for name in sorted(current) if inside(name, key, range_end)]
+            previous = [items_of(name, current.pop(name)) for name in gone]
+            changed[0] |= bool(gone)
+            return [len(gone), previous if flags & 1 else []]
+        if kind in (INCREMENT, APPEND):
+            _, _, key, operand = command
+            old = current.get(key)
+            if kind == APPEND:
+                value = (old[4] if old else b"") + operand
+                result = len(value)
+            else:
+                try:
+                    result = int(old[4] if old else b"0") + operand
+                except ValueError:
+                    raise Refused("not_a_number") from None
+                if not -(2**63) <= result < 2**63:
+                    raise Refused("not_a_number")
+                value = str(result).encode()
+            self._set(key, value, current, changed)
+            return [result]
+        assert kind == TXN
+        plan = self._branches(command, before)
+        self._check(plan, before, [])
+        return self._run(plan, current, changed)
+
+    def _set(self, key: bytes, value: bytes, current: Map, changed: list[bool]) -> None:
+        revision = self.revision + 1
+        old = current.get(key)
+        current[key] = (revision, revision, 1, 0, value) if old is None else (old[0], revision, old[2] + 1, 0, value)
+        changed[0] = True
+
+    def _put(self, command: list[Any], current: Map, changed: list[bool]) -> Any:
+        _, _, key, value, lease, flags = command
+        if lease:
+            raise Refused("lease_not_found")
+        old = current.get(key)
+        if flags & 6 and old is None:
+            raise Refused("key_not_found")
+        self._set(key, old[4] if flags & 2 and old else value, current, changed)
+        return items_of(key, old) if flags & 1 and old else None
+
+    def _branches(self, command: list[Any], before: Map) -> tuple[bool, list[Any]]:
+        _, _, compares, success, failure = command
+        succeeded = all(self._holds(compare, before) for compare in compares)
+        chosen = success if succeeded else failure
+        return succeeded, [self._branches(op, before) if op[0] == TXN else op for op in chosen]
+
+    def _holds(self, compare: list[Any], before: Map) -> bool:
+        result, target, key, operand, range_end = compare
+        found: list[KeyValue] = [value for name, value in before.items() if inside(name, key, range_end)]
+        if not found:
+            if target == 3:
+                return False
+            found = [(0, 0, 0, 0, b"")]
+        field = {0: 2, 1: 0, 2: 1, 3: 4, 4: 3}[target]
+        for value in found:
+            actual: Any = value[field]
+            outcome = {0: actual == operand, 1: actual > operand, 2: actual < operand, 3: actual != operand}[result]
+            if not outcome:
+                return False
+        return True
+
+    def _check(self, plan: tuple[bool, list[Any]], before: Map, deleted: list[list[Any]]) -> None:
+        ranges: list[list[Any]] = []
+        self._check_puts(plan, before, deleted, ranges)
+        for op in ranges:
+            if op[5] > self.revision:
+                raise Refused("future_revision")
+            if op[5] < -1:
+                raise Refused("compacted")
+
+    def _check_puts(
+        self, plan: tuple[bool, list[Any]], before: Map, deleted: list[list[Any]], ranges: list[list[Any]]
+    ) -> None:
+        for op in plan[1]:
+            if isinstance(op, tuple):
+                self._check_puts(op, before, deleted, ranges)
+            elif op[0] == DELETE_RANGE:
+                deleted.append(op)
+            elif op[0] == RANGE:
+                ranges.append(op)
+            else:
+                gone = any(inside(op[2], other[2], other[3]) for other in deleted)
+                if op[5] & 6 and (gone or op[2] not in before):
+                    raise Refused("key_not_found")
+                if op[4]:
+                    raise Refused("lease_not_found")
+
+    def _run(self, plan: tuple[bool, list[Any]], current: Map, changed: list[bool]) -> list[Any]:
+        responses = []
+        for op in plan[1]:
+            if isinstance(op, tuple):
+                answer, kind = self._run(op, current, changed), TXN
+            elif op[0] == RANGE:
+                state = current if op[5] <= 0 else self.history[op[5]]
+                answer, kind = self.ranged(op, state), RANGE
+            else:
+                answer, kind = self._one(op, current, changed, current), op[0]
+            responses.append([kind, self.revision + changed[0], *answer])
+        return [plan[0], responses]
+
+    # Reads.
+
+    def read(self, command: list[Any]) -> list[Any]:
+        if command[0] == GET:
+            value = self.history[self.revision].get(command[2])
+            return [0, self.revision, None if value is None else items_of(command[2], value)]
+        if command[5] > self.revision:
+            raise Refused("future_revision")
+        revision = command[5] if command[5] > 0 else self.revision
+        return [0, self.revision, *self.ranged(command, self.history.get(revision, {}))]
+
+    def ranged(self, command: list[Any], state: Map) -> list[Any]:
+        _, flags, key, range_end, limit, _, order, target, min_mod, max_mod, min_create, max_create = command
+        found = [(name, state[name]) for name in sorted(state) if inside(name, key, range_end)]
+        count = len(found)
+        if flags & 4:
+            return [[], False, count]
+        filtered = [
+            (name, value)
+            for name, value in found
+            if (not min_mod or value[1] >= min_mod)
+            and (not max_mod or value[1] <= max_mod)
+            and (not min_create or value[0] >= min_create)
+            and (not max_create or value[0] <= max_create)
+        ]
+        if order == 0 and target != 0 and limit > 0 and not (min_mod or max_mod or min_create or max_create):
+            filtered = filtered[: limit + 1]
+        field = {1: 2, 2: 0, 3: 1, 4: 4}
+        filtered.sort(key=lambda item: item[1][field[target]] if target else item[0], reverse=order == 2)
+        more = limit > 0 and len(filtered) > limit
+        chosen = filtered[:limit] if limit > 0 else filtered
+        return [[items_of(name, (*value[:4], b"" if flags & 2 else value[4])) for name, value in chosen], more, count]
