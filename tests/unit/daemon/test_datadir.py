@@ -88,14 +88,13 @@ def test_a_closed_directory_is_closed_once(tmp_path: Path) -> None:
 
 def test_the_lock_is_not_inherited_by_programs_that_are_started(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path)
-    sleeper = subprocess.Popen(
-        [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, close_fds=False
-    )
-    directory.close()
-    try:
+    command = [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"up\n"
+        directory.close()
         DataDirectory(tmp_path).close()
-    finally:
-        sleeper.communicate()
+        program.communicate()
 
 
 def test_left_over_temporary_files_are_removed_and_nothing_else(tmp_path: Path) -> None:
