@@ -100,6 +100,7 @@ def victim(healthy: Cluster) -> Iterator[Node]:
     leader = healthy.leader()
     before = healthy.statuses()[leader.name]
     resident_before_bytes = leader.daemon.resident_bytes()
+    logged_before = {node.name: len(node.daemon.log_text()) for node in healthy.nodes}
     yield leader
     assert all(node.running for node in healthy.nodes), "a daemon ended"
     with leader.connect() as connection:
@@ -110,7 +111,8 @@ def victim(healthy: Cluster) -> Iterator[Node]:
     grown_bytes = leader.daemon.resident_bytes() - resident_before_bytes
     assert grown_bytes < GROWTH_MAX_BYTES, f"grew by {grown_bytes // MIB} MiB"
     for node in healthy.nodes:
-        assert "Traceback" not in node.daemon.log_text(), node.name
+        logged = node.daemon.log_text()[logged_before[node.name] :]
+        assert "Traceback" not in logged, f"{node.name}:\n{logged}"
 
 
 @pytest.hookimpl(wrapper=True)

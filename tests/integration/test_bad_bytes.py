@@ -81,8 +81,7 @@ def test_broken_frame_after_the_handshake(victim: Node, frame: Callable[[], byte
     with victim.connect() as neighbour, victim.connect() as connection:
         connection.send_bytes(frame())
         neighbour.call([protocol.PING])
-        connection.socket.shutdown(socket.SHUT_WR)
-        connection.wait_closed()
+        connection.finish()
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
@@ -90,8 +89,7 @@ def test_broken_frame_instead_of_the_handshake(victim: Node, frame: Callable[[],
     """Nothing is answered before a HELLO."""
     with victim.connect(hello=False) as connection:
         connection.send_bytes(protocol.PREFACE + frame())
-        connection.socket.shutdown(socket.SHUT_WR)
-        connection.wait_closed()
+        connection.finish()
 
 
 def test_request_before_the_handshake_is_not_served(victim: Node) -> None:
@@ -235,8 +233,7 @@ def test_id_in_use(victim: Node) -> None:
     with victim.connect() as connection:
         request = msgpack.packb([77, 0, [commands.PUT, 0, b"key", b"value", 0, 0]])
         connection.send_bytes(request * 2)
-        connection.socket.shutdown(socket.SHUT_WR)
-        connection.wait_closed()
+        connection.finish()
 
 
 @pytest.mark.parametrize(

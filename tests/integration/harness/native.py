@@ -144,6 +144,14 @@ class NativeConnection:
         assert isinstance(answer[1], dict), answer
         return answer[1]
 
+    def finish(self, *, timeout_s: float = 5.0) -> bytes:
+        """Sends nothing more and returns what the member still says before it closes."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            return b""  # the member has closed already
+        return self.wait_closed(timeout_s=timeout_s)
+
     def wait_closed(self, *, timeout_s: float = 5.0) -> bytes:
         """What the member still sent before it closed. Raises TimeoutError when it does not close."""
         ends_s = time.monotonic() + timeout_s
