@@ -1,17 +1,13 @@
 """A frame: what one sync writes, with one checksum, chained to the frame before it. Sans-IO.
 
-The frame is the unit of recovery because the sync is the unit of durability. A disk may persist the sectors of an unfinished
-sync in any order, so a frame is good as a whole or not at all; and a frame is only begun once the sync of the one before it
-has returned. From that follows the rule that tells a torn tail from corruption, for a bad frame at `offset`:
+The frame is the unit of recovery because the sync is the unit of durability: a disk may persist the sectors of an unfinished
+sync in any order, and a frame is only begun once the sync of the one before it has returned. Hence the rule for a bad frame:
 
 - something that begins like a later frame stands behind it: the bad one had been acknowledged: corruption;
-- nothing of the kind: it is the unfinished last sync, which nobody was told about: cut it.
+- nothing of the kind: it is the unfinished last sync, which nobody was told about: cut it. (Damage to the very last
+  acknowledged frame looks the same, therefore `Wal.close` leaves one more behind it.)
 
-So that a later frame is known without trusting the length of the bad one, or its being there at all (a zeroed sector), every
-frame says where it stands and the how-manieth it is. Frames start at multiples of 8 bytes; 32 bytes of header, little-endian:
-
-    u32 magic, u32 length of the body, u64 batch (one more than the frame before), u64 offset in the file,
-    u32 seed (the checksum of the frame before), u32 checksum (CRC-32 of the 28 bytes before and the body, started from seed)
+So that later frames are found whatever the bad one's length says, or if it is all zeros, each says its place and its number.
 """
 
 import struct
@@ -24,6 +20,8 @@ ALIGNMENT: Final = 8
 HEADER_BYTES: Final = 32
 BODY_BYTES_MAX: Final = 2**32 - ALIGNMENT
 
+# Frames start at multiples of 8 bytes. Magic, length of the body, batch (one more than the frame before), offset in the file,
+# seed (the checksum of the frame before); then the checksum: CRC-32 of these 28 bytes and the body, started from the seed.
 _PREFIX = struct.Struct("<4sIQQI")
 _CHECKSUM = struct.Struct("<I")
 _PLACE = struct.Struct("<QQ")  # batch and offset, 8 bytes behind the start
