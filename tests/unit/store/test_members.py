@@ -1,0 +1,127 @@
+"""Identity, settings and member table."""
+
+from typing import Any
+
+import pytest
+
+from raftkv.raft.messages import ENTRY_CONFIGURATION
+from raftkv.store.memory_keyspace import MemoryKeyspace
+from raftkv.store.store import Store
+from raftkv.wire.commands import CREATE_CLUSTER, PUBLISH_MEMBER
+from raftkv.wire.settings import Settings, settings_from, settings_of
+from tests.unit.store.stores import LIMITS, Driver, put
+
+CREATE = [CREATE_CLUSTER, 0, 77, "ml", [[1, "n1", "h1:2380"], [2, "n2", "h2:2380"]]]
+PUBLISH = [PUBLISH_MEMBER, 0, 1, "n1", b"incarnation", "h1:2379", "h1:2380", "0.1.0"]
+
+
+def driver() -> Driver:
+    return Driver(MemoryKeyspace())
+
+
+def test_a_cluster_is_created_once() -> None:
+    store = driver()
+    assert store.store.cluster_id == 0
+    assert store.apply(CREATE) == [[0, 1]]
+    assert store.apply([CREATE_CLUSTER, 0, 78, "other", []]) == [[0, 1]]
+    assert (store.store.cluster_id, store.store.cluster_name) == (77, "ml")
+    assert store.store.members() == [
+        {"id": 1, "name": "n1", "address": "", "peer_address": "h1:2380", "version": "", "incarnation": None},
+        {"id": 2, "name": "n2", "address": "", "peer_address": "h2:2380", "version": "", "incarnation": None},
+    ]
+
+
+def test_a_member_says_where_it_is_and_a_replaced_disk_is_refused() -> None:
+    store = driver()
+    store.apply(CREATE)
+    assert store.apply(PUBLISH) == [[0, 1]]
+    moved = [*PUBLISH[:5], "h9:2379", "h9:2380", "0.2.0"]
+    assert store.apply(moved) == [[0, 1]]
+    replaced = [*PUBLISH[:4], b"another", *PUBLISH[5:]]
+    assert store.apply(replaced)[0][1] == "incarnation_mismatch"
+    assert store.store.members()[0] == {
+        "id": 1,
+        "name": "n1",
+        "address": "h9:2379",
+        "peer_address": "h9:2380",
+        "version": "0.2.0",
+        "incarnation": b"incarnation",
+    }
+
+
+def test_what_members_returns_is_a_copy() -> None:
+    store = driver()
+    store.apply(CREATE)
+    store.store.members()[0]["name"] = "changed"
+    assert store.store.members()[0]["name"] == "n1"
+
+
+def test_identity_settings_and_configuration_survive_a_restart() -> None:
+    store = driver()
+    store.apply([*CREATE, Settings(key_bytes_max=10).to_items()])
+    store.apply(PUBLISH)
+    store.apply_entry(ENTRY_CONFIGURATION, b"three voters")
+    assert store.store.configuration == b"three voters"
+    store.commit()
+    again = Driver(store.store.keyspace)
+    assert (again.store.cluster_id, again.store.cluster_name, again.store.configuration) == (77, "ml", b"three voters")
+    assert again.store.members() == store.store.members()
+    for one in (store, again):
+        assert one.apply(put(b"k" * 11))[0][1] == "key_too_large"
+    assert again.store.digest == store.store.digest
+
+
+def test_replicated_settings_decide_whatever_a_member_was_started_with() -> None:
+    store = driver()
+    assert store.apply(put(b"k" * 11))[0][0] == 0
+    store.apply([*CREATE, {"key_bytes_max": 10, "value_bytes_max": 5, "of_a_later_version": 1}])
+    assert store.apply(put(b"k" * 11))[0][1] == "key_too_large"
+    assert store.apply(put(b"k" * 10, b"v" * 6))[0][1] == "value_too_large"
+    assert store.apply(put(b"k" * 10, b"v" * 5))[0][0] == 0
+
+
+def test_settings_are_the_limits_that_apply_uses() -> None:
+    settings = settings_of(LIMITS)
+    assert settings == Settings()
+    assert settings_from(settings.to_items()) == settings
+    for bad in (
+        None,
+        [],
+        {"session_window": 0},
+        {"session_window": "4"},
+        {"session_window": True},
+        {"session_window": 2**70},
+    ):
+        assert settings_from(bad) is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        CREATE[:4],
+        [*CREATE, 1],
+        [*CREATE, {}, {}],
+        [CREATE_CLUSTER, 0, 0, "ml", []],
+        [CREATE_CLUSTER, 0, 2**63, "ml", []],
+        [CREATE_CLUSTER, 0, 77, b"ml", []],
+        [CREATE_CLUSTER, 0, 77, "m\nl", []],
+        [CREATE_CLUSTER, 0, 77, "ml", [[1, "n1"]]],
+        [CREATE_CLUSTER, 0, 77, "ml", [[0, "n1", ""]]],
+        [CREATE_CLUSTER, 0, 77, "ml", 5],
+        PUBLISH[:7],
+        [PUBLISH_MEMBER, 0, -1, *PUBLISH[3:]],
+        [PUBLISH_MEMBER, 0, 1, 5, *PUBLISH[4:]],
+        [PUBLISH_MEMBER, 0, 1, "n1", [], *PUBLISH[5:]],
+        [PUBLISH_MEMBER, 0, 1, "n1", -1, *PUBLISH[5:]],
+    ],
+)
+def test_malformed_system_commands_are_refused(command: list[Any]) -> None:
+    store = driver()
+    assert store.apply(command)[0][1] == "invalid_request"
+    assert (store.store.cluster_id, store.store.members()) == (0, [])
+
+
+def test_an_empty_store_has_no_configuration() -> None:
+    store = Store.open(MemoryKeyspace(), LIMITS)
+    assert (store.configuration, store.applied_index, store.applied_term, store.revision) == (b"", 0, 0, 1)
+    assert (store.compact_revision, store.clock_ms, store.digest, store.durable_applied_index) == (-1, 0, 0, 0)
