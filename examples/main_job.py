@@ -181,17 +181,22 @@ def report(results: Results) -> None:
 
 def keep_up(cluster: LocalCluster) -> None:
     """Leave the cluster to the user until Ctrl-C."""
+    with SignalInbox([signal.SIGINT, signal.SIGTERM]) as inbox:
+        invite(cluster)
+        while not inbox.wait(60.0):
+            pass
+    print("\nending the members")
+
+
+def invite(cluster: LocalCluster) -> None:
     raftkv_script = Path(sys.executable).with_name("raftkv")
     command = str(raftkv_script) if raftkv_script.exists() else f"{sys.executable} -m raftkv_cli"
-    leader_hint = " ".join(f"{name}={member.pid}" for name, member in cluster.members.items())
-    print(f"\nThe cluster stays up until Ctrl-C (pids {leader_hint}). In another terminal:\n")
+    pids = " ".join(f"{name}={member.pid}" for name, member in cluster.members.items())
+    print(f"\nThe cluster stays up until Ctrl-C (pids {pids}). In another terminal:\n")
     print(f"  export RAFTKV_ENDPOINTS={','.join(cluster.layout.endpoints)}")
     for words in ("status", "get stdlib/this.py", "get stdlib/json/ --prefix --keys-only", "bench put --in-flight 128"):
         print(f"  {command} {words}")
     print(f"  kill -9 {cluster.members['n1'].pid}; {command} put still here\n", flush=True)
-    with SignalInbox([signal.SIGINT, signal.SIGTERM]) as inbox:
-        while not inbox.wait(60.0):
-            pass
 
 
 def main(argv: list[str]) -> int:
