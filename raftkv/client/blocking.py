@@ -87,9 +87,7 @@ class Caller:
                     return session
                 remaining_s = deadline - monotonic()
                 if remaining_s <= 0 or not self._lock.wait(min(remaining_s, threading.TIMEOUT_MAX)):
-                    raise DeadlineExceeded(
-                        f"not sent within {timeout_s:.3g} s: {session.window} writes of this client are outstanding"
-                    )
+                    raise verdict.window_full(timeout_s, session.window)
 
     def _run(self, retry: Retry, command: Command, session: Session | None) -> Answer:
         with self._lock:

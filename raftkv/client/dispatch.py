@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from typing import Any, Coroutine, Final
 
+from raftkv.client import verdict
 from raftkv.client.connection import Call, Connection
 from raftkv.client.endpoints import Directory
 from raftkv.client.links import Link
@@ -20,6 +21,7 @@ from raftkv.errors import ClientClosed, ClusterMismatch, RaftKVError, SessionExp
 from raftkv.wire.commands import Answer, Command
 
 TICK_S: Final = 0.25
+TICK_S_MIN: Final = 0.001
 NEVER: Final = float("inf")
 CLOSE_TIMEOUT_S: Final = 1.0
 
@@ -348,6 +350,14 @@ class Dispatcher:
         now = self._time()
         self._tick_at = NEVER
         self._tick_timer = None
+        earliest = now  # should the sweep break, there is a next one
+        try:
+            earliest = self._sweep_all(now)
+        finally:
+            if earliest < NEVER:
+                self._arm(min(max(earliest, now + TICK_S_MIN), now + self._tick_s))
+
+    def _sweep_all(self, now: float) -> float:
         earliest = NEVER
         for link in list(self._links.values()):
             for connection in link.connections():
@@ -360,9 +370,7 @@ class Dispatcher:
         self._expire(late, now)
         if self._window_queue:
             self._admit()
-        earliest = min(earliest, queue_earliest)
-        if earliest < NEVER:
-            self._arm(min(earliest, now + self._tick_s))
+        return min(earliest, queue_earliest)
 
     def _sweep(self, link: Link, connection: Connection, now: float) -> float:
         """End the attempts that are over; the earliest deadline of those that stay."""
@@ -396,8 +404,11 @@ class Dispatcher:
 
     def _expire(self, calls: list[Call], now: float) -> None:
         for call in calls:
-            retry = call.retry or self._new_retry(call)
-            call.fail(retry.on_expired(now).error)
+            if call.retry is not None:
+                call.fail(call.retry.on_expired(now).error)
+            else:
+                assert self._sessions is not None, "only the window holds back what was never started"
+                call.fail(verdict.window_full(call.deadline - call.started_at, self._sessions.current.window))
 
     def _fail_closed(self, call: Call) -> None:
         uncertain = call.retry is not None and call.retry.uncertain

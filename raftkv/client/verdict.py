@@ -54,6 +54,14 @@ def outcome_unknown(address: str, error: RaftKVError) -> OutcomeUnknown:
     )
 
 
+def window_full(timeout_s: float, window: int) -> DeadlineExceeded:
+    """A write never got its turn: the session's answers are not kept beyond its window."""
+    return DeadlineExceeded(
+        f"not sent within {timeout_s:.3g} s: {window} earlier writes of this client are outstanding",
+        may_have_happened=False,
+    )
+
+
 def refusal(error: RaftKVError, *, is_write: bool, uncertain: bool) -> RaftKVError:
     """A member's last word, with an honest outcome for the whole call rather than for its last attempt."""
     if not is_write:

@@ -49,8 +49,6 @@ class FakeConnection(asyncio.Protocol):
         self.register = False
         self.greeted = False
         self.preface = b""
-        self.reads: list[list[Any]] = []
-        """The messages of each read of the socket: what the client sent in one go."""
         self.unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, use_list=True)
         self.transport: asyncio.Transport
 
@@ -71,7 +69,7 @@ class FakeConnection(asyncio.Protocol):
             assert PREFACE.startswith(self.preface), f"the client opened with {self.preface!r}"
         self.unpacker.feed(data)
         messages = list(self.unpacker)
-        self.reads.append(messages)
+        self.member.reads.append(messages)
         for message in messages:
             if self.transport.is_closing():
                 return
@@ -151,6 +149,8 @@ class FakeMember:
         self.mode: Behaviour = "serve"
         self.script: deque[Behaviour] = deque()
         self.log: list[Command] = []
+        self.reads: list[list[Any]] = []
+        """The messages of each read of a socket: what a client sent in one go."""
         self.held: list[tuple[FakeConnection, int, Command]] = []
         self.connections: list[FakeConnection] = []
         self.connections_seen = 0
