@@ -65,6 +65,12 @@ class CommitJob:
         self._keyspace.commit(self._changes())
         self.committed = True
 
+    def release(self) -> Overlay:
+        """Hand back the overlay of a job that is done; the job keeps nothing of it."""
+        assert self.committed, "what is not committed is still needed"
+        overlay, self._overlay = self._overlay, Overlay()
+        return overlay
+
     def _changes(self) -> Iterator[TableChange]:
         overlay = self._overlay
         for run in overlay.runs:
@@ -72,7 +78,7 @@ class CommitJob:
                 keys = run[start : start + _PIECE_ITEMS]
                 yield self._head_change(keys)
                 pointers = [
-                    item for key in keys if key in overlay.past for item in pack_pointers(key, overlay.past[key])
+                    item for key in keys if key in overlay.past for item in pack_pointers(key, overlay.pointers(key))
                 ]
                 yield TableChange(PAST, pointers)
         pages = pack_pages(list(overlay.log.values()))

@@ -185,11 +185,9 @@ class Mvcc:
     def _superseded(self, key: bytes, revision: Revision) -> bytes | None:
         """The version of a key at `revision` for a key whose newest one came later or is gone."""
         for layer in (self.active, self.frozen):
-            pointers = layer.past.get(key) if layer is not None else None
-            if pointers is not None:
-                pointer = past.newest_of(pointers, revision)
-                if pointer is not None:
-                    return self._event_at(pointer)
+            pointer = past.newest_of(layer.pointers(key), revision) if layer is not None else None
+            if pointer is not None:
+                return self._event_at(pointer)
         encoded = past.encode_key(key)
         item = self.keyspace.floor(PAST, encoded + POSITION.pack(revision, _SUB_MAX))
         if item is None or item[0][:-POSITION_BYTES] != encoded:

@@ -25,7 +25,7 @@ class Overlay:
     def __init__(self) -> None:
         self.head: dict[bytes, bytes | None] = {}
         self.log: dict[bytes, bytes] = {}
-        self.past: dict[bytes, list[bytes]] = {}
+        self.past: dict[bytes, bytes | list[bytes]] = {}  # a list only from the second pointer on: most have one
         self.fresh: list[bytes] = []  # keys of head that are in no run yet
         self.runs: list[list[bytes]] = []  # disjoint, each sorted, each more than twice as long as the next
         self.size_bytes = 0
@@ -40,12 +40,33 @@ class Overlay:
         self.size_bytes += len(record) + RECORD_OVERHEAD_BYTES
 
     def supersede(self, key: bytes, pointer: bytes) -> None:
-        """Remember where an older version, or a tombstone, of the key is."""
-        pointers = self.past.get(key)
-        if pointers is None:
-            self.past[key] = [pointer]
+        """Remember where an older version, or a tombstone, of the key is. Pointers of a key come in ascending order."""
+        held = self.past.get(key)
+        if held is None:
+            self.past[key] = pointer
+        elif type(held) is list:
+            held.append(pointer)
         else:
-            pointers.append(pointer)
+            self.past[key] = [held, pointer]  # type: ignore[list-item]
+
+    def pointers(self, key: bytes) -> list[bytes]:
+        """The pointers of a key, ascending."""
+        held = self.past.get(key)
+        if held is None:
+            return []
+        return held if isinstance(held, list) else [held]
+
+    def release(self, events_max: int) -> bool:
+        """Let go of some events of a layer that nobody reads any more; True when none are left.
+
+        Freeing a whole layer at once would hold the loop for tens of milliseconds.
+        """
+        if self.runs:
+            self.runs.pop()
+        for table in (self.head, self.log, self.past):
+            for _ in range(min(events_max, len(table))):
+                table.popitem()
+        return not (self.runs or self.log or self.head or self.past)
 
     def settle(self, keys_min: int = 1) -> None:
         """Sort the fresh keys into the runs, if there are that many."""

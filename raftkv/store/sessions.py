@@ -20,6 +20,12 @@ SMALL_ANSWER_BYTES: Final = 64  # taken for any answer without keys and values i
 _SCAN_ITEMS: Final = 1024
 _SCAN_BYTES: Final = 16 * 1024 * 1024
 
+
+def _pack(items: Any) -> bytes:
+    packed: bytes = msgpack.packb(items, use_bin_type=True)
+    return packed
+
+
 SessionState = tuple[int, int, str | None, list[tuple[int, Answer | None]]]
 
 
@@ -158,25 +164,12 @@ def load_sessions(keyspace: Keyspace) -> Sessions:
 def pack_sessions(changed: list[tuple[bytes, SessionState]]) -> Iterator[Item]:
     """The records of the table SESSIONS."""
     for session_id, state in changed:
-        yield session_id, msgpack.packb(state, use_bin_type=True)
+        yield session_id, _pack(state)
 
 
-def answer_bytes(answer: Any) -> int:
-    """About what an answer takes; the same on every member."""
-    total = 0
-    stack = [answer]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list | tuple):
-            stack += item
-            total += 8
-        elif isinstance(item, dict):
-            stack += item.keys()
-            stack += item.values()
-        elif isinstance(item, bytes | str):
-            total += len(item)
-        total += 8
-    return total
+def answer_bytes(answer: Answer) -> int:
+    """What an answer takes when it is packed; the same on every member."""
+    return len(_pack(answer))
 
 
 def _unpack_session(data: bytes) -> Session:

@@ -30,6 +30,7 @@ from raftkv.wire.settings import settings_of
 from raftkv.wire.validate import validate
 
 _SUMMARY: Final = struct.Struct(">QQQQ")
+_RELEASED_PER_ENTRY: Final = 1024
 
 
 class Store:
@@ -47,6 +48,7 @@ class Store:
         self._durable_applied_index: Index = stored.applied_index
         self._digest = stored.digest
         self._job: CommitJob | None = None  # handed out by freeze
+        self._retired: Overlay | None = None  # committed, and let go of piece by piece
         self._failed: CommitJob | None = None  # found no space, waits to be handed out again
 
     @classmethod
@@ -177,6 +179,8 @@ class Store:
         self._applied_index, self._applied_term = entry.index, entry.term
         self._fold()
         self._mvcc.active.settle_many()
+        if self._retired is not None and self._retired.release(_RELEASED_PER_ENTRY):
+            self._retired = None
         return answers
 
     def _fold(self) -> None:
@@ -259,6 +263,7 @@ class Store:
         assert job.applied_index > self._durable_applied_index, "commits move forward"
         self._keyspace.renew()
         self._mvcc.frozen = None
+        self._retired = job.release()
         self._durable_applied_index = job.applied_index
 
     def _stored_state(self) -> StoredState:

@@ -124,8 +124,9 @@ def _check_range(command: Sequence[Any], bounds: Limits | Settings) -> int:
 
 def _check_txn(command: Sequence[Any], bounds: Limits | Settings) -> int:
     total = _txn_shape(command, bounds, bounds.txn_operations_max)
-    _check_intervals(command[3])
-    _check_intervals(command[4])
+    for branch in (command[3], command[4]):
+        if len(branch) > 1 or (branch and branch[0][0] == TXN):
+            _check_intervals(branch)
     return total
 
 
