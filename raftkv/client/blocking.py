@@ -185,7 +185,7 @@ class Caller:
             now = monotonic()
             with self._lock:
                 if now >= retry.deadline:
-                    retry.mark_uncertain()
+                    retry.on_abandoned()
                     return retry.on_expired(now)
                 decision = retry.on_silence(now, heard=connection.heard_at > sent_at)
             if type(decision) is not Keep:

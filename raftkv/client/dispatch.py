@@ -312,7 +312,7 @@ class Dispatcher:
         for call in calls:
             retry = self._retry_of(call, link)
             if self._closed:
-                retry.mark_uncertain()
+                retry.on_abandoned()
             self._execute(call, retry.on_lost(now, error), now)
         if self._window_queue:
             self._admit()
@@ -386,7 +386,7 @@ class Dispatcher:
             heard = connection.heard_at > call.sent_at
             decision: Decision
             if now >= call.deadline:
-                retry.mark_uncertain()
+                retry.on_abandoned()
                 decision = retry.on_expired(now)
             else:
                 decision = retry.on_silence(now, heard=heard)

@@ -161,6 +161,7 @@ class Retry:
     def on_lost(self, now: float, error: RaftKVError) -> Decision:
         """The connection broke after the request was sent."""
         address = self._attempt().address
+        self.reached = True
         self._note(address, error)
         self._directory.on_unreachable(address, now)
         return self._after_uncertain(now, error)
@@ -168,6 +169,7 @@ class Retry:
     def on_silence(self, now: float, *, heard: bool) -> Decision:
         """The attempt's deadline passed. `heard`: the member sent something else meanwhile, so it is alive and this is slow."""
         current = self._attempt()
+        self.reached = True
         if now < self.deadline and heard and not self._extended:
             # Once: a large range may take longer than an attempt, but a member that cannot finish must be left in time.
             self._extended = True
@@ -193,11 +195,12 @@ class Retry:
         return self._choose(now)
 
     def on_expired(self, now: float) -> Stop:
-        """The call's deadline passed; an attempt that was sent has been marked uncertain before."""
+        """The call's deadline passed; an attempt that was sent has been abandoned before."""
         return self._expired(now)
 
-    def mark_uncertain(self) -> None:
-        """The attempt under way was sent, and no answer to it will be taken any more."""
+    def on_abandoned(self) -> None:
+        """The attempt under way was sent, and no answer to it will be taken any more: the call ends."""
+        self.reached = True
         self.uncertain = self.uncertain or self._is_write
 
     # Reactions to refusals.

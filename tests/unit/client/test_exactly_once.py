@@ -52,7 +52,7 @@ async def test_a_deadline_in_the_middle_of_a_write_is_uncertain(cluster: FakeClu
     for member in cluster.members:
         member.script.extend(["hang"] * 20)
     for session in (True, False):
-        kv = open_client(cluster.endpoints, timeout=0.4, session=session)
+        kv = open_client(cluster.endpoints, timeout=0.15, session=session)
         with pytest.raises(DeadlineExceeded, match="may have happened") as raised:
             await kv.put("k", "v")
         assert raised.value.may_have_happened is True

@@ -1,0 +1,38 @@
+"""The two clients have the same methods, with the same arguments and the same words about them."""
+
+import inspect
+from typing import Any
+
+import pytest
+
+import raftkv
+from raftkv.client.client import AsyncClient
+from raftkv.client.sync import Client
+
+
+def public(cls: type) -> dict[str, Any]:
+    return {name: member for name, member in vars(cls).items() if not name.startswith("_")}
+
+
+def test_the_names_are_the_same() -> None:
+    assert set(public(AsyncClient)) == set(public(Client))
+
+
+@pytest.mark.parametrize("name", sorted(public(AsyncClient)))
+def test_a_method_is_the_same(name: str) -> None:
+    theirs, ours = public(AsyncClient)[name], public(Client)[name]
+    if isinstance(theirs, property):
+        return
+    assert inspect.signature(theirs).parameters == inspect.signature(ours).parameters
+    assert inspect.getdoc(theirs)
+    if name not in ("close", "txn"):
+        assert inspect.getdoc(theirs) == inspect.getdoc(ours)
+
+
+def test_the_options_are_the_same() -> None:
+    asynchronous = inspect.signature(AsyncClient).parameters
+    blocking = dict(inspect.signature(Client).parameters)
+    del blocking["connections_max"]  # the asyncio client multiplexes
+    defaults = {name: parameter.default for name, parameter in asynchronous.items() if name != "client_name"}
+    assert defaults == {name: parameter.default for name, parameter in blocking.items() if name != "client_name"}
+    assert inspect.signature(raftkv.connect).parameters == asynchronous
