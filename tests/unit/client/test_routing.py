@@ -113,7 +113,7 @@ async def test_a_write_that_was_pending_when_the_quorum_was_lost_is_uncertain(
 
 
 async def test_a_hanging_member_is_left_after_one_attempt(cluster: FakeCluster, open_client: Any) -> None:
-    kv = open_client(cluster.endpoints, timeout=9.0, attempt_timeout=0.2)
+    kv = open_client(cluster.endpoints, timeout=9.0, attempt_timeout=0.4)
     await kv.put("k", "1")
     cluster.members[0].mode = "hang"
     cluster.leader = cluster.members[1]
@@ -127,7 +127,7 @@ async def test_a_hanging_member_is_left_after_one_attempt(cluster: FakeCluster, 
 
 
 async def test_a_slow_answer_of_a_living_member_is_waited_for(cluster: FakeCluster, open_client: Any) -> None:
-    kv = open_client(cluster.endpoints, timeout=9.0, attempt_timeout=0.2)
+    kv = open_client(cluster.endpoints, timeout=9.0, attempt_timeout=0.4)
     await kv.put("k", "1")
     first = cluster.members[0]
     first.mode = "slow"
