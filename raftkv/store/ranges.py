@@ -29,7 +29,7 @@ from raftkv.wire.commands import (
 
 HEAD_ITEMS_PER_STEP: Final = 2048
 PAST_ITEMS_PER_STEP: Final = 256
-KEYS_PER_STEP: Final = 8192
+KEYS_PER_STEP: Final = 4096
 
 _SORT_KEYS: Final[dict[int, Callable[[bytes], Any]]] = {
     SORT_KEY: key_of,

@@ -15,7 +15,7 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | APPEND | op, seq, key, value; a missing key counts as empty |
 | PUBLISH_MEMBER | op, 0, node_id, name, incarnation, client_address, peer_address, version (proposed by members only) |
 | EXPIRE_SESSIONS | op, 0 (proposed by the leader only): drop the sessions whose time is up at the entry's time |
-| CREATE_CLUSTER | op, 0, cluster_id, cluster_name, [[node_id, name, peer_address], ...] (the first leader's first entry) |
+| CREATE_CLUSTER | op, 0, cluster_id, cluster_name, [[node_id, name, peer_address], ...], settings (see wire/settings.py) (the first leader's first entry) |
 | GET | op, flags (SERIALIZABLE), key |
 | RANGE | op, flags (SERIALIZABLE, KEYS_ONLY, COUNT_ONLY), key, range_end, limit, revision, sort_order, sort_target, min_mod, max_mod, min_create, max_create |
 
@@ -31,6 +31,8 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 | APPEND | revision, new length in bytes |
 | GET | revision, key-value or None |
 | RANGE | revision, key-values, more, count |
+| PUBLISH_MEMBER, CREATE_CLUSTER | revision |
+| EXPIRE_SESSIONS | revision, count of sessions dropped |
 | a failure | status 1, code, may_have_happened, message, details (see raftkv.errors) |
 
 `revision` is the store's revision after the command, as in etcd's response header.
