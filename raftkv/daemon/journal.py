@@ -9,6 +9,7 @@ import asyncio
 import queue
 import threading
 import time
+from collections import deque
 from typing import Callable, Sequence
 
 from raftkv.errors import NoSpace
@@ -22,7 +23,7 @@ RETRY_FULL_DISK_SECONDS = 0.5
 class Save:
     """One save in the queue."""
 
-    __slots__ = ("entries", "hard_state", "snapshot", "ticket")
+    __slots__ = ("entries", "hard_state", "size_bytes", "snapshot", "ticket")
 
     def __init__(
         self, ticket: int, hard_state: HardState | None, entries: Sequence[Entry], snapshot: SnapshotMeta | None
@@ -31,6 +32,7 @@ class Save:
         self.hard_state = hard_state
         self.entries = entries
         self.snapshot = snapshot
+        self.size_bytes = sum(len(entry.data) for entry in entries)
 
 
 class Compaction:
@@ -63,12 +65,11 @@ class JournalThread:
         self._observe_sync_seconds = observe_sync_seconds
         self._queue: queue.SimpleQueue[Save | Compaction | None] = queue.SimpleQueue()
         self._next_ticket = 1
-        self._saved_ticket = 0  # reported to the loop
-        self._written_ticket = 0  # the three below belong to the thread
+        self._written_ticket = 0  # this and the two below belong to the thread
         self._synced_ticket = 0
         self._disk_full = False
-        self._last_index_by_ticket: dict[int, Index] = {}
-        self._queued_at: dict[int, float] = {}
+        self._unsaved: deque[tuple[Save, float]] = deque()  # queued or being saved, and since when (monotonic, s)
+        self.pending_bytes = 0  # of entries that are not durable yet
         self.durable_index = durable_index
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -81,12 +82,10 @@ class JournalThread:
         """Queue one save; `on_saved(ticket)` follows, in order, once it is durable."""
         ticket = self._next_ticket
         self._next_ticket += 1
-        if entries:
-            self._last_index_by_ticket[ticket] = entries[-1].index
-        elif snapshot is not None:
-            self._last_index_by_ticket[ticket] = snapshot.index
-        self._queued_at[ticket] = time.monotonic()
-        self._queue.put(Save(ticket, hard_state, entries, snapshot))
+        save = Save(ticket, hard_state, entries, snapshot)
+        self._unsaved.append((save, time.monotonic()))
+        self.pending_bytes += save.size_bytes
+        self._queue.put(save)
         return ticket
 
     def compact(self, index: Index, term: Term) -> None:
@@ -96,8 +95,12 @@ class JournalThread:
     @property
     def oldest_save_seconds(self) -> float:
         """How long the oldest save has been waiting for the disk: large means that the disk is stalled."""
-        oldest = next(iter(self._queued_at.values()), None)
-        return 0.0 if oldest is None else time.monotonic() - oldest
+        return time.monotonic() - self._unsaved[0][1] if self._unsaved else 0.0
+
+    @property
+    def has_space(self) -> bool:
+        """False while the disk has no room for the log's next segment."""
+        return self._wal.has_space
 
     async def stop(self) -> None:
         """Finish the queue, close the log, end the thread."""
@@ -107,12 +110,15 @@ class JournalThread:
     # In the loop.
 
     def _on_saved(self, ticket: int) -> None:
-        for done in range(self._saved_ticket + 1, ticket + 1):
-            self._queued_at.pop(done, None)
-            index = self._last_index_by_ticket.pop(done, None)
-            if index is not None:
-                self.durable_index = index
-        self._saved_ticket = ticket
+        unsaved = self._unsaved
+        while unsaved and unsaved[0][0].ticket <= ticket:
+            save, _ = unsaved.popleft()
+            self.pending_bytes -= save.size_bytes
+            if save.entries:
+                self.durable_index = save.entries[-1].index
+            elif save.snapshot is not None:
+                self.durable_index = save.snapshot.index
+        assert self.pending_bytes >= 0, "a save is counted once"
         self.on_saved(ticket)
 
     # In the thread.

@@ -15,7 +15,7 @@ from raftkv.daemon.metrics import Counters
 from raftkv.daemon.storage import Storage
 from raftkv.errors import NoSpace, RaftKVError, TransferRefused
 from raftkv.raft.effects import RoleChange
-from raftkv.raft.messages import Message, SnapshotMeta
+from raftkv.raft.messages import AppendEntries, Message, SnapshotMeta
 from raftkv.raft.node import Raft
 from raftkv.replica.ports import SnapshotReader
 from raftkv.replica.replica import Replica
@@ -73,6 +73,7 @@ class ReplicaLoop:
         journal: JournalThread,
         tick_ms: int,
         fsync_stall_ms_max: int,
+        journal_bytes_max: int,
         counters: Counters,
     ) -> None:
         self._loop = loop
@@ -82,6 +83,7 @@ class ReplicaLoop:
         self._storage = storage
         self._tick_seconds = tick_ms / 1000
         self._fsync_stall_seconds_max = fsync_stall_ms_max / 1000
+        self._journal_bytes_max = journal_bytes_max
         self._counters = counters
         self._journal = journal
         self._scheduled = False
@@ -91,6 +93,7 @@ class ReplicaLoop:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._transfers: list[tuple[float, Callable[[Answer], None]]] = []
         self._said_stalled = False
+        self._waiting_for_space: NoSpace | None = None
         self.on_housekeeping: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[BaseException] = loop.create_future()
         service.on_leader_change = self._on_leader_change
@@ -138,6 +141,9 @@ class ReplicaLoop:
                 else:
                     core.append(message)
             if core:
+                if self._journal.pending_bytes > self._journal_bytes_max:
+                    # The disk is full or stalled: what cannot be saved is not taken, and the leader sends it again.
+                    core = [message for message in core if type(message) is not AppendEntries]
                 self._replica.receive(core)
         except BaseException as error:
             self.fail(error)
@@ -177,13 +183,9 @@ class ReplicaLoop:
         self.schedule_pump()
 
     def on_space(self, error: NoSpace | None) -> None:
-        """The disk of the log filled up, or has room again."""
-        self._service.write_block = error
-        if error is None:
-            log.warning("the disk has room again: taking writes")
-            return
-        log.error("the disk is full, writes are refused, reads go on: %s", error.message)
-        self._hand_over("its disk is full")
+        """A save found the disk full and waits, or went through at last."""
+        self._waiting_for_space = error
+        self._watch_space()
 
     def fail(self, error: BaseException) -> None:
         """The end: nothing is voted or acknowledged after this."""
@@ -251,12 +253,25 @@ class ReplicaLoop:
         self._replica.compact_log()
         self._replica.release_snapshot()
         self._watch_disk()
+        self._watch_space()
         self.on_housekeeping()
         now = self._loop.time()
         late = [done for deadline, done in self._transfers if deadline <= now]
         self._transfers = [waiting for waiting in self._transfers if waiting[0] > now]
         for done in late:
             done(failure(TransferRefused("the transfer did not finish within an election timeout; nothing changed")))
+
+    def _watch_space(self) -> None:
+        """Refuse new writes before the log is in trouble: elections and the hand-over must still fit."""
+        error = self._waiting_for_space or self._storage.full
+        if error is None and not self._journal.has_space:
+            error = NoSpace("the disk has no room for the next segment of the log")
+        was_full, self._service.write_block = self._service.write_block, error
+        if error is None and was_full is not None:
+            log.warning("the disk has room again: taking writes")
+        elif error is not None and was_full is None:
+            log.error("writes are refused, reads go on: %s", error.message)
+            self._hand_over("its disk is full")
 
     def _watch_disk(self) -> None:
         stalled = self._journal.oldest_save_seconds

@@ -240,6 +240,7 @@ class Member:
             journal=self._journal,
             tick_ms=TICK_MS,
             fsync_stall_ms_max=self._config.fsync_stall_ms_max,
+            journal_bytes_max=self._config.limits.pending_writes_bytes_max,
             counters=self.counters,
         )
         driver.on_housekeeping = self._follow_the_log
