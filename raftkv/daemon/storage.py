@@ -203,11 +203,18 @@ class Storage:
 
     def receive_chunk(self, meta: SnapshotMeta, offset: int, data: bytes) -> int:
         """Store a chunk; the next offset that is wanted."""
-        if self._receiver is None or self._receiver.meta.snapshot_id != meta.snapshot_id:
-            if self._receiver is not None:
-                self._receiver.discard()
-            self._receiver = SnapshotReceiver(str(self._snapshots_path), meta)
-        return self._receiver.write(offset, data)
+        try:
+            if self._receiver is None or self._receiver.meta.snapshot_id != meta.snapshot_id:
+                if self._receiver is not None:
+                    self._receiver.discard()
+                    self._receiver = None
+                self._receiver = SnapshotReceiver(str(self._snapshots_path), meta)
+            return self._receiver.write(offset, data)
+        except NoSpace as error:
+            # Dropped like a lost message: the leader sends it again, and by then there may be room.
+            if offset == 0:
+                log.error("no room for the snapshot that the leader sends: %s", error.message)
+            return 0 if self._receiver is None else self._receiver.next_offset
 
     def begin_install(self, meta: SnapshotMeta) -> None:
         """Verify what was received and put it in the store's place; `on_snapshot_installed` follows."""

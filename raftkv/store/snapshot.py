@@ -96,6 +96,11 @@ class SnapshotReceiver:
         except OSError as error:
             raise disk_error(error, self.path) from error
 
+    @property
+    def next_offset(self) -> int:
+        """What is here without gaps."""
+        return self._next_offset
+
     def write(self, offset: int, data: bytes) -> int:
         """Store a chunk; returns the next offset that is wanted. Raises NoSpace or DiskFailure."""
         assert self._file >= 0, "the snapshot is being received"
