@@ -24,10 +24,9 @@ class Part(NamedTuple):
         return sha256(self.value).digest()
 
 
-def standard_library() -> Iterator[Path]:
-    """Its source files, sorted."""
-    root = Path(sysconfig.get_path("stdlib"))
-    return iter(sorted(path for path in root.rglob("*.py") if FOREIGN.isdisjoint(path.relative_to(root).parts)))
+def source_files(root: Path) -> list[Path]:
+    """The source files below `root`, sorted, without what was installed there."""
+    return sorted(path for path in root.rglob("*.py") if FOREIGN.isdisjoint(path.relative_to(root).parts))
 
 
 def load_parts() -> tuple[list[Part], int]:
@@ -35,7 +34,7 @@ def load_parts() -> tuple[list[Part], int]:
     root = Path(sysconfig.get_path("stdlib"))
     parts: list[Part] = []
     file_count = 0
-    for path in standard_library():
+    for path in source_files(root):
         data = path.read_bytes()
         file_count += 1
         parts.extend(split(f"{PREFIX}{path.relative_to(root)}", data))

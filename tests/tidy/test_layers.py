@@ -37,6 +37,8 @@ def loaded_by(project: Path, statement: str) -> set[str]:
         "import raftkv_cli.commands.put",
         "import raftkv_cli.commands.delete",
         "import raftkv_cli.commands.txn",
+        "from raftkv_cli.main import main; main(['get', 'k', '--endpoints', '127.0.0.1:1', '--timeout', '0.1'])",
+        "from raftkv_cli.main import main; main(['put', 'k', 'v', '--endpoints', '127.0.0.1:1', '--timeout', '0.1'])",
     ],
 )
 def test_nothing_heavy_is_imported_by(project: Path, statement: str) -> None:

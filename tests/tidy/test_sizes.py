@@ -1,6 +1,7 @@
 """Files and functions in proportion, and a header in every file. An exception needs its reason written next to it."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ def sources(project: Path) -> list[Path]:
     return sorted(path for room in ROOMS for path in (project / room).rglob("*.py"))
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def test_files_are_in_proportion(project: Path) -> None:
     too_large = []
     for path in sources(project):
@@ -33,7 +39,7 @@ def test_files_are_in_proportion(project: Path) -> None:
 def test_functions_are_in_proportion(project: Path) -> None:
     too_large = []
     for path in sources(project):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 name = f"{path.relative_to(project)}:{node.name}"
                 lines = (node.end_lineno or 0) - node.lineno + 1
@@ -47,7 +53,7 @@ def test_functions_are_in_proportion(project: Path) -> None:
 def test_every_file_says_what_it_is_for(project: Path) -> None:
     bad = []
     for path in sources(project):
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         header = ast.get_docstring(tree)
         if tree.body and not header:
             bad.append(f"{path.relative_to(project)}: no header")
@@ -70,7 +76,7 @@ def test_exceptions_are_still_needed_and_have_a_reason(project: Path, allowed: d
         if function:
             sizes = [
                 (node.end_lineno or 0) - node.lineno + 1
-                for node in ast.walk(ast.parse(text))
+                for node in ast.walk(parsed(project / path))
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function
             ]
             assert max(sizes, default=0) > FUNCTION_LINES_MAX, f"{name} fits now: remove the exception"

@@ -5,14 +5,13 @@ It asks over HTTP and not over the native protocol: this is what load balancers 
 
 from raftkv_cli import exits
 from raftkv_cli.output import write_json, write_line, write_table
-from raftkv_cli.probe import ProbeReply, probe
+from raftkv_cli.probe import ProbeReply, probe_all
 from raftkv_cli.spec import Call, Verb
 
 
 def run(call: Call) -> int:
-    replies = [
-        (endpoint, probe(endpoint, "/readyz", call.settings.timeout_seconds)) for endpoint in call.settings.endpoints
-    ]
+    endpoints = call.settings.endpoints
+    replies = list(zip(endpoints, probe_all(endpoints, "/readyz", call.settings.timeout_seconds), strict=True))
     healthy_count = sum(reply.ok for _, reply in replies)
     if call.output == "json":
         write_json([document(endpoint, reply) for endpoint, reply in replies])

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from typing import Iterator
 
 import pytest
@@ -76,6 +77,19 @@ def test_a_server_that_says_nothing_is_left() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         reply = probe(f"127.0.0.1:{silent.getsockname()[1]}", "/readyz", 0.05)
     assert (reply.status, reply.text) == (0, "no answer within 0.05 s")
+
+
+def test_members_that_hang_do_not_add_up(cli: RunCli) -> None:
+    """Ten that say nothing for half a second each: one after the other would take five."""
+    hanging = [socket.create_server(("127.0.0.1", 0)) for _ in range(10)]
+    endpoints = ",".join(f"127.0.0.1:{server.getsockname()[1]}" for server in hanging)
+    began = time.monotonic()
+    result = cli("health", "--endpoints", endpoints, "--timeout", "0.5")
+    assert time.monotonic() - began < 4
+    assert result.code == 4
+    assert len(result.stdout.splitlines()) == 10
+    for server in hanging:
+        server.close()
 
 
 def test_health(cli: RunCli, servers: list[Server]) -> None:
