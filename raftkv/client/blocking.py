@@ -176,22 +176,25 @@ class Caller:
     def _await_answer(
         self, retry: Retry, connection: BlockingConnection, request_id: int, sent_at: float, attempt_deadline: float
     ) -> Answer | Decision:
-        """The answer, or what to do after silence; half-way through the attempt it asks for a sign of life."""
-        answer = connection.receive(request_id, sent_at + (attempt_deadline - sent_at) / 2)
-        if answer is None:
-            connection.probe(attempt_deadline)
-            answer = connection.receive(request_id, attempt_deadline)
-        while answer is None:
-            now = monotonic()
+        """The answer, or what to do after silence; half-way through each attempt it asks for a sign of life."""
+        begun_at = sent_at
+        while True:
+            middle = begun_at + (attempt_deadline - begun_at) / 2
+            answer = connection.receive(request_id, middle)
+            if answer is None:
+                connection.probe(attempt_deadline)
+                answer = connection.receive(request_id, attempt_deadline)
+            if answer is not None:
+                return answer
+            begun_at = monotonic()
             with self._lock:
-                if now >= retry.deadline:
+                if begun_at >= retry.deadline:
                     retry.on_abandoned()
-                    return retry.on_expired(now)
-                decision = retry.on_silence(now, heard=connection.heard_at > sent_at)
+                    return retry.on_expired(begun_at)
+                decision = retry.on_silence(begun_at, heard=connection.heard_at > middle)
             if type(decision) is not Keep:
                 return decision
-            answer = connection.receive(request_id, decision.attempt_deadline)
-        return answer
+            attempt_deadline = decision.attempt_deadline
 
     def _on_refused(self, retry: Retry, answer: Answer, session: Session | None) -> Decision:
         error = failure_of(answer)

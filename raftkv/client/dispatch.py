@@ -377,13 +377,14 @@ class Dispatcher:
         waiters = connection.waiters
         if not waiters:
             return NEVER
-        silent_s = now - max(connection.heard_at, next(iter(waiters.values())).sent_at)
-        if silent_s > self._options.attempt_timeout_s / 2:
+        # Half an attempt is long enough for two signs of life of a member that is there, also when it is slow with our calls.
+        alive_since = now - self._options.attempt_timeout_s / 2
+        if max(connection.heard_at, next(iter(waiters.values())).sent_at) <= now - self._options.attempt_timeout_s / 4:
             connection.probe()
         due = [(request_id, call) for request_id, call in waiters.items() if call.attempt_deadline <= now]
         for request_id, call in due:
             retry = self._retry_of(call, link)
-            heard = connection.heard_at > call.sent_at
+            heard = connection.heard_at > max(call.sent_at, alive_since)
             decision: Decision
             if now >= call.deadline:
                 retry.on_abandoned()

@@ -76,7 +76,6 @@ class Retry:
         "_attempt_timeout_s",
         "_directory",
         "_draw",
-        "_extended",
         "_hops",
         "_kind",
         "_mismatches",
@@ -120,7 +119,6 @@ class Retry:
         self._mismatches: dict[str, ClusterMismatch] = {}
         self._rounds = 0
         self._hops = 0
-        self._extended = False
 
     # Events.
 
@@ -167,13 +165,12 @@ class Retry:
         return self._after_uncertain(now, error)
 
     def on_silence(self, now: float, *, heard: bool) -> Decision:
-        """The attempt's deadline passed. `heard`: the member sent something else meanwhile, so it is alive and this is slow."""
+        """The attempt's deadline passed. `heard`: the member sent something else lately, so it is alive and this is slow."""
         current = self._attempt()
         self.reached = True
-        if now < self.deadline and heard and not self._extended:
-            # Once: a large range may take longer than an attempt, but a member that cannot finish must be left in time.
-            self._extended = True
-            return Keep(now + (self.deadline - now) / 2)
+        if heard and now < (self._started_at + self.deadline) / 2:
+            # A large range may take longer than an attempt; but half of the time is kept for asking somebody else.
+            return Keep(min(self.deadline, now + self._attempt_timeout_s))
         error = verdict.silence(heard)
         self._note(current.address, error)
         if not heard:
@@ -324,7 +321,6 @@ class Retry:
     def _send(self, now: float, address: str, forward: bool) -> Send:
         assert now < self.deadline, "nothing is sent after the deadline"
         self._visited.add(address + " forward" if forward else address)
-        self._extended = False
         attempt_deadline = min(self.deadline, now + self._attempt_timeout_s)
         if self._kind in (BARE_WRITE, CONTROL):
             # Its silence cannot be answered by asking another member.

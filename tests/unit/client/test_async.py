@@ -133,6 +133,22 @@ async def test_deadlines_of_single_calls(cluster: FakeCluster) -> None:
         assert 0.09 < loop.time() - started_at < 2.0
 
 
+async def test_a_member_that_hangs_amid_a_stream_of_answers_is_left(cluster: FakeCluster) -> None:
+    async with raftkv.connect(cluster.endpoints, timeout=20.0, attempt_timeout=0.4) as kv:
+        await kv.put("k", "v")
+        first = cluster.members[0]
+        first.script.extend(["serve"] * 50)
+        first.mode = "hang"  # the first fifty answers come after all hundred requests were sent
+        loop = asyncio.get_running_loop()
+        started_at = loop.time()
+        cluster.leader = first
+        writes = asyncio.gather(*(kv.increment("n") for _ in range(100)))
+        await eventually(lambda: len(cluster.store.applied) == 51)
+        cluster.leader = cluster.members[1]
+        assert sorted(await writes) == list(range(1, 101))
+        assert loop.time() - started_at < 5.0, "answers to others are no sign of life for ever"
+
+
 async def test_a_lifetime_ends_with_the_last_answer(cluster: FakeCluster) -> None:
     async with raftkv.connect(cluster.endpoints, connection_lifetime=0.2) as kv:
         await kv.put("k", "v")

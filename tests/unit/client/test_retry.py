@@ -231,11 +231,16 @@ def test_deadlines_of_attempts() -> None:
     assert default_attempt_timeout_s(60.0) == 1.0
 
 
-def test_a_living_member_gets_more_time_once() -> None:
+def test_a_living_member_gets_half_of_the_call_s_time() -> None:
     call = retry(known_cluster(), READ)
     call.start(100.0)
-    assert call.on_silence(101.0, heard=True) == Keep(103.0)
+    assert call.on_silence(101.0, heard=True) == Keep(102.0)
+    assert call.on_silence(102.0, heard=True) == Keep(103.0)
     assert sent_to(call.on_silence(103.0, heard=True)) == B
+    call = retry(known_cluster(), READ)
+    call.start(100.0)
+    assert call.on_silence(101.0, heard=True) == Keep(102.0)
+    assert sent_to(call.on_silence(102.0, heard=False)) == B, "it hangs now"
 
 
 def test_rounds_of_refusals_back_off_longer_each_time() -> None:
