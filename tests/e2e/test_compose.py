@@ -11,15 +11,18 @@ from typing import Iterator
 import pytest
 from integration.harness.waiting import wait_until
 
-from .harness.compose import GRACE_SECONDS, MEMBERS, ComposeCluster
+from .harness.compose import MEMBERS, ComposeCluster
 from .harness.engine import Engine, EngineUnavailable, acquire_engine
-from .harness.images import base_image, make_context
+from .harness.images import BASE_TAG, base_image, make_context, remove_images
 from .harness.writing import Writing
 
 pytestmark = pytest.mark.e2e
 
 # An election takes up to two timeouts of 1 to 2 s after a silent loss, and an attempt that hangs has a deadline of its own.
 LEAVE_SECONDS_MAX = 10.0
+# The contract is 5 s; the rest is for an engine on a busy machine. The grace period of the file is 15 s.
+SHUTDOWN_SECONDS_MAX = 8.0
+IMAGE = "raftkv-e2e:local"
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +44,13 @@ def cluster(engine: Engine, project: Path, tmp_path_factory: pytest.TempPathFact
         base = base_image(engine, tmp_path_factory.mktemp("base"))
     except EngineUnavailable as error:
         pytest.skip(str(error))
-    cluster = ComposeCluster(engine, context, base, image="raftkv-e2e:local")
+    cluster = ComposeCluster(engine, context, base, image=IMAGE)
     try:
         cluster.up()
         yield cluster
     finally:
-        cluster.down(volumes=True)
-        for image in ("raftkv-e2e:local", "raftkv-e2e-base:bookworm"):
-            if engine.docker("images", "-q", image):
-                engine.docker("rmi", "--force", image)
-        engine.docker("image", "prune", "--force", "--filter", "label=raftkv.stage=build")
+        cluster.remove()
+        remove_images(engine, IMAGE, BASE_TAG)
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +83,7 @@ def test_container_is_as_small_in_rights_as_promised(cluster: ComposeCluster) ->
         "no init process"
     )
     assert cluster.engine.docker("exec", container, "raftkv", "put", "from-inside", "yes") == "OK"
-    limit = cluster.engine.docker("exec", container, "sh", "-c", "ulimit -n")
-    assert int(limit) == 65536
+    assert int(cluster.engine.docker("exec", container, "sh", "-c", "ulimit -n")) == cluster.open_files_max
     tools = cluster.engine.docker("exec", container, "sh", "-c", "command -v gcc make pip || true")
     assert "/opt/raftkv" not in tools, "nothing in the environment builds or installs"
 
@@ -142,11 +141,12 @@ def test_down_is_clean_and_volumes_keep_the_data(cluster: ComposeCluster) -> Non
     with Writing.outside(cluster, cluster.endpoints(), "kept/") as writing:
         writing.wait_more(100)
     revision = max(row["revision"] for row in cluster.status().values())
-    asked, asked_wall = time.monotonic(), time.time()
+    asked = time.time()
     cluster.down()
-    took_seconds = time.monotonic() - asked
-    assert took_seconds < GRACE_SECONDS, f"down took {took_seconds:.1f} s: somebody was killed"
-    assert cluster.exit_codes_since(asked_wall) == dict.fromkeys(MEMBERS, 0)
+    endings = cluster.endings_since(asked)
+    assert {member: ending.exit_code for member, ending in endings.items()} == dict.fromkeys(MEMBERS, 0)
+    slowest_seconds = max(ending.seconds for ending in endings.values())
+    assert slowest_seconds < SHUTDOWN_SECONDS_MAX, f"a member took {slowest_seconds:.1f} s to shut down"
     cluster.up()
     for member in MEMBERS:
         assert read_back(cluster, writing, member) >= writing.numbers(), f"{member} kept everything"

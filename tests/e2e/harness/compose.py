@@ -2,24 +2,27 @@
 
 import json
 import os
+import resource
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from integration.harness.ports import PortReservations
 from integration.harness.waiting import wait_until
 
 from .engine import Engine, run
 from .images import WHEELS
 
 MEMBERS = ("n1", "n2", "n3")
-PORTS = {"n1": 2379, "n2": 2381, "n3": 2383}
+PORTS = {"n1": 2379, "n2": 2381, "n3": 2383}  # as the file publishes them when nobody says otherwise
+OPEN_FILES = 65_536
 HEALTHY_SECONDS_MAX = 60.0
-GRACE_SECONDS = 15.0
 
 
 class ComposeCluster:
-    """One compose project on one engine. `down(volumes=True)` leaves nothing of it."""
+    """One compose project on one engine. `remove` leaves nothing of it."""
 
     def __init__(self, engine: Engine, context: Path, base_image: str, image: str) -> None:
         self.engine = engine
@@ -27,7 +30,14 @@ class ComposeCluster:
         self.project = f"raftkv-e2e-{os.getpid()}"
         self.network = f"{self.project}_cluster"
         self._context = context
+        self._reservations = PortReservations()
+        self._ports = PORTS if engine.is_private else {member: self._reservations.take() for member in MEMBERS}
         engine.environment |= {"RAFTKV_IMAGE": image, "RAFTKV_BASE_IMAGE": base_image, "RAFTKV_WHEELS": WHEELS}
+        # An engine in a container or a small virtual machine may not raise its own hard limit.
+        self.open_files_max = min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        engine.environment["RAFTKV_NOFILE"] = str(self.open_files_max)
+        if not engine.is_private:
+            engine.environment |= {f"RAFTKV_PORT_{member.upper()}": str(port) for member, port in self._ports.items()}
 
     def compose(self, *arguments: str, seconds_max: float = 600.0) -> str:
         command = [*self.engine.compose_command(), "-p", self.project, *arguments]
@@ -41,8 +51,14 @@ class ComposeCluster:
         self.compose("up", "-d")
         self.wait_healthy()
 
-    def down(self, volumes: bool = False) -> None:
-        self.compose("down", "--timeout", str(int(GRACE_SECONDS)), *(["--volumes"] if volumes else []))
+    def down(self) -> None:
+        """`docker compose down`, which waits for the file's stop_grace_period before it kills."""
+        self.compose("down")
+
+    def remove(self) -> None:
+        """End it and delete its volumes and network."""
+        self.compose("down", "--volumes")
+        self._reservations.close()
 
     def container(self, member: str) -> str:
         return self.compose("ps", "-q", member).strip()
@@ -61,7 +77,7 @@ class ComposeCluster:
 
     def endpoints(self, *members: str) -> str:
         """The published ports of the members, as --endpoints wants them."""
-        return ",".join(f"127.0.0.1:{PORTS[member]}" for member in members or MEMBERS)
+        return ",".join(f"127.0.0.1:{self._ports[member]}" for member in members or MEMBERS)
 
     def cli(self, *arguments: str, members: tuple[str, ...] = MEMBERS) -> str:
         """The command line, outside of the containers, through the published ports of `members`."""
@@ -98,12 +114,30 @@ class ComposeCluster:
         """Plug it in again. Compose's alias is lost by a disconnect; without it the others cannot resolve the name."""
         self.engine.docker("network", "connect", "--alias", member, self.network, self.container(member))
 
-    def exit_codes_since(self, since: float) -> dict[str, int]:
-        """Exit codes of this project's containers that ended since then (time.time), by service."""
+    def endings_since(self, since: float) -> dict[str, "Ending"]:
+        """How this project's containers ended since then (time.time), by service, as the engine saw it."""
         lines = self.engine.docker(
             "events", "--since", str(int(since)), "--until", str(int(time.time()) + 1),
-            "--filter", "event=die", "--filter", f"label=com.docker.compose.project={self.project}",
-            "--format", "{{json .Actor.Attributes}}",
+            "--filter", "event=kill", "--filter", "event=die",
+            "--filter", f"label=com.docker.compose.project={self.project}",
+            "--format", "{{json .}}",
         ).splitlines()  # fmt: skip
-        attributes = [json.loads(line) for line in lines]
-        return {each["com.docker.compose.service"]: int(each["exitCode"]) for each in attributes}
+        asked_ns: dict[str, int] = {}
+        endings = {}
+        for event in map(json.loads, lines):
+            attributes = event["Actor"]["Attributes"]
+            service = attributes["com.docker.compose.service"]
+            if event["Action"].startswith("kill"):
+                asked_ns.setdefault(service, event["timeNano"])
+            else:
+                seconds = (event["timeNano"] - asked_ns[service]) / 1e9
+                endings[service] = Ending(int(attributes["exitCode"]), seconds)
+        return endings
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a container that was asked to stop."""
+
+    exit_code: int
+    seconds: float  # from the first signal

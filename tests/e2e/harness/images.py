@@ -12,6 +12,7 @@ BASE_IMAGE = "RAFTKV_E2E_BASE_IMAGE"
 SUITE, SUITE_PYTHON = "bookworm", (3, 11)
 MIRROR = "http://deb.debian.org/debian"
 LEFT_OUT = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/cache", "var/lib/apt/lists")
+BASE_TAG = f"raftkv-e2e-base:{SUITE}"
 CONTEXT = ("Dockerfile", ".dockerignore", "docker-compose.yml", "pyproject.toml", "README.md", "raftkv", "cli")
 WHEELS = "dist/wheels"
 
@@ -49,12 +50,20 @@ def base_image(engine: Engine, directory: Path) -> str:
         run(["debootstrap", "--variant=minbase", f"--include={packages}", SUITE, str(root), MIRROR])
     except subprocess.CalledProcessError as error:
         raise EngineUnavailable(f"debootstrap failed: {error.stdout.strip()[-300:]}") from error
-    tag = f"raftkv-e2e-base:{SUITE}"
     excluded = [f"--exclude=./{path}/*" for path in LEFT_OUT]
-    tar = subprocess.Popen(["tar", "-C", str(root), "--numeric-owner", *excluded, "-c", "."], stdout=subprocess.PIPE)
-    subprocess.run(
-        ["docker", "import", "-", tag], stdin=tar.stdout, env=engine.environment, capture_output=True, check=True
-    )
-    assert tar.wait() == 0, "tar read the whole base"
+    with subprocess.Popen(
+        ["tar", "-C", str(root), "--numeric-owner", *excluded, "-c", "."], stdout=subprocess.PIPE
+    ) as tar:
+        command = ["docker", "import", "-", BASE_TAG]
+        subprocess.run(command, stdin=tar.stdout, env=engine.environment, capture_output=True, check=True)
+    assert tar.returncode == 0, "tar read the whole base"
     shutil.rmtree(root)
-    return tag
+    return BASE_TAG
+
+
+def remove_images(engine: Engine, *made_here: str) -> None:
+    """Remove what a test made: the named images, and what the classic builder leaves of the build stage."""
+    for image in made_here:
+        if engine.docker("images", "-q", image):
+            engine.docker("rmi", "--force", image)
+    engine.docker("image", "prune", "--force", "--filter", "label=raftkv.stage=build")
