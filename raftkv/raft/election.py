@@ -64,9 +64,12 @@ def _refuse_older(state: State, message: Message) -> bool:
 def tick(state: State) -> None:
     """One tick of a member that does not lead."""
     state.election_elapsed += 1
-    if state.election_elapsed < state.election_timeout or not state.is_voter(state.node_id):
+    if state.election_elapsed < state.election_timeout:
         return
-    campaign(state)
+    if state.is_voter(state.node_id):
+        campaign(state)
+    elif state.leader != NOBODY:
+        state.become_follower(state.term, NOBODY)  # a learner cannot run, but it knows that nobody leads any more
 
 
 def campaign(state: State, *, transfer: bool = False) -> None:

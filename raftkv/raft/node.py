@@ -74,7 +74,6 @@ class Raft:
         state = self._state
         if message.target != state.node_id or message.source == state.node_id:
             return
-        state.dirty = True
         state.note_heard(message.source)
         if election.admit(state, message):
             HANDLERS[type(message)](state, message)
@@ -125,7 +124,7 @@ class Raft:
         if save is None:
             return
         state.durable_term, state.durable_vote = save.term, save.vote
-        if state.is_leader:
+        if state.is_leader and state.log.durable_index > state.commit_index:
             replication.maybe_commit(state)
         elif state.role == CANDIDATE and (save.term, save.vote) == (state.term, state.node_id):
             election.on_own_vote_saved(state)

@@ -67,13 +67,13 @@ class ReadRounds:
 
 def register(state: "State", context: int) -> None:
     """A read of this member, under a context that its driver never uses again, not even after a restart."""
-    state.dirty = True
     if state.is_leader:
         _serve(state, (NOBODY, context))
     elif state.leader == NOBODY or len(state.reads.unasked) >= state.limits.pending_reads_max:
         state.refuse_read(NOBODY, context)
     else:
         state.reads.unasked.append(context)
+        state.dirty = True
 
 
 def on_read_index(state: "State", message: ReadIndex) -> None:
@@ -91,11 +91,13 @@ def _serve(state: "State", reader: Reader) -> None:
         _deliver(state, state.commit_index, (reader,))
     else:
         state.reads.waiting.append(reader)
+        state.dirty = True
 
 
 def on_read_index_response(state: "State", message: ReadIndexResponse) -> None:
     """The leader's answer to what this member asked; it counts once and only if it was asked since the leader is known."""
     _, contexts = state.reads.asked.pop(message.context, (0, ()))
+    state.dirty = True
     if message.index > 0:
         state.effects.reads.extend(ReadReady(context, message.index) for context in contexts)
     else:

@@ -128,10 +128,13 @@ def on_append_entries_response(state: State, message: AppendEntriesResponse) -> 
         progress.moved_tick = state.ticks
         if progress.state == PROBE or (progress.state == SNAPSHOT and progress.match_index >= state.log.start_index):
             progress.become_replicate()
-        maybe_commit(state)
+        if progress.match_index > state.commit_index:
+            maybe_commit(state)
         transfer.on_acknowledged(state, progress)
     elif progress.state == PROBE and message.match_index == progress.match_index:
         progress.become_replicate()
+    if progress.next_index <= state.log.last_index:
+        state.dirty = True
 
 
 def _on_rejected(state: State, progress: Progress, message: AppendEntriesResponse) -> None:
@@ -141,6 +144,7 @@ def _on_rejected(state: State, progress: Progress, message: AppendEntriesRespons
     hint_index = state.log.last_index_not_after(message.hint_index, message.hint_term)
     next_index = min(message.match_index, hint_index + 1)
     progress.become_probe(max(next_index, progress.match_index + 1))
+    state.dirty = True
 
 
 def maybe_commit(state: State) -> None:
@@ -179,12 +183,15 @@ def on_heartbeat_response(state: State, message: HeartbeatResponse) -> None:
         return
     progress.answered_tick = state.ticks
     reads.on_round_answered(state, progress, message)
-    if progress.state != REPLICATE or progress.match_index >= state.log.last_index:
+    if progress.state != REPLICATE:
+        state.dirty = True  # it may have been thought dead, and so have been sent nothing
+        return
+    if progress.match_index >= state.log.last_index:
         return
     # It answers, and yet nothing moved for a heartbeat interval: an append without entries finds out what is missing.
     if state.ticks - progress.moved_tick >= state.config.heartbeat_ticks:
         progress.moved_tick = state.ticks
-        progress.nudge = True
+        progress.nudge = state.dirty = True
 
 
 def on_peer_unreachable(state: State, peer: NodeId) -> None:
@@ -192,6 +199,7 @@ def on_peer_unreachable(state: State, peer: NodeId) -> None:
     progress = state.progress.get(peer)
     if progress is not None and progress.state == REPLICATE:
         progress.become_probe(progress.match_index + 1)
+        state.dirty = True
 
 
 # The follower's side.

@@ -28,6 +28,7 @@ def compact(state: "State", index: Index) -> None:
     if index > state.log.start_index:
         state.log.compact(index)
         state.history.compact(index)
+        state.dirty = True  # a follower may need a snapshot now
     assert state.log.start_index <= state.handed_index, "only what was given out is compacted (5.1)"
 
 
@@ -103,6 +104,7 @@ def on_install_snapshot_response(state: "State", message: InstallSnapshotRespons
     if progress is None:
         return
     progress.answered_tick = state.ticks
+    state.dirty = True
     transfer = progress.transfer
     if transfer is None or message.snapshot_id != transfer.snapshot.snapshot_id:
         return
@@ -132,6 +134,7 @@ def tick(state: "State") -> None:
         transfer = progress.transfer
         if not state.is_active(progress):
             progress.become_probe(progress.match_index + 1)
+            state.dirty = True
         elif transfer is None:
             _start_transfer(state, progress)
         elif state.ticks - transfer.active_tick >= state.config.election_timeout_ticks:
@@ -147,6 +150,7 @@ def on_install_snapshot(state: "State", message: InstallSnapshot) -> None:
     meta = message.snapshot
     if meta.index > state.commit_index and not state.log.matches(meta.index, meta.term):
         state.effects.received_chunks.append(message)
+        state.dirty = True
         return
     # A log that holds the snapshot's last entry holds everything that it covers (3.5, Log Matching), and that is committed.
     state.commit_to(meta.index)
@@ -183,6 +187,7 @@ def _restore(state: "State", meta: SnapshotMeta) -> None:
     state.history.restore(meta.index, meta.configuration, suffix_kept=suffix_kept)
     state.commit_index = state.handed_index = meta.index
     state.effects.restored = meta
+    state.dirty = True
     membership.adopt_latest(state)
 
 

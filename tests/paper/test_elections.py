@@ -178,6 +178,20 @@ def test_a_candidate_asks_and_counts_itself_only_after_its_own_vote_is_durable()
     assert len(of_kind(RequestVote, effects.send_after_save)) == 2
 
 
+def test_the_save_of_an_earlier_term_does_not_make_the_own_vote_count() -> None:
+    """3.8: the disk may lag behind by an election."""
+    solo = Solo(size=1, pre_vote=False)
+    for term in (1, 2):
+        for _ in range(TIMEOUT):
+            solo.raft.tick()
+        solo.take()
+        assert solo.raft.term == term
+    solo.save()
+    assert not solo.raft.is_leader
+    solo.save()
+    assert solo.raft.is_leader
+
+
 def test_term_and_vote_survive_a_restart() -> None:
     """3.8."""
     cluster = Cluster(3)

@@ -33,6 +33,19 @@ def test_a_lost_pre_vote_leaves_everything_as_it_was() -> None:
     assert (solo.raft.role, solo.raft.term) == ("follower", 1)
 
 
+def test_a_grant_for_an_earlier_question_does_not_count() -> None:
+    """9.6: it echoes the term that was asked for."""
+    solo = Solo(size=5, terms=[1])
+    solo.tick(TIMEOUT)
+    solo.step(RequestVoteResponse(2, 4, 1, False))  # somebody's newer term ends the first attempt
+    solo.tick(TIMEOUT)
+    assert (solo.raft.role, solo.raft.term) == ("pre_candidate", 2)
+    solo.step(RequestVoteResponse(2, 2, 1, True, True), RequestVoteResponse(2, 3, 1, True, True))
+    assert solo.raft.role == "pre_candidate"
+    solo.step(RequestVoteResponse(3, 2, 1, True, True), RequestVoteResponse(3, 3, 1, True, True))
+    assert solo.raft.role == "candidate"
+
+
 def test_a_pre_vote_is_granted_to_many_and_recorded_for_nobody() -> None:
     """9.6: it is a question, no vote."""
     solo = Solo(terms=[1])
@@ -158,3 +171,16 @@ def test_a_learner_never_runs_but_votes_when_asked() -> None:
     assert (cluster[4].role, cluster[4].term) == ("learner", 0)
     cluster[4].step(RequestVote(1, 1, 4, 0, 0))
     assert cluster[4].vote == 1
+
+
+def test_a_learner_notices_that_its_leader_is_gone() -> None:
+    cluster = Cluster(3, learners=1)
+    cluster.elect(1)
+    cluster.tick(2)
+    assert cluster[4].leader == 1
+    cluster.isolate(4)
+    cluster.tick(2 * TIMEOUT)
+    assert (cluster[4].role, cluster[4].leader, cluster[4].quorum_contact) == ("learner", 0, False)
+    cluster.heal()
+    cluster.tick(2)
+    assert (cluster[4].leader, cluster[4].quorum_contact) == (1, True)

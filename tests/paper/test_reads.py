@@ -2,7 +2,7 @@
 
 import pytest
 
-from raftkv.raft.messages import Heartbeat, HeartbeatResponse, ReadIndex, ReadIndexResponse
+from raftkv.raft.messages import AppendEntries, Heartbeat, HeartbeatResponse, ReadIndex, ReadIndexResponse
 from tests.unit.raft.cluster import HEARTBEAT, TIMEOUT, Cluster, config_of
 from tests.unit.raft.solo import Solo, of_kind
 
@@ -151,6 +151,20 @@ def test_followers_ask_the_leader_and_learn_the_commit_index_with_the_answer() -
     assert cluster[3].commit_index == 2, "the reads need not wait for the next heartbeat"
     asked = [message for message in cluster.history if isinstance(message, ReadIndex)]
     assert len(asked) == 1, "a batch asks once"
+
+
+def test_a_follower_whose_acknowledgement_is_late_still_learns_the_commit_index() -> None:
+    """The heartbeat may only name what is known to match; an append without entries says the rest."""
+    solo = Solo()
+    solo.lead()
+    solo.raft.propose(1, b"x")
+    solo.drain()
+    solo.step(solo.accept(3, 2))
+    (beat, _) = of_kind(Heartbeat, solo.step(ReadIndex(1, 2, 1, 50)))
+    assert beat.commit_index == 1
+    sent = solo.step(solo.heartbeat_response(3, beat.read_round))
+    assert [(m.target, m.index) for m in of_kind(ReadIndexResponse, sent)] == [(2, 2)]
+    assert [(m.target, m.commit_index, m.entries) for m in of_kind(AppendEntries, sent)] == [(2, 2, [])]
 
 
 def test_reads_of_followers_and_of_the_leader_share_rounds() -> None:

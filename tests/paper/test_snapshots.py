@@ -138,6 +138,15 @@ def test_an_answer_about_another_snapshot_is_ignored() -> None:
     assert solo.raft.progress(3).state == "snapshot"  # type: ignore[union-attr]
 
 
+def test_a_follower_that_turns_out_to_have_enough_needs_no_snapshot() -> None:
+    """An acknowledgement that was under way shows that the log can serve it after all."""
+    solo = leader_of_a_late_follower()
+    solo.step(AppendEntriesResponse(2, 3, 1, 7))
+    assert solo.raft.progress(3).state == "snapshot"  # type: ignore[union-attr]
+    sent = of_kind(AppendEntries, solo.step(AppendEntriesResponse(2, 3, 1, 8)))
+    assert [(a.previous_index, [e.index for e in a.entries]) for a in sent] == [(8, [9, 10])]
+
+
 def test_compaction_stops_at_a_snapshot_in_use_and_goes_on_when_the_follower_is_gone() -> None:
     solo = leader_of_a_late_follower()
     solo.raft.offer_snapshot(meta_at(9))

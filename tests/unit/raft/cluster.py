@@ -125,9 +125,13 @@ class Node:
 
     def pump(self) -> bool:
         """Carry out effects once, in the order of the contract. False when there were none."""
-        if not self.alive or not self.raft.has_effects:
+        if not self.alive:
             return False
+        promised = self.raft.has_effects
         effects = self.raft.take_effects()
+        if not promised:
+            assert effects == Effects(), "has_effects was false"
+            return False
         self.cluster.sent(self, effects.send_now)
         if effects.needs_save():
             self.saves.append(
