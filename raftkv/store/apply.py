@@ -41,7 +41,7 @@ from raftkv.wire.commands import (
     failure,
 )
 from raftkv.wire.protocol import SESSION_ID_BYTES
-from raftkv.wire.validate import validate
+from raftkv.wire.validate import is_plain_put, plain_value_bytes_max, validate
 
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
@@ -80,10 +80,9 @@ class State:
         self._adopt_settings()
 
     def _adopt_settings(self) -> None:
-        # A put whose value is no larger than this, with a key within its own bound, surely fits into a request.
         settings = self.cluster.settings
         self.key_bytes_max = settings.key_bytes_max
-        self.fast_value_bytes_max = min(settings.value_bytes_max, settings.request_bytes_max - settings.key_bytes_max)
+        self.fast_value_bytes_max = plain_value_bytes_max(settings)
 
 
 def apply_batch(state: State, time_ms: Milliseconds, groups: list[Any]) -> list[list[Answer]]:
@@ -175,19 +174,9 @@ def _run(state: State, command: Any) -> Answer:
 
 def _put(state: State, command: Command) -> Answer:
     mvcc = state.mvcc
-    # Hot path: the checks of validate() that a put without lease and flags needs.
-    if len(command) == 6:
-        _, sequence, key, value, lease, flags = command
-        if (
-            type(lease) is type(flags) is type(sequence) is int
-            and type(key) is type(value) is bytes
-            and not (lease or flags)
-            and 0 < len(key) <= state.key_bytes_max
-            and len(value) <= state.fast_value_bytes_max
-            and 0 <= sequence <= _INT64_MAX
-        ):
-            mvcc.put(key, value)
-            return [OK, mvcc.revision, None]
+    if is_plain_put(command, state.key_bytes_max, state.fast_value_bytes_max):  # the hot path
+        mvcc.put(command[2], command[3])
+        return [OK, mvcc.revision, None]
     validate(command, state.cluster.settings)
     operations.check_lease(command[4])
     previous = operations.put(mvcc, command)

@@ -130,7 +130,7 @@ def prefix_range_end(prefix: bytes) -> bytes:
 def command_bytes(command: Command) -> int:
     """About how many bytes a valid write takes in an entry: what batches and queues are measured by."""
     operation = command[0]
-    if operation == PUT or operation == APPEND:
+    if operation in (PUT, APPEND):
         return len(command[2]) + len(command[3]) + _COMMAND_OVERHEAD_BYTES
     if operation == TXN:
         return sum(map(command_bytes, (*command[3], *command[4]))) + (len(command[2]) + 1) * _COMPARE_BYTES

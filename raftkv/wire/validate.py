@@ -68,6 +68,30 @@ def validate(command: Any, bounds: Limits | Settings) -> None:
 # Each check returns the bytes of keys and values that the command carries.
 
 
+def is_plain_put(command: Any, key_bytes_max: int, value_bytes_max: int) -> bool:
+    """Whether this is surely a valid PUT without lease and flags: what validate would find, at a third of its price.
+
+    `value_bytes_max`: small enough that a value of that size and the largest key fit into a request.
+    """
+    if len(command) != 6:
+        return False
+    operation, sequence, key, value, lease, flags = command
+    return (
+        operation == PUT
+        and type(lease) is type(flags) is type(sequence) is int
+        and type(key) is type(value) is bytes
+        and not (lease or flags)
+        and 0 < len(key) <= key_bytes_max
+        and len(value) <= value_bytes_max
+        and 0 <= sequence <= _INT64_MAX
+    )
+
+
+def plain_value_bytes_max(bounds: Limits | Settings) -> int:
+    """The bound on values for is_plain_put."""
+    return min(bounds.value_bytes_max, bounds.request_bytes_max - bounds.key_bytes_max)
+
+
 def _check_put(command: Sequence[Any], bounds: Limits | Settings) -> int:
     _, _, key, value, lease, flags = _fields(command, 6, "PUT")
     key_bytes = _key_bytes(key, bounds.key_bytes_max)

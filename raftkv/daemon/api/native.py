@@ -38,7 +38,7 @@ from raftkv.wire.protocol import (
     new_packer,
     new_unpacker,
 )
-from raftkv.wire.validate import validate
+from raftkv.wire.validate import is_plain_put, plain_value_bytes_max, validate
 
 GREETING_SECONDS_MAX = 5.0  # a connection that says nothing costs a file descriptor
 GROUP_COMMANDS_MAX = 2048  # per entry at most so many are applied in one go: about 10 ms of the loop
@@ -67,6 +67,8 @@ class NativeConnection(asyncio.Protocol):
         self._service = service
         self._member = member
         self._limits = limits
+        self._key_bytes_max = limits.key_bytes_max
+        self._plain_value_bytes_max = plain_value_bytes_max(limits)
         self._unpacker = new_unpacker(limits)
         self._pack = new_packer().pack
         self._transport: asyncio.Transport | None = None
@@ -147,11 +149,12 @@ class NativeConnection(asyncio.Protocol):
             self._receive_control(request_id, timeout_ms, command)
 
     def _receive_write(self, request_id: int, timeout_ms: int, command: Command) -> None:
-        try:
-            validate(command, self._limits)
-        except RaftKVError as error:
-            self._answer_now(request_id, failure(error))
-            return
+        if not is_plain_put(command, self._key_bytes_max, self._plain_value_bytes_max):
+            try:
+                validate(command, self._limits)
+            except RaftKVError as error:
+                self._answer_now(request_id, failure(error))
+                return
         size_bytes = command_bytes(command)
         if (
             self._write_bytes + size_bytes > self._limits.entry_bytes_max or len(self._writes) >= GROUP_COMMANDS_MAX
