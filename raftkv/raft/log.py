@@ -91,6 +91,9 @@ class RaftLog:
         With `at_least_one` the first entry always fits: an entry larger than the bound must still get through.
         """
         assert first > self.start_index, "compacted entries cannot be read (5.1)"
+        if first == last == self.last_index and at_least_one:
+            newest = self._entries[-1]  # the usual case: one new entry per batch
+            return [newest], len(newest.data) + ENTRY_OVERHEAD_BYTES
         entries: list[Entry] = []
         size_bytes = 0
         for position in range(first - self.start_index - 1, min(last, self.last_index) - self.start_index):

@@ -34,7 +34,10 @@ class Inflight:
         """How many bytes the next message may have; 0 when the window is full."""
         if len(self._messages) >= limits.append_messages_in_flight_max:
             return 0
-        return min(limits.append_message_bytes_max, max(0, limits.append_bytes_in_flight_max - self.size_bytes))
+        left_bytes = limits.append_bytes_in_flight_max - self.size_bytes
+        if left_bytes >= limits.append_message_bytes_max:
+            return limits.append_message_bytes_max
+        return left_bytes if left_bytes > 0 else 0
 
     def add(self, last_index: Index, size_bytes: int) -> None:
         assert not self._messages or last_index > self._messages[-1][0], "entries are sent in order (3.5)"
