@@ -136,6 +136,9 @@ class Replica:
     def compact_log(self) -> None:
         """Let go of entries that are durable in the state machine and beyond what is kept for slow followers."""
         raft, limits = self.raft, self._limits
+        if raft.has_effects or self._making_snapshot:
+            # A restored log must be saved before it is compacted; and the snapshot being made must not end before the log begins.
+            return
         index = raft.compactable_index(
             retained_entries_max=limits.log_retained_entries_max, retained_bytes_max=limits.log_retained_bytes_max
         )
@@ -211,7 +214,7 @@ class Replica:
             data = reader.read(chunk.offset, chunk.size_max)
             done = chunk.offset + len(data) >= reader.meta.size_bytes
             message = InstallSnapshot(
-                self.raft.term, self.raft.node_id, chunk.target, reader.meta, chunk.offset, data, done
+                chunk.term, self.raft.node_id, chunk.target, reader.meta, chunk.offset, data, done
             )
             self._network.send([message])
 
