@@ -8,6 +8,7 @@ import asyncio
 from typing import Any, AsyncIterator, Awaitable, Final, Mapping, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests, roster
+from raftkv.client.decisions import BARE_WRITE, CONTROL, READ, STALE_READ, WRITE
 from raftkv.client.dispatch import Dispatcher
 from raftkv.client.endpoints import Directory, parse_endpoints
 from raftkv.client.options import (
@@ -30,7 +31,6 @@ from raftkv.client.results import (
     member,
     txn_result,
 )
-from raftkv.client.retry import BARE_WRITE, CONTROL, READ, STALE_READ, WRITE
 from raftkv.client.txn import Txn
 from raftkv.errors import ClientClosed, RaftKVError
 from raftkv.units import Revision

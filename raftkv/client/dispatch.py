@@ -11,18 +11,18 @@ from typing import Any, Coroutine, Final
 
 from raftkv.client import verdict
 from raftkv.client.connection import Call, Connection
+from raftkv.client.decisions import BARE_WRITE, STALE_READ, WRITE, Decision, Keep, Send, Stop, Wait
 from raftkv.client.endpoints import Directory
 from raftkv.client.links import Link
 from raftkv.client.options import Options, draw, draw_session_id
-from raftkv.client.retry import BARE_WRITE, STALE_READ, WRITE, Decision, Direct, Keep, Retry, Send, Stop, Wait
+from raftkv.client.retry import Direct, Retry
 from raftkv.client.session import Session, Sessions
+from raftkv.client.ticker import NEVER, Ticker, split_late
 from raftkv.client.wireconn import WireConnection, failure_of
 from raftkv.errors import ClientClosed, ClusterMismatch, RaftKVError, SessionExpired
 from raftkv.wire.commands import Answer, Command
 
 TICK_S: Final = 0.25
-TICK_S_MIN: Final = 0.001
-NEVER: Final = float("inf")
 CLOSE_TIMEOUT_S: Final = 1.0
 
 
@@ -44,9 +44,7 @@ class Dispatcher:
         self._waiting: dict[Call, asyncio.TimerHandle] = {}
         """Calls that back off."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tick_at = NEVER
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._tick_s = min(TICK_S, options.attempt_timeout_s / 4)
+        self._ticker = Ticker(self.loop, min(TICK_S, options.attempt_timeout_s / 4), self._sweep_all)
         self._timeout_s = options.timeout_s
         self._attempt_timeout_s = min(options.attempt_timeout_s, options.timeout_s / 3)
         self._idle_s = options.idle_s
@@ -83,8 +81,8 @@ class Dispatcher:
                 connection.send(call, now)
             else:
                 self._begin(call, now)
-        if call.attempt_deadline < self._tick_at:
-            self._arm(min(call.attempt_deadline, now + self._tick_s))
+        if call.attempt_deadline < self._ticker.at:
+            self._ticker.arm(now, call.attempt_deadline)
         return future
 
     def ask(self, address: str, command: Command, timeout_s: float | None) -> asyncio.Future[Answer]:
@@ -95,7 +93,7 @@ class Dispatcher:
         call = Call(command, STALE_READ, self._create_future(), now, now + timeout_s, now + attempt_timeout_s)
         call.retry = Direct(self.directory, address, now, call.deadline, attempt_timeout_s)
         self._begin(call, now)
-        self._arm(min(call.attempt_deadline, now + self._tick_s))
+        self._ticker.arm(now, call.attempt_deadline)
         return call.future
 
     async def close(self) -> None:
@@ -104,8 +102,7 @@ class Dispatcher:
             return
         self._closed = True
         self._fast = None
-        if self._tick_timer is not None:
-            self._tick_timer.cancel()
+        self._ticker.stop()
         for timer in self._waiting.values():
             timer.cancel()
         unsent = [*self._waiting, *self._window_queue]
@@ -179,8 +176,7 @@ class Dispatcher:
             link = self._link(decision.address)
             link.submit(call, now)
             self._prefer(link)
-            if call.attempt_deadline < self._tick_at:
-                self._arm(min(call.attempt_deadline, now + self._tick_s))
+            self._ticker.arm(now, call.attempt_deadline)
         elif type(decision) is Wait:
             self._waiting[call] = self.loop.call_at(decision.until, self._on_wait_over, call)
         else:
@@ -338,34 +334,16 @@ class Dispatcher:
 
     # Deadlines.
 
-    def _arm(self, when: float) -> None:
-        if when >= self._tick_at or self._closed:
-            return
-        if self._tick_timer is not None:
-            self._tick_timer.cancel()
-        self._tick_at = when
-        self._tick_timer = self.loop.call_at(when, self._tick)
-
-    def _tick(self) -> None:
-        now = self._time()
-        self._tick_at = NEVER
-        self._tick_timer = None
-        earliest = now  # should the sweep break, there is a next one
-        try:
-            earliest = self._sweep_all(now)
-        finally:
-            if earliest < NEVER:
-                self._arm(min(max(earliest, now + TICK_S_MIN), now + self._tick_s))
-
     def _sweep_all(self, now: float) -> float:
+        """End what is over; the earliest deadline of what goes on."""
         earliest = NEVER
         for link in list(self._links.values()):
             for connection in link.connections():
                 earliest = min(earliest, self._sweep(link, connection, now))
-            link.queue, late, queue_earliest = _split_late(link.queue, now)
+            link.queue, late, queue_earliest = split_late(link.queue, now)
             earliest = min(earliest, queue_earliest)
             self._expire(late, now)
-        kept, late, queue_earliest = _split_late(list(self._window_queue), now)
+        kept, late, queue_earliest = split_late(list(self._window_queue), now)
         self._window_queue = deque(kept)
         self._expire(late, now)
         if self._window_queue:
@@ -414,12 +392,3 @@ class Dispatcher:
     def _fail_closed(self, call: Call) -> None:
         uncertain = call.retry is not None and call.retry.uncertain
         call.fail(ClientClosed(may_have_happened=uncertain))
-
-
-def _split_late(calls: list[Call], now: float) -> tuple[list[Call], list[Call], float]:
-    """Those that go on, those whose deadline passed, and the earliest deadline of the former."""
-    if not calls:
-        return calls, [], NEVER
-    kept = [call for call in calls if call.deadline > now and not call.future.done()]
-    late = [call for call in calls if call.deadline <= now or call.future.done()]
-    return kept, late, min((call.deadline for call in kept), default=NEVER)

@@ -7,61 +7,19 @@ is left after one attempt's deadline; an uncertain write goes on only under a se
 OutcomeUnknown. Which error a call ends with, and with which words, is decided in verdict.py.
 """
 
-from typing import Any, Callable, Final, NamedTuple, TypeAlias
+from typing import Any, Callable, Final
 
 from raftkv.client import verdict
+from raftkv.client.decisions import BARE_WRITE, CONTROL, STALE_READ, WRITE, Decision, Keep, Send, Stop, Wait
 from raftkv.client.endpoints import Directory, Peer, peer_or_none
 from raftkv.client.session import Session
 from raftkv.errors import ClusterMismatch, RaftKVError
 from raftkv.units import NOBODY, NodeId
 
-# What a call is.
-READ: Final = 0
-"""A linearizable read: any member answers it."""
-STALE_READ: Final = 1
-"""Answered by whoever is asked."""
-WRITE: Final = 2
-"""A write under a session: repeated until its outcome is known."""
-BARE_WRITE: Final = 3
-"""A write without a session: repeated only after a refusal."""
-CONTROL: Final = 4
-"""A request to the leader that is neither in the log nor forwarded."""
-
 ATTEMPT_TIMEOUT_S_MAX: Final = 1.0
 BACKOFF_S_MIN: Final = 0.010
 BACKOFF_S_MAX: Final = 0.050
 ROUND_BACKOFF_S_MAX: Final = 0.500
-
-
-class Send(NamedTuple):
-    """Send the command to this address; an answer is due until `attempt_deadline`, a connection until `connect_deadline`."""
-
-    address: str
-    forward: bool
-    """Ask this member to have the leader do it, because the leader cannot be reached from here."""
-    connect_deadline: float
-    attempt_deadline: float
-
-
-class Wait(NamedTuple):
-    """Do nothing until then, and report `on_wait_over`."""
-
-    until: float
-
-
-class Keep(NamedTuple):
-    """The attempt under way gets time until then."""
-
-    attempt_deadline: float
-
-
-class Stop(NamedTuple):
-    """The call ends with this error."""
-
-    error: RaftKVError
-
-
-Decision: TypeAlias = Send | Wait | Keep | Stop
 
 
 def default_attempt_timeout_s(timeout_s: float) -> float:

@@ -18,7 +18,7 @@ _UNKNOWN: Final[Mapping[str, Any]] = {
     "endpoint": "",
     "role": UNREACHABLE,
     "term": 0,
-    "leader": None,
+    "leader": "",
     "commit_index": 0,
     "applied_index": 0,
     "revision": 0,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, TypeVar, cas
 
 from raftkv.client import requests
 from raftkv.client.blocking import Caller
+from raftkv.client.decisions import BARE_WRITE, CONTROL, READ, STALE_READ, WRITE
 from raftkv.client.endpoints import Directory, parse_endpoints
 from raftkv.client.options import (
     DEFAULT_ENDPOINTS,
@@ -32,7 +33,6 @@ from raftkv.client.results import (
     put_result,
     txn_result,
 )
-from raftkv.client.retry import BARE_WRITE, CONTROL, READ, STALE_READ, WRITE
 from raftkv.errors import ConfigError, RaftKVError
 from raftkv.units import Revision
 from raftkv.wire.commands import Answer, Command

@@ -5,21 +5,9 @@ from typing import Any
 import pytest
 
 from raftkv import errors
+from raftkv.client.decisions import BARE_WRITE, CONTROL, READ, STALE_READ, WRITE, Keep, Send, Stop, Wait
 from raftkv.client.endpoints import Directory, Handshake, Peer
-from raftkv.client.retry import (
-    BARE_WRITE,
-    CONTROL,
-    READ,
-    STALE_READ,
-    WRITE,
-    Direct,
-    Keep,
-    Retry,
-    Send,
-    Stop,
-    Wait,
-    default_attempt_timeout_s,
-)
+from raftkv.client.retry import Direct, Retry, default_attempt_timeout_s
 from raftkv.client.session import Session
 from raftkv.errors import RaftKVError, Unreachable
 

@@ -1,0 +1,52 @@
+"""What a call is, and what can be decided about it: the words between retry.py and those who do what it says.
+
+Plain constants and named tuples without behaviour, so that the async and the blocking client, and the tests, can take a decision
+apart without knowing how it was made.
+"""
+
+from typing import Final, NamedTuple, TypeAlias
+
+from raftkv.errors import RaftKVError
+
+# What a call is.
+READ: Final = 0
+"""A linearizable read: any member answers it."""
+STALE_READ: Final = 1
+"""Answered by whoever is asked."""
+WRITE: Final = 2
+"""A write under a session: repeated until its outcome is known."""
+BARE_WRITE: Final = 3
+"""A write without a session: repeated only after a refusal."""
+CONTROL: Final = 4
+"""A request to the leader that is neither in the log nor forwarded."""
+
+
+class Send(NamedTuple):
+    """Send the command to this address; an answer is due until `attempt_deadline`, a connection until `connect_deadline`."""
+
+    address: str
+    forward: bool
+    """Ask this member to have the leader do it, because the leader cannot be reached from here."""
+    connect_deadline: float
+    attempt_deadline: float
+
+
+class Wait(NamedTuple):
+    """Do nothing until then, and report `on_wait_over`."""
+
+    until: float
+
+
+class Keep(NamedTuple):
+    """The attempt under way gets time until then."""
+
+    attempt_deadline: float
+
+
+class Stop(NamedTuple):
+    """The call ends with this error."""
+
+    error: RaftKVError
+
+
+Decision: TypeAlias = Send | Wait | Keep | Stop
