@@ -117,8 +117,8 @@ class NativeConnection(asyncio.Protocol):
         except ProtocolError as error:
             self._refuse_connection(error)
             return
-        except (ValueError, msgpack.exceptions.UnpackException, RecursionError, OverflowError) as error:
-            # Broken frames, and BufferFull for one that is larger than any request may be.
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError, OverflowError) as error:
+            # Broken frames (TypeError: a list as the key of a map), and BufferFull for one larger than any request may be.
             self._refuse_connection(ProtocolError(f"not a frame of this protocol: {error or type(error).__name__}"))
             return
         self._submit()
