@@ -78,7 +78,7 @@ class SyncFault:
             ],
             directory / f"strace-{daemon.pid}.log",
         )  # fmt: skip
-        wait_until(lambda: _traced_by(daemon.pid, self.process), "strace to attach")
+        wait_until(lambda: _is_traced(daemon, self.process), "strace to attach")
 
     def __enter__(self) -> "SyncFault":
         return self
@@ -96,11 +96,14 @@ class SyncFault:
         self.process.kill()
 
 
-def _traced_by(pid: int, tracer: Process) -> bool:
-    """Whether every thread of `pid` is traced. Raises DiskFaultUnavailable when the tracer ended instead."""
+def _is_traced(daemon: Process, tracer: Process) -> bool:
+    """Whether every thread of `daemon` is traced, or it has died of the fault. Raises DiskFaultUnavailable."""
+    if daemon.exit_code is not None:
+        return True
     if tracer.exit_code is not None:
         raise DiskFaultUnavailable(f"strace: {tracer.log_text().strip()}")
-    for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        if f"TracerPid:\t{tracer.pid}" not in status.read_text():
-            return False
-    return True
+    try:
+        states = [path.read_text() for path in Path(f"/proc/{daemon.pid}/task").glob("*/status")]
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # a thread ended between the listing and the reading
+    return all(f"TracerPid:\t{tracer.pid}\n" in state for state in states)

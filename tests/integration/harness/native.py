@@ -106,10 +106,12 @@ class NativeConnection:
             raise commands.error_of(answer)
         return answer
 
-    def outcome(self, command: list[Any], *, timeout_s: float | None = None) -> list[Any] | RaftKVError:
+    def outcome(
+        self, command: list[Any], *, timeout_ms: int = 0, timeout_s: float | None = None
+    ) -> list[Any] | RaftKVError:
         """As `call`, with the error as a value."""
         try:
-            return self.call(command, timeout_s=timeout_s)
+            return self.call(command, timeout_ms=timeout_ms, timeout_s=timeout_s)
         except RaftKVError as error:
             return error
 
