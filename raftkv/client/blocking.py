@@ -149,7 +149,7 @@ class Caller:
                 loan.discard()
                 return retry.on_unreachable(now, error)
             if self._sessions is not None:
-                self._sessions.ttl_s = handshake.session_ttl_s
+                self._sessions.learn_ttl(handshake.session_ttl_s)
             return retry.on_connected(now)
 
     def _exchange(

@@ -278,7 +278,7 @@ class Dispatcher:
             self.on_link_failed(link, calls, error)
             return
         if self._sessions is not None:
-            self._sessions.ttl_s = handshake.session_ttl_s
+            self._sessions.learn_ttl(handshake.session_ttl_s)
             if connection.wire.session is not self._sessions.current:
                 link.queue = calls  # the session changed while the connection was made
                 link.retire()

@@ -21,8 +21,8 @@ class Session:
         "_next",
         "_opened_at",
         "_settled",
+        "_used_at",
         "ack_below",
-        "fresh_until",
         "gone",
         "id",
         "registered",
@@ -42,7 +42,7 @@ class Session:
         """A write was answered under this session, so the cluster knows it."""
         self.gone = False
         """The cluster said that it does not know this session."""
-        self.fresh_until = 0.0
+        self._used_at = 0.0
         self._opened_at = 0.0
         self._next = 1
         self._settled: set[int] = set()
@@ -59,10 +59,10 @@ class Session:
         time to live is left: the cluster may soon drop it, and with nothing outstanding nothing is lost by a new one.
         """
         sequence = self._next
-        if sequence - self.ack_below >= self.window or (now > self.fresh_until and self.is_stale(now)):
+        if sequence - self.ack_below >= self.window or (now > self._used_at + self.ttl_s / 2 and self.is_stale(now)):
             return 0
         self._next = sequence + 1
-        self.fresh_until = now + self.ttl_s / 2
+        self._used_at = now
         if sequence == 1:
             self._opened_at = now
         return sequence
@@ -82,7 +82,7 @@ class Session:
 
     def is_stale(self, now: float) -> bool:
         """Idle for half its time to live, with nothing outstanding."""
-        return 1 < self._next == self.ack_below and now > self.fresh_until
+        return 1 < self._next == self.ack_below and now > self._used_at + self.ttl_s / 2
 
     def retry_refusal(self, now: float) -> RaftKVError | None:
         """Why an uncertain write may not be sent once more under this session; None when it may."""
@@ -98,14 +98,18 @@ class Session:
 class Sessions:
     """The current session of one client; a new one takes its place when it is idle for long or gone."""
 
-    __slots__ = ("_draw_id", "_window", "current", "ttl_s")
+    __slots__ = ("_draw_id", "_ttl_s", "_window", "current")
 
     def __init__(self, draw_id: Callable[[], bytes], *, window: int = WINDOW, ttl_s: float = DEFAULT_TTL_S) -> None:
         self._draw_id = draw_id
         self._window = window
-        self.ttl_s = ttl_s
-        """Of sessions that begin from now on; members tell it in their greeting."""
+        self._ttl_s = ttl_s
         self.current = self._begin()
+
+    def learn_ttl(self, ttl_s: float) -> None:
+        """Members tell in their greeting how long an idle session lives."""
+        if ttl_s > 0:
+            self._ttl_s = self.current.ttl_s = ttl_s
 
     def renew_if_stale(self, now: float) -> bool:
         """Before a write is opened. True when the session changed: connections greet with its id, so they have to be new too."""
@@ -125,4 +129,4 @@ class Sessions:
             self.current = self._begin()
 
     def _begin(self) -> Session:
-        return Session(self._draw_id(), window=self._window, ttl_s=self.ttl_s)
+        return Session(self._draw_id(), window=self._window, ttl_s=self._ttl_s)
