@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml
 		echo "raftkv needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V); name another: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m compileall -q raftkv cli  # where Python may not write bytecode itself, every start would compile anew
 	@touch $@
 
 .PHONY: setup
