@@ -238,10 +238,12 @@ class ReplicaLoop:
         self._tick_handle = self._loop.call_at(self._next_tick_at, self._on_tick)
         self._ticks += 1
         try:
+            if self._ticks % HOUSEKEEPING_TICKS == 0:
+                # Before the core's tick: a leader whose heartbeats fall on this very tick would have effects each time, and
+                # the log is not compacted while there are any.
+                self._housekeeping()
             self._raft.tick()
             self._service.tick(monotonic_ms())
-            if self._ticks % HOUSEKEEPING_TICKS == 0:
-                self._housekeeping()
         except BaseException as error:
             self.fail(error)
             return
