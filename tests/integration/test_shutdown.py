@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from raftkv.wire import commands
+from raftkv.wire import commands, protocol
 
 from .conftest import StartCluster
 from .harness.cluster import Cluster
@@ -83,6 +83,24 @@ def test_second_sigterm_ends_at_once(cluster: Cluster) -> None:
         leader.daemon.send(signal.SIGTERM)
         leader.daemon.wait_exit(EXIT_MAX_S)
         assert time.monotonic() - asked_again_at_s < 1.0
+
+
+def test_leadership_moves_around_under_load(cluster: Cluster) -> None:
+    """Asked for, six times in a row: each transfer is one election, without a pause worth the name."""
+    with LibraryWorkload(cluster.endpoints) as workload:
+        workload.wait_acknowledged(100)
+        for turn in range(6):
+            leader = cluster.leader()
+            target = cluster.others(leader)[turn % 2]
+            asked_at_s = time.monotonic()
+            with leader.connect(timeout_s=10) as connection:
+                connection.call([protocol.MOVE_LEADER, target.name])
+            wait_until(lambda: cluster.current_leader() is target, f"{target.name} to lead")  # noqa: B023 - used at once
+            workload.wait_acknowledged(50)
+            assert gap_s(workload, asked_at_s) < HANDOVER_GAP_MAX_S
+        ledger = workload.stop()
+    assert ledger.count(UNKNOWN) == 0, ledger.errors
+    check_everywhere(cluster, ledger)
 
 
 def test_sigterm_right_after_the_start(make_cluster: StartCluster) -> None:

@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from raftkv.wire import protocol
+
 from .conftest import StartCluster
 from .harness.cluster import SMALL_LOG, Cluster
 from .harness.ledger import Ledger, check_everywhere
@@ -104,15 +106,17 @@ def test_restart_after_a_snapshot_and_after_compaction(small: Cluster) -> None:
 
 
 def test_disk_of_the_log_stays_bounded(small: Cluster) -> None:
-    """The WAL directory does not grow with the number of writes."""
-    leader = small.leader()
+    """The WAL of every leader shrinks while it leads; several, because what drives compaction has a phase in each office."""
 
     def log_bytes() -> int:
-        paths = [path for path in (leader.data_directory / "wal").rglob("*") if path.is_file()]
+        paths = [path for path in (small.leader().data_directory / "wal").rglob("*") if path.is_file()]
         assert paths, "the log is somewhere else"
         return sum(path.stat().st_size for path in paths)
 
-    for turn in range(4):
-        write_bulk(leader, b"turn%d" % turn)
-    # 13 MB were written; what is retained is 64 KiB in segments of 256 KiB, some preallocated.
-    wait_until(lambda: log_bytes() < 4 * 1024 * 1024, "the log to be compacted", seen=log_bytes)
+    for turn in range(6):
+        leader = small.leader()
+        write_bulk(leader, b"turn")
+        # 3 MB were written; what is retained is 64 KiB in segments of 256 KiB, some of them preallocated.
+        wait_until(lambda: log_bytes() < 2 * 1024 * 1024, "the log to be compacted", deadline_s=5, seen=log_bytes)
+        with leader.connect(timeout_s=10) as connection:
+            connection.call([protocol.MOVE_LEADER, small.others(leader)[turn % 2].name])

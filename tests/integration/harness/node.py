@@ -124,12 +124,3 @@ class Node:
                 return connection.status()
         except (OSError, ConnectionEnded):
             return None
-
-    def metric(self, name: str) -> float:
-        """The sum of one Prometheus metric over its labels; 0 when it is not there."""
-        total = 0.0
-        for line in self.http_get("/metrics")[1].splitlines():
-            words = line.split()
-            if len(words) >= 2 and words[0].split("{")[0] == name:
-                total += float(words[1])
-        return total

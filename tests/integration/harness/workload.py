@@ -181,9 +181,9 @@ class RawWorkload(Workload):
         except (OSError, ConnectionEnded) as error:
             self._all_unknown(keys, counter, error)
             return False
-        serving = True
+        serving, ends_s = True, time.monotonic() + self.TIMEOUT_S
         for position, request_id in enumerate(ids):
-            outcome, revision = self._outcome(connection, request_id)
+            outcome, revision = self._outcome(connection, request_id, ends_s)
             serving = serving and outcome == ACKNOWLEDGED
             if position < len(keys):
                 self.ledger.record_single(keys[position], keys[position], outcome, revision)
@@ -191,9 +191,9 @@ class RawWorkload(Workload):
                 self.ledger.record_counter(counter, outcome)
         return serving
 
-    def _outcome(self, connection: NativeConnection, request_id: int) -> tuple[str, int]:
+    def _outcome(self, connection: NativeConnection, request_id: int, ends_s: float) -> tuple[str, int]:
         try:
-            answer = connection.answer(request_id)
+            answer = connection.answer(request_id, timeout_s=ends_s - time.monotonic())
         except (OSError, ConnectionEnded) as error:
             self.ledger.record_error(error)
             return UNKNOWN, 0
