@@ -2,8 +2,8 @@
 
 from typing import Any, Sequence
 
-import grpc
-import grpc.aio
+import grpc  # type: ignore[import-untyped]
+import grpc.aio  # type: ignore[import-untyped]
 
 from drivers.etcd_messages import PUT_PATH, RANGE_PATH, put_request, range_request
 

@@ -1,7 +1,7 @@
 """A client that writes numbered keys and prints what came of each; runs outside or inside a container, until it is killed.
 
-Arguments: endpoints, prefix. One line per write: `ok NUMBER MEMBER`, or `unknown NUMBER CODE`, or `failed NUMBER CODE`. MEMBER is
-only the number's owner for the reader's eye; the caller judges by numbers and times of arrival.
+Arguments: endpoints, prefix. One line per write: `ok NUMBER`, or `unknown NUMBER CODE` when it may have happened, or
+`failed NUMBER CODE` when it surely has not.
 """
 
 import sys
