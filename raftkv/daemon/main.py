@@ -14,7 +14,7 @@ import secrets
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import uvloop
 
@@ -40,7 +40,7 @@ def run(config: DaemonConfig) -> int:
         with contextlib.closing(DataDirectory(Path(config.data_dir))) as directory:
             run_preflight(directory.path, config.limits)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_serve(config, directory))
+                runner.run(_serve(config, directory))
     except RaftKVError as error:
         print(f"raftkv serve: {error.message}", file=sys.stderr)
         return 1
@@ -49,7 +49,7 @@ def run(config: DaemonConfig) -> int:
         return 1
 
 
-async def _serve(config: DaemonConfig, directory: DataDirectory) -> int:
+async def _serve(config: DaemonConfig, directory: DataDirectory) -> NoReturn:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -86,4 +86,7 @@ async def _serve(config: DaemonConfig, directory: DataDirectory) -> int:
         logging.shutdown()
         os._exit(1)
     await member.shut_down(loop.time() + SHUTDOWN_SECONDS)
-    return 0
+    # Everything is closed and on disk. Closing the loop would wait for a name look-up under way, 10 s when its host is gone.
+    directory.close()
+    logging.shutdown()
+    os._exit(0)
