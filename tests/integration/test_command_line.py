@@ -172,8 +172,8 @@ def test_without_a_quorum(cluster: Cluster) -> None:
     for node in cluster.others(survivor):
         node.kill()
     wait_until(lambda: survivor.http_get("/readyz")[0] == 503, "the survivor to see that it is alone")
-    raftkv(cluster, "get", "kept", code=NOT_DONE)
-    raftkv(cluster, "put", "kept", "2", code=NOT_DONE)
+    raftkv(cluster, "get", "kept", "--timeout", "1", code=NOT_DONE)
+    raftkv(cluster, "put", "kept", "2", "--timeout", "1", code=NOT_DONE)
     assert raftkv(survivor.client_endpoint, "get", "kept", "--stale") == b"1\n"
     for node in cluster.others(survivor):
         node.start()
