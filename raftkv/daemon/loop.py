@@ -44,9 +44,9 @@ class PeerNetwork:
         self.transport: PeerTransport | None = None  # set once it listens; until then messages are lost, as they may be
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Queue on the links; sent at the end of this turn."""
+        """Written at once: before the journal's thread wants the interpreter, and without another turn of the loop."""
         if self.transport is not None:
-            self.transport.send(messages)
+            self.transport.send_at_once(messages)
 
     def forward(self, request_id: int, target: NodeId, payload: bytes) -> None:
         """Carry a client's writes to the leader."""
@@ -208,9 +208,10 @@ class ReplicaLoop:
             now_ms = monotonic_ms()
             self._service.flush(now_ms)
             self._replica.pump()
-            # What the pump applied may have made room for the next entry.
-            self._service.flush(now_ms)
-            self._replica.pump()
+            if self._service.wants_flush:
+                # What the pump applied has made room for the next entry or the next round.
+                self._service.flush(now_ms)
+                self._replica.pump()
         except BaseException as error:
             self.fail(error)
             return

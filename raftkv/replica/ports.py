@@ -24,7 +24,7 @@ class Journal(Protocol):
 
 
 class Network(Protocol):
-    """Sends and forgets: a message may be lost, delayed, doubled or reordered."""
+    """Sends and forgets: a message may be lost, delayed, doubled or reordered. Each call is a complete batch: it leaves at once."""
 
     def send(self, messages: Sequence[Message]) -> None: ...
 

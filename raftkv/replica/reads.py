@@ -42,6 +42,11 @@ class PendingReads:
         self._new.append(group)
         self.pending_commands += len(group.commands)
 
+    @property
+    def wants_round(self) -> bool:
+        """Whether `start_round` would start one."""
+        return bool(self._new) and not self._context
+
     def start_round(self, now_ms: Milliseconds) -> int:
         """The context to confirm next, or 0 when a round is under way or nobody waits."""
         if self._context or not self._new:

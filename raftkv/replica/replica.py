@@ -86,10 +86,15 @@ class Replica:
     def on_journal_saved(self, ticket: int) -> None:
         """All saves up to `ticket` are durable: now, and not before, may others hear of them."""
         unsaved = self._unsaved
+        waiting: list[Message] = []
+        save_ids: list[int] = []
         while unsaved and unsaved[0][0] <= ticket:
             _, save_id, messages = unsaved.popleft()
-            if messages:
-                self._network.send(messages)
+            waiting += messages
+            save_ids.append(save_id)
+        if waiting:
+            self._network.send(waiting)
+        for save_id in save_ids:
             self.raft.on_saved(save_id)
 
     def on_snapshot_made(self, reader: SnapshotReader | None) -> None:

@@ -146,6 +146,11 @@ class Service:
         if raft.leader != NOBODY and not self._closing:
             self._upkeep.look(now_ms, self._clock_ms(), leading=raft.role == LEADER)
 
+    @property
+    def wants_flush(self) -> bool:
+        """Whether writes or reads wait for their turn; cheap."""
+        return bool(self._new) or self._reads.wants_round
+
     def begin_shutdown(self) -> None:
         """Refuse what is new; what is in flight goes on."""
         self._closing = True

@@ -72,14 +72,25 @@ class PeerTransport:
 
     def send(self, messages: Sequence[RoutedMessage]) -> None:
         """Queue for this loop turn's write. What cannot be queued is dropped; the peer is then reported unreachable."""
+        self._queue(messages)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._on_turn_end)
+
+    def send_at_once(self, messages: Sequence[RoutedMessage]) -> None:
+        """Like send, and written before it returns, with whatever was queued before: for a batch that is complete."""
+        self._queue(messages)
+        self.flush()
+        if self._dropped_to and not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._on_turn_end)
+
+    def _queue(self, messages: Sequence[RoutedMessage]) -> None:
         links = self._links
         for message in messages:
             link = links.get(message.target)
             if link is None or not link.queue(message):
                 self._dropped_to.add(message.target)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._on_turn_end)
 
     def flush(self) -> None:
         """Write what is queued now instead of at the end of the turn, for example before handing work to the disk."""
