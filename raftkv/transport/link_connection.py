@@ -9,6 +9,7 @@ import os
 from typing import Any, Protocol, cast
 
 from raftkv.errors import ClusterMismatch, ProtocolError, RaftKVError, Unreachable
+from raftkv.transport.direct import socket_of, write_at_once
 from raftkv.transport.frames import (
     HELLO_FRAME_BYTES_MAX,
     FrameReader,
@@ -50,6 +51,7 @@ class LinkConnection(asyncio.Protocol):
         self._host = host
         self._reader = FrameReader(HELLO_FRAME_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
+        self._descriptor = -1
         self._stall_check: asyncio.TimerHandle | None = None
         self._reason = "the peer closed the connection"
 
@@ -57,7 +59,7 @@ class LinkConnection(asyncio.Protocol):
         assert self._transport is not None, "only an open connection is written to"
         assert self.greeted.done(), "only a greeted connection is written to"
         if not self._transport.is_closing():
-            self._transport.write(data)
+            write_at_once(self._transport, self._descriptor, data)
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -78,6 +80,7 @@ class LinkConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not checked by type: the transports of uvloop do not derive from asyncio.Transport.
         self._transport = stream = cast(asyncio.Transport, transport)
+        self._descriptor = socket_of(stream)
         stream.set_write_buffer_limits(high=self._host.settings.write_buffer_bytes_high)
         stream.write(encode_frame([self._host.identity.hello()]))
 

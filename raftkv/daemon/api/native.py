@@ -13,6 +13,7 @@ from raftkv.errors import ClusterMismatch, InvalidRequest, ProtocolError, RaftKV
 from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.service import Service
+from raftkv.transport.direct import socket_of, write_at_once
 from raftkv.wire.commands import (
     CLIENT_WRITES,
     OK,
@@ -72,6 +73,7 @@ class NativeConnection(asyncio.Protocol):
         self._unpacker = new_unpacker(limits)
         self._pack = new_packer().pack
         self._transport: asyncio.Transport | None = None
+        self._descriptor = -1
         self._preface_left = len(PREFACE)
         self._greeted = False
         self._greeting_deadline: asyncio.TimerHandle | None = None
@@ -98,6 +100,7 @@ class NativeConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self._transport = stream
+        self._descriptor = socket_of(stream)
         stream.set_write_buffer_limits(high=self._limits.connection_write_buffer_bytes_max)
         self._greeting_deadline = asyncio.get_running_loop().call_later(GREETING_SECONDS_MAX, self._close)
 
@@ -306,7 +309,8 @@ class NativeConnection(asyncio.Protocol):
         self._settle(group)
         if self._transport is not None:
             pack = self._pack
-            self._transport.write(b"".join([pack(pair) for pair in zip(group.tags, answers, strict=True)]))
+            data = b"".join([pack(pair) for pair in zip(group.tags, answers, strict=True)])
+            write_at_once(self._transport, self._descriptor, data)
 
     def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
         """The same answer for the whole group."""

@@ -33,6 +33,8 @@ class FakeTransport:
     def is_closing(self) -> bool:
         return self.is_closed
 
+    def get_extra_info(self, name: str) -> None: ...
+
     def pause_reading(self) -> None:
         self.is_paused = True
 
