@@ -279,7 +279,7 @@ class ReplicaLoop:
 
     def _watch_disk(self) -> None:
         stalled = self._journal.oldest_save_seconds
-        if stalled <= self._fsync_stall_seconds_max:
+        if stalled <= self._fsync_stall_seconds_max or self._waiting_for_space is not None:
             self._said_stalled = False
         elif not self._said_stalled:
             self._said_stalled = True

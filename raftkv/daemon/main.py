@@ -21,7 +21,8 @@ import uvloop
 from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.logs import cycle_level, set_up_logging
-from raftkv.daemon.member import Member
+from raftkv.daemon.member import Member, found
+from raftkv.daemon.membership import load_membership
 from raftkv.daemon.preflight import run_preflight
 from raftkv.errors import RaftKVError
 
@@ -37,6 +38,8 @@ def run(config: DaemonConfig) -> int:
     """Serve until a signal; the process's exit code. Errors that the operator can mend are one line on stderr and 1."""
     set_up_logging(level=config.log_level, format=config.log_format, member_name=config.name)
     try:
+        if load_membership(Path(config.data_dir)) is None:
+            found(config)  # refuses what cannot be founded before anything is made
         with contextlib.closing(DataDirectory(Path(config.data_dir))) as directory:
             run_preflight(directory.path, config.limits)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -112,7 +112,7 @@ class Member:
                 raise Corruption(
                     f"{directory.path} has a log but no member.json: restore it or remove and re-add this member"
                 )
-            membership = _found(config)
+            membership = found(config)
             save_membership(directory.path, membership)
         return cls(config, membership, directory, loop=loop, draw_ticks=draw_ticks)
 
@@ -343,7 +343,8 @@ class Member:
         return self._incarnations.check(node_id, names[node_id], incarnation)
 
 
-def _found(config: DaemonConfig) -> Membership:
+def found(config: DaemonConfig) -> Membership:
+    """A new member of a new cluster. Raises ConfigError."""
     if config.join is not None:
         raise ConfigError(
             "--join: this version cannot add members to a running cluster; start one with --initial-cluster"

@@ -92,12 +92,13 @@ class Forwarding:
 class _Forwarded:
     """The origin of a group that another member forwarded: its answers travel back."""
 
-    __slots__ = ("_forwarder", "_request_id", "_source")
+    __slots__ = ("_forwarder", "_request_id", "_source", "takes_answers")
 
     def __init__(self, forwarder: Forwarder, request_id: int, source: NodeId) -> None:
         self._forwarder = forwarder
         self._request_id = request_id
         self._source = source
+        self.takes_answers = True
 
     def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
         self._forwarder.answer(self._request_id, self._source, msgpack.packb([OK, list(answers)]))

@@ -12,7 +12,15 @@ from raftkv.wire.commands import Answer, Command, WriteGroupItems
 
 
 class Origin(Protocol):
-    """Where a group came from. Called exactly once per group, with either method, from within Replica calls."""
+    """Where a group came from. Every command is answered once, by either method, from within Replica calls.
+
+    A group of reads may be answered in parts: then each part is a group with the tags and commands that it answers.
+    """
+
+    @property
+    def takes_answers(self) -> bool:
+        """False while answers would only pile up: the reads of such a client wait."""
+        ...
 
     def on_answers(self, group: "WriteGroup | ReadGroup", answers: Sequence[Answer]) -> None:
         """One answer per command, in order."""

@@ -82,6 +82,8 @@ class Proposals:
 class _Deaf:
     """An origin that has been answered already."""
 
+    takes_answers = True
+
     def on_answers(self, group: object, answers: Sequence[Answer]) -> None:
         pass
 

@@ -159,8 +159,8 @@ class Service:
     @property
     def is_idle(self) -> bool:
         """Nothing is in flight."""
-        waiting = len(self._new) + self._reads.pending_commands + len(self._proposals) + len(self._forwarding)
-        return waiting == 0 and not self._serving.is_busy
+        waiting = len(self._new) + len(self._proposals) + self._reads.pending_commands
+        return waiting + len(self._forwarding) + len(self._serving) == 0
 
     @property
     def has_backlog(self) -> bool:

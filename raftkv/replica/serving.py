@@ -1,29 +1,31 @@
-"""Read groups being answered from the store: point reads at once, ranges step by step, so that none of them holds the loop.
+"""Read groups being answered from the store: in portions, so that no group holds the loop or fills the memory.
 
-A group whose ranges are not done after a few steps goes to the back of a queue and gets one step per turn; others overtake
-it. The answer is that of the revision at which the range began.
+A portion is some milliseconds of work and about a megabyte of answers. What is left of a group goes to the back of a queue and gets
+a portion per turn; others overtake it. A client that does not take its answers gets no further ones made. The answer to a
+range is that of the revision at which it began, however many portions it took.
 """
 
 from collections import deque
-from typing import Any, Sequence
+from typing import Sequence
 
 from raftkv.errors import RaftKVError
 from raftkv.replica.groups import ReadGroup
 from raftkv.replica.ports import ReadCursor, StateMachine
-from raftkv.wire.commands import RANGE, Answer, failure
+from raftkv.wire.commands import GET, Answer, Command, failure
 
-STEPS_AT_ONCE = 2  # a step is some milliseconds at most
+PORTION_STEPS_MAX = 2  # of ranges; a step is some milliseconds at most
+PORTION_READS_MAX = 1024
+PORTION_BYTES = 1024 * 1024
 
 
 class _Unfinished:
-    """A group with the answers so far, and the range it is at."""
+    """What is left of a group: its first command may be a range that has begun."""
 
-    __slots__ = ("answers", "cursor", "group")
+    __slots__ = ("cursor", "group")
 
-    def __init__(self, group: ReadGroup) -> None:
+    def __init__(self, group: ReadGroup, cursor: ReadCursor | None) -> None:
         self.group = group
-        self.answers: list[Answer] = []
-        self.cursor: ReadCursor | None = None
+        self.cursor = cursor
 
 
 class Serving:
@@ -35,24 +37,27 @@ class Serving:
         self._state_machine = state_machine
         self._queue: deque[_Unfinished] = deque()
 
+    def __len__(self) -> int:
+        return len(self._queue)
+
     @property
     def is_busy(self) -> bool:
-        """Something waits for `step`."""
-        return bool(self._queue)
+        """Somebody who takes answers waits for `step`."""
+        return any(unfinished.group.origin.takes_answers for unfinished in self._queue)
 
     def serve(self, groups: Sequence[ReadGroup]) -> None:
         """Answer the groups now, or begin to."""
         for group in groups:
-            unfinished = _Unfinished(group)
-            if not self._advance(unfinished, STEPS_AT_ONCE):
-                self._queue.append(unfinished)
+            self._serve_portion(_Unfinished(group, None), PORTION_STEPS_MAX)
 
     def step(self) -> None:
-        """One step for whoever waited longest."""
-        if self._queue:
+        """One portion for whoever waited longest among those who take it."""
+        for _ in range(len(self._queue)):
             unfinished = self._queue.popleft()
-            if not self._advance(unfinished, 1):
-                self._queue.append(unfinished)
+            if unfinished.group.origin.takes_answers:
+                self._serve_portion(unfinished, 1)
+                return
+            self._queue.append(unfinished)
 
     def refuse_all(self, error: RaftKVError) -> None:
         """The store is going away."""
@@ -61,32 +66,56 @@ class Serving:
         for unfinished in queue:
             unfinished.group.origin.on_refused(unfinished.group, error)
 
-    def _advance(self, unfinished: _Unfinished, steps: int) -> bool:
-        """True when the group is answered."""
-        commands, answers = unfinished.group.commands, unfinished.answers
-        while len(answers) < len(commands):
-            command = commands[len(answers)]
-            try:
-                if command[0] == RANGE:
-                    steps, answer = self._advance_range(unfinished, command, steps)
-                    if answer is None:
-                        return False
-                    answers.append(answer)
-                else:
-                    answers.append(self._state_machine.read(command))
-            except RaftKVError as error:
-                unfinished.cursor = None
-                answers.append(failure(error))
-        unfinished.group.origin.on_answers(unfinished.group, answers)
-        return True
+    def _serve_portion(self, unfinished: _Unfinished, steps: int) -> None:
+        """Answer a group as far as a portion goes; what is left becomes a group of its own, at the end of the queue."""
+        group = unfinished.group
+        answers: list[Answer] = []
+        size_bytes = 0
+        if group.origin.takes_answers:
+            read = self._state_machine.read
+            for command in group.commands:
+                if size_bytes >= PORTION_BYTES or len(answers) >= PORTION_READS_MAX:
+                    break
+                try:
+                    if command[0] == GET:
+                        answer = read(command)
+                        if answer[2] is not None:
+                            size_bytes += len(answer[2][5])
+                    else:
+                        while steps > 0 and not self._step_range(unfinished, command):
+                            steps -= 1
+                        if steps <= 0:
+                            break
+                        answer = self._take_answer(unfinished)
+                        size_bytes += sum(len(key_value[5]) for key_value in answer[2])
+                except RaftKVError as error:
+                    unfinished.cursor = None
+                    answer = failure(error)
+                answers.append(answer)
+        self._deliver(unfinished, answers)
 
-    def _advance_range(self, unfinished: _Unfinished, command: Sequence[Any], steps: int) -> tuple[int, Answer | None]:
-        cursor = unfinished.cursor
-        if cursor is None:
-            cursor = unfinished.cursor = self._state_machine.range_cursor(command)
-        while steps > 0:
-            steps -= 1
-            if cursor.step():
-                unfinished.cursor = None
-                return steps, cursor.answer()
-        return steps, None
+    def _step_range(self, unfinished: _Unfinished, command: Command) -> bool:
+        """True when the range is done."""
+        if unfinished.cursor is None:
+            unfinished.cursor = self._state_machine.range_cursor(command)
+        return unfinished.cursor.step()
+
+    @staticmethod
+    def _take_answer(unfinished: _Unfinished) -> Answer:
+        cursor, unfinished.cursor = unfinished.cursor, None
+        assert cursor is not None, "a range that is done had begun"
+        return cursor.answer()
+
+    def _deliver(self, unfinished: _Unfinished, answers: list[Answer]) -> None:
+        group = unfinished.group
+        done = len(answers)
+        if done == len(group.commands):
+            group.origin.on_answers(group, answers)
+            return
+        if done:
+            assert done < len(group.commands), "no more answers than commands"
+            part = ReadGroup(group.origin, group.tags[:done], group.commands[:done], deadline_ms=group.deadline_ms)
+            rest = ReadGroup(group.origin, group.tags[done:], group.commands[done:], deadline_ms=group.deadline_ms)
+            unfinished.group = rest
+            part.origin.on_answers(part, answers)
+        self._queue.append(unfinished)

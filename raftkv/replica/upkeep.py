@@ -62,6 +62,7 @@ class Upkeep:
         self._own_record = own_record
         self._submit = submit
         self._is_waiting = False
+        self.takes_answers = True
         self.is_due = True  # look again at the next tick instead of after the usual interval
 
     def look(self, now_ms: Milliseconds, clock_ms: Milliseconds, *, leading: bool) -> None:

@@ -83,7 +83,7 @@ class NativeConnection(asyncio.Protocol):
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._reading_paused = False
-        self._writing_paused = False
+        self.takes_answers = True  # False while the client does not take what it was sent
         # What the current read of the socket has brought so far.
         self._write_tags: list[int] = []
         self._writes: list[Command] = []
@@ -106,6 +106,7 @@ class NativeConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.takes_answers = True  # nobody: what is still made for it goes nowhere
         self._stop_waiting_for_greeting()
 
     def data_received(self, data: bytes) -> None:
@@ -128,12 +129,13 @@ class NativeConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         # The client does not take its answers: it gets no further questions in.
-        self._writing_paused = True
+        self.takes_answers = False
         self._update_reading()
 
     def resume_writing(self) -> None:
-        self._writing_paused = False
+        self.takes_answers = True
         self._update_reading()
+        self._member.schedule_pump()
 
     # One message.
 
@@ -336,7 +338,7 @@ class NativeConnection(asyncio.Protocol):
             return
         limits = self._limits
         full = (
-            self._writing_paused
+            not self.takes_answers
             or self._in_flight > limits.connection_in_flight_requests_max
             or self._in_flight_bytes > limits.connection_in_flight_bytes_max
         )

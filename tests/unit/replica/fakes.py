@@ -54,6 +54,8 @@ class FakeStateMachine:
     def read(self, command: Sequence[Any]) -> Answer:
         if command[2] == b"missing":
             raise KeyNotFound
+        if command[2] == b"big":
+            return [0, self.revision, [b"big", 2, 2, 1, 0, b"v" * 600_000]]
         return [0, self.revision, None]
 
     def range_cursor(self, command: Sequence[Any]) -> "FakeCursor":

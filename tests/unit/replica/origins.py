@@ -11,6 +11,7 @@ class RecordingOrigin:
     def __init__(self) -> None:
         self.answers: list[list[Answer]] = []
         self.errors: list[RaftKVError] = []
+        self.takes_answers = True
 
     def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
         self.answers.append(list(answers))

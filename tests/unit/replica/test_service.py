@@ -233,6 +233,23 @@ def test_a_long_range_gets_a_step_per_turn_and_others_overtake_it() -> None:
     assert not bench.service.has_backlog
 
 
+def test_large_answers_go_out_in_parts_and_not_to_a_client_that_does_not_take_them() -> None:
+    bench, origin = Bench(), RecordingOrigin()
+    bench.service.read_now(get_group(origin, *["big"] * 5))
+    assert [len(part) for part in origin.answers] == [2], "a portion ends with the megabyte that it reached"
+    origin.takes_answers = False
+    bench.service.flush(now_ms=1)
+    assert len(origin.answers) == 1
+    assert not bench.service.has_backlog, "nothing to do until it takes them"
+    assert not bench.service.is_idle
+    origin.takes_answers = True
+    assert bench.service.has_backlog
+    for now_ms in (2, 3):
+        bench.service.flush(now_ms)
+    assert [len(part) for part in origin.answers] == [2, 2, 1]
+    assert bench.service.is_idle
+
+
 def test_ranges_end_when_the_store_under_them_is_replaced() -> None:
     bench, origin = Bench(), RecordingOrigin()
     bench.service.read_now(range_group(origin, steps=9))
