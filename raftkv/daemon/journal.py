@@ -1,11 +1,13 @@
-"""The journal port on the WAL: one thread writes and syncs, so that no heartbeat ever waits for a disk.
+"""The journal port on the WAL: syncs in the loop while the disk is quick, in a thread as soon as it is not.
 
-Saves that queue up while the disk works are written and synced together: the group commit. A failed fsync ends the
-process (the page cache can no longer be believed); a full disk keeps the saves and tries again, while the leader
-refuses new writes.
+Handing a save to a thread and back costs two wake-ups, a sixth of all that a cluster of three does for a write; waiting in the
+loop for a disk that takes its time costs heartbeats. So a disk has to earn the loop by a row of quick syncs and loses it by one
+slow sync (docs/decisions/0003). Saves that gather meanwhile are synced together: the group commit. A failed fsync ends the
+process (the page cache can no longer be believed); a full disk keeps the saves and tries again in the thread.
 """
 
 import asyncio
+import enum
 import queue
 import threading
 import time
@@ -18,6 +20,9 @@ from raftkv.units import Index, Term
 from raftkv.wal.wal import Wal
 
 RETRY_FULL_DISK_SECONDS = 0.5
+QUICK_SYNC_SECONDS = 0.002  # a sync that the loop may wait for
+SLOW_SYNC_SECONDS = 0.010  # as long as anything may hold the loop: one such sync and the thread has it again
+QUICK_SYNCS_MIN = 128  # in a row, before the loop takes over
 
 
 class Save:
@@ -45,8 +50,15 @@ class Compaction:
         self.term = term
 
 
+class _Note(enum.Enum):
+    """What the thread is told besides work."""
+
+    STOP = enum.auto()
+    SYNC = enum.auto()  # what was written in the loop still has to be synced
+
+
 class JournalThread:
-    """Implements replica.ports.Journal. `save` and `compact` are called in the loop and return at once."""
+    """Implements replica.ports.Journal. `save` and `compact` are called in the loop."""
 
     def __init__(
         self,
@@ -63,11 +75,16 @@ class JournalThread:
         self.on_space: Callable[[NoSpace | None], None] = _unset  # an error: full, saves wait; None: it has room again
         self.on_failed: Callable[[BaseException], None] = _unset
         self._observe_sync_seconds = observe_sync_seconds
-        self._queue: queue.SimpleQueue[Save | Compaction | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Save | Compaction | _Note] = queue.SimpleQueue()
+        self._in_thread = (
+            0  # items that the thread was given and has not reported; while there are any, the WAL is its own
+        )
+        self._in_loop: list[Save] = []  # saves that the loop will sync at the end of this turn
         self._next_ticket = 1
-        self._written_ticket = 0  # this and the two below belong to the thread
+        self._written_ticket = 0  # these four belong to whoever has the WAL
         self._synced_ticket = 0
         self._disk_full = False
+        self._quick_syncs = 0  # in a row
         self._unsaved: deque[tuple[Save, float]] = deque()  # queued or being saved, and since when (monotonic, s)
         self.pending_bytes = 0  # of entries that are not durable yet
         self.durable_index = durable_index
@@ -85,12 +102,18 @@ class JournalThread:
         save = Save(ticket, hard_state, entries, snapshot)
         self._unsaved.append((save, time.monotonic()))
         self.pending_bytes += save.size_bytes
-        self._queue.put(save)
+        if self._in_thread or self._quick_syncs < QUICK_SYNCS_MIN:
+            self._hand_to_thread(save)
+        else:
+            if not self._in_loop:
+                self._loop.call_soon(self._sync_in_loop)
+            self._in_loop.append(save)
         return ticket
 
     def compact(self, index: Index, term: Term) -> None:
         """Queue the removal of what is no longer needed."""
-        self._queue.put(Compaction(index, term))
+        self._sync_in_loop()  # in order
+        self._hand_to_thread(Compaction(index, term))
 
     @property
     def oldest_save_seconds(self) -> float:
@@ -104,10 +127,38 @@ class JournalThread:
 
     async def stop(self) -> None:
         """Finish the queue, close the log, end the thread."""
-        self._queue.put(None)
+        self._sync_in_loop()
+        self._hand_to_thread(_Note.STOP)
         await self._loop.run_in_executor(None, self._thread.join)
 
     # In the loop.
+
+    def _hand_to_thread(self, item: "Save | Compaction | _Note") -> None:
+        assert not self._in_loop, "saves become durable in order"
+        self._in_thread += 1
+        self._queue.put(item)
+
+    def _sync_in_loop(self) -> None:
+        saves, self._in_loop = self._in_loop, []
+        if not saves:
+            return
+        assert not self._in_thread, "the WAL has one user at a time"
+        try:
+            self._write(saves)
+            if self._sync():
+                self._synced_ticket = self._written_ticket
+                self._on_saved(self._synced_ticket)
+            else:
+                self._hand_to_thread(_Note.SYNC)  # the disk is full: it waits for room there
+        except BaseException as error:
+            self.on_failed(error)
+
+    def _on_thread_done(self, items: int, ticket: int) -> None:
+        """The thread has nothing of `items` left; `ticket` 0: there was no save among them."""
+        self._in_thread -= items
+        assert self._in_thread >= 0, "an item is reported once"
+        if ticket:
+            self._on_saved(ticket)
 
     def _on_saved(self, ticket: int) -> None:
         unsaved = self._unsaved
@@ -130,36 +181,41 @@ class JournalThread:
             self._report(self.on_failed, error)
 
     def _work(self) -> None:
+        unreported = 0
         stopping = False
         while not stopping:
-            saves, compaction, stopping = self._take_batch()
-            for save in saves:
-                self._wal.write(save.hard_state, save.entries, save.snapshot)
-                self._written_ticket = save.ticket
-            if self._written_ticket > self._synced_ticket and self._sync():
-                self._synced_ticket = self._written_ticket
-                self._report(self._on_saved, self._synced_ticket)
-            if compaction is not None:
-                self._compact(compaction)
+            items = self._take_batch()
+            unreported += len(items)
+            stopping = _Note.STOP in items
+            self._write([item for item in items if isinstance(item, Save)])
+            ticket = 0
+            if self._written_ticket > self._synced_ticket:
+                if self._sync():
+                    ticket = self._synced_ticket = self._written_ticket
+                elif not stopping:
+                    self._compact(items)  # it may make the room
+                    continue
+            self._compact(items)
+            self._report(self._on_thread_done, unreported, ticket)
+            unreported = 0
         self._wal.close()
 
-    def _take_batch(self) -> tuple[list[Save], Compaction | None, bool]:
+    def _take_batch(self) -> "list[Save | Compaction | _Note]":
         """Wait for something, take all there is. With saves waiting for a full disk, wait only until the next try."""
-        saves: list[Save] = []
-        compaction: Compaction | None = None
-        stopping = False
+        items: list[Save | Compaction | _Note] = []
         try:
-            item = self._queue.get(timeout=RETRY_FULL_DISK_SECONDS if self._disk_full else None)
+            items.append(self._queue.get(timeout=RETRY_FULL_DISK_SECONDS if self._disk_full else None))
             while True:
-                if item is None:
-                    stopping = True
-                elif isinstance(item, Save):
-                    saves.append(item)
-                else:
-                    compaction = item  # the last one covers those before it
-                item = self._queue.get_nowait()
+                items.append(self._queue.get_nowait())
         except queue.Empty:
-            return saves, compaction, stopping
+            return items
+
+    # Wherever the WAL is.
+
+    def _write(self, saves: Sequence[Save]) -> None:
+        for save in saves:
+            self._wal.write(save.hard_state, save.entries, save.snapshot)
+            self._written_ticket = save.ticket
 
     def _sync(self) -> bool:
         """False when the disk is full: the WAL keeps what it was given, the next turn tries again."""
@@ -171,17 +227,26 @@ class JournalThread:
                 self._disk_full = True
                 self._report(self.on_space, error)
             return False
-        self._observe_sync_seconds(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._observe_sync_seconds(seconds)
+        if seconds <= QUICK_SYNC_SECONDS:
+            self._quick_syncs += 1
+        elif seconds >= SLOW_SYNC_SECONDS:
+            self._quick_syncs = 0
         if self._disk_full:
             self._disk_full = False
             self._report(self.on_space, None)
         return True
 
-    def _compact(self, compaction: Compaction) -> None:
+    def _compact(self, items: "Sequence[Save | Compaction | _Note]") -> None:
+        compactions = [item for item in items if isinstance(item, Compaction)]
+        if not compactions:
+            return
+        last = compactions[-1]  # it covers those before it
         try:
-            self._wal.compact(compaction.index, compaction.term)
-        except NoSpace as error:
-            self._report(self.on_space, error)  # nothing is lost: the next compaction tries again
+            self._wal.compact(last.index, last.term)
+        except NoSpace:
+            pass  # nothing is lost: the next compaction tries again, and `has_space` tells the owner
 
     def _report(self, callback: Callable[..., None], *arguments: object) -> None:
         try:

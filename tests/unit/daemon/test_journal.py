@@ -5,6 +5,9 @@ import errno
 import threading
 from collections.abc import Callable
 
+import pytest
+
+from raftkv.daemon import journal
 from raftkv.daemon.journal import JournalThread
 from raftkv.errors import DiskFailure, NoSpace
 from raftkv.limits import KIB, Limits
@@ -150,5 +153,119 @@ def test_a_snapshot_replaces_the_log(run: Run) -> None:
         await bench.journal.stop()
         _, recovered = Wal.open(disk, "/wal", LIMITS)
         assert (recovered.log_start_index, recovered.entries) == (50, [])
+
+    run(scenario())
+
+
+class Syncs:
+    """Where the fdatasyncs of a disk happen."""
+
+    def __init__(self, disk: FakeDisk) -> None:
+        self.threads: list[bool] = []
+        self.refuse_writes = False
+        disk.fault = self._note
+
+    def _note(self, operation: str, path: str) -> None:
+        if operation == "fdatasync":
+            self.threads.append(threading.current_thread() is not threading.main_thread())
+        if operation == "pwritev" and self.refuse_writes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def earn_the_loop(bench: Bench, first_index: int = 1) -> int:
+    """As many quick syncs as it takes; returns the next index."""
+    for index in range(first_index, first_index + journal.QUICK_SYNCS_MIN):
+        ticket = bench.journal.save(None, [entry(index)], None)
+        await bench.until(lambda ticket=ticket: bench.saved[-1:] == [ticket])  # type: ignore[misc]
+    return first_index + journal.QUICK_SYNCS_MIN
+
+
+def test_a_quick_disk_is_synced_in_the_loop_and_a_slow_one_in_the_thread_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(journal, "QUICK_SYNC_SECONDS", 10.0)
+        disk = FakeDisk()
+        bench = Bench(disk)
+        syncs = Syncs(disk)
+        index = await earn_the_loop(bench)
+        assert all(syncs.threads), "a disk has to earn it"
+        syncs.threads.clear()
+        tickets = [bench.journal.save(None, [entry(index + number)], None) for number in range(5)]
+        assert bench.saved[-1] < tickets[0], "nothing is reported from inside save"
+        await bench.until(lambda: bench.saved[-1] == tickets[-1])
+        assert syncs.threads == [False], "one sync for all that gathered in the turn"
+        monkeypatch.setattr(journal, "QUICK_SYNC_SECONDS", -1.0)
+        monkeypatch.setattr(journal, "SLOW_SYNC_SECONDS", 0.0)
+        for number in (5, 6):
+            ticket = bench.journal.save(None, [entry(index + number)], None)
+            await bench.until(lambda ticket=ticket: bench.saved[-1] == ticket)  # type: ignore[misc]
+        assert syncs.threads[-1], "one slow sync and the thread has it again"
+        await bench.journal.stop()
+        _, recovered = Wal.open(disk, "/wal", LIMITS)
+        assert [found.index for found in recovered.entries] == list(range(1, index + 7))
+
+    run(scenario())
+
+
+def test_a_disk_that_fills_up_under_the_loop_is_waited_for_in_the_thread(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(journal, "QUICK_SYNC_SECONDS", 10.0)
+        disk = FakeDisk()
+        bench = Bench(disk)
+        syncs = Syncs(disk)
+        index = await earn_the_loop(bench)
+        syncs.refuse_writes = True
+        first = bench.journal.save(None, [entry(index)], None)
+        await bench.until(lambda: bool(bench.space))
+        second = bench.journal.save(None, [entry(index + 1)], None)
+        assert bench.saved[-1] < first
+        syncs.refuse_writes = False
+        await bench.until(lambda: bench.saved[-1] == second)
+        assert bench.space[-1] is None
+        await bench.journal.stop()
+        _, recovered = Wal.open(disk, "/wal", LIMITS)
+        assert len(recovered.entries) == index + 1
+
+    run(scenario())
+
+
+def test_compaction_keeps_its_place_among_saves_of_the_loop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(journal, "QUICK_SYNC_SECONDS", 10.0)
+        disk = FakeDisk()
+        bench = Bench(disk)
+        index = await earn_the_loop(bench)
+        bench.journal.save(None, [entry(index)], None)
+        bench.journal.compact(index - 1, 1)
+        ticket = bench.journal.save(None, [entry(index + 1)], None)
+        await bench.until(lambda: bench.saved[-1] == ticket)
+        await bench.journal.stop()
+        _, recovered = Wal.open(disk, "/wal", LIMITS)
+        assert [found.index for found in recovered.entries][-2:] == [index, index + 1]
+        assert recovered.log_start_index == index - 1
+
+    run(scenario())
+
+
+def test_a_failed_fsync_in_the_loop_is_as_fatal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(journal, "QUICK_SYNC_SECONDS", 10.0)
+        disk = FakeDisk()
+        bench = Bench(disk)
+        index = await earn_the_loop(bench)
+
+        def fault(operation: str, path: str) -> None:
+            if operation == "fdatasync":
+                raise OSError(errno.EIO, "Input/output error")
+
+        disk.fault = fault
+        reported = len(bench.saved)
+        bench.journal.save(None, [entry(index)], None)
+        await bench.until(lambda: bool(bench.failures))
+        assert isinstance(bench.failures[0], DiskFailure)
+        assert len(bench.saved) == reported
 
     run(scenario())
