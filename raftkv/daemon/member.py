@@ -349,9 +349,13 @@ def found(config: DaemonConfig) -> Membership:
         raise ConfigError(
             "--join: this version cannot add members to a running cluster; start one with --initial-cluster"
         )
+    if not config.initial_cluster:
+        raise ConfigError(
+            f"--initial-cluster: is required on an empty data directory, for example {config.name}={config.advertise_peer}"
+        )
     if config.name not in config.initial_cluster:
         raise ConfigError(
-            f"--initial-cluster has no member {config.name!r}: it names {', '.join(sorted(config.initial_cluster)) or 'nobody'}"
+            f"--initial-cluster has no member {config.name!r}: it names {', '.join(sorted(config.initial_cluster))}"
         )
     return Membership.found(config.cluster_name, config.name, dict(config.initial_cluster))
 
