@@ -57,7 +57,7 @@ class _Note(enum.Enum):
     SYNC = enum.auto()  # what was written in the loop still has to be synced
 
 
-class JournalThread:
+class WalJournal:
     """Implements replica.ports.Journal. `save` and `compact` are called in the loop."""
 
     def __init__(

@@ -10,7 +10,7 @@ import logging
 import time
 from typing import Any, Callable, Sequence
 
-from raftkv.daemon.journal import JournalThread
+from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.metrics import Counters
 from raftkv.daemon.storage import Storage
 from raftkv.errors import NoSpace, RaftKVError, TransferRefused
@@ -70,7 +70,7 @@ class ReplicaLoop:
         replica: Replica,
         service: Service,
         storage: Storage,
-        journal: JournalThread,
+        journal: WalJournal,
         tick_ms: int,
         fsync_stall_ms_max: int,
         journal_bytes_max: int,

@@ -10,7 +10,7 @@ from raftkv.daemon.api.http import build_http_server
 from raftkv.daemon.api.native import NativeConnection
 from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
-from raftkv.daemon.journal import JournalThread
+from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
 from raftkv.daemon.membership import Incarnations, Membership, load_membership, save_membership
 from raftkv.daemon.metrics import Counters, Gauges, Metrics
@@ -73,7 +73,7 @@ class Member:
             wal.write(saved.hard_state, [], mark)
             wal.sync()
         self._raft = Raft(self._raft_config(), saved, draw_ticks)
-        self._journal = JournalThread(
+        self._journal = WalJournal(
             wal, loop, durable_index=self._raft.last_index, observe_sync_seconds=self.counters.observe_sync
         )
         self._network = PeerNetwork(membership.node_id)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from raftkv.daemon import journal
-from raftkv.daemon.journal import JournalThread
+from raftkv.daemon.journal import WalJournal
 from raftkv.errors import DiskFailure, NoSpace
 from raftkv.limits import KIB, Limits
 from raftkv.raft.messages import Configuration, Entry, HardState, SnapshotMeta
@@ -32,7 +32,7 @@ class Bench:
         self.failures: list[BaseException] = []
         self.changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self.journal = JournalThread(wal, loop, durable_index=0, observe_sync_seconds=lambda seconds: None)
+        self.journal = WalJournal(wal, loop, durable_index=0, observe_sync_seconds=lambda seconds: None)
         self.journal.on_saved = self._note(self.saved)
         self.journal.on_space = self._note(self.space)
         self.journal.on_failed = self._note(self.failures)
