@@ -51,12 +51,12 @@ test-compose: $(STAMP) ## the compose cluster with a real Docker engine; says wh
 bench: $(STAMP) ## raftkv against etcd on this machine; prints a table, takes minutes
 	$(BIN)/python bench/compare.py
 
-# The namespace tests need `ip`. As root it is installed; without root those tests skip and say so.
+# The namespace tests need `ip` and `nft`, the disk faults `strace`. As root they are installed; without, those tests skip and say so.
 .PHONY: network-tools
 network-tools:
-	@if [ "$$(id -u)" = 0 ] && ! command -v ip >/dev/null && command -v apt-get >/dev/null; then \
-		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y iproute2 >/dev/null \
-		|| echo "iproute2 cannot be installed: the network namespace tests will be skipped"; fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v ip && command -v nft && command -v strace; } >/dev/null; then \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y iproute2 nftables strace >/dev/null \
+		|| echo "iproute2, nftables or strace cannot be installed: the tests that need them will be skipped"; fi
 
 .PHONY: clean
 clean: ## remove what was built, the virtual environment included
