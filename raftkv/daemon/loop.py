@@ -228,7 +228,7 @@ class ReplicaLoop:
         if late > 2 * self._tick_seconds:
             # After a stall the sockets are read before time moves on: the heartbeats of the meantime may lie there.
             self._next_tick_at = now
-            self._tick_handle = self._loop.call_soon(lambda: self._loop.call_soon(self._tick))  # type: ignore[assignment]
+            self._loop.call_soon(self._loop.call_soon, self._tick)
             return
         self._tick()
 
