@@ -8,12 +8,12 @@ invariant must not go on voting.
 import asyncio
 import logging
 import time
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.metrics import Counters
 from raftkv.daemon.storage import Storage
-from raftkv.errors import NoSpace, RaftKVError, TransferRefused
+from raftkv.errors import Corruption, DiskFailure, NoSpace, RaftKVError, TransferRefused
 from raftkv.raft.effects import RoleChange
 from raftkv.raft.messages import AppendEntries, Message, SnapshotMeta
 from raftkv.raft.node import Raft
@@ -34,6 +34,12 @@ TRANSFER_POLL_SECONDS = 0.005
 def monotonic_ms() -> int:
     """The clock of this process, in ms."""
     return time.monotonic_ns() // 1_000_000
+
+
+def fatal_error_of(context: Mapping[str, Any]) -> BaseException | None:
+    """The error of an exception handler's context, if the member must not go on after it; running out of files is no such."""
+    error = context.get("exception")
+    return error if isinstance(error, AssertionError | DiskFailure | Corruption) else None
 
 
 class PeerNetwork:
@@ -96,6 +102,7 @@ class ReplicaLoop:
         self._waiting_for_space: NoSpace | None = None
         self.on_housekeeping: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[BaseException] = loop.create_future()
+        loop.set_exception_handler(self._on_unhandled)
         service.on_leader_change = self._on_leader_change
         storage.on_progress = self.schedule_pump
         storage.on_failed = self.fail
@@ -197,6 +204,14 @@ class ReplicaLoop:
         )
         if not self.failed.done():
             self.failed.set_result(error)
+
+    def _on_unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback outside the pump raised: the loop would only log it, but a broken invariant is the end wherever it breaks."""
+        error = fatal_error_of(context)
+        if error is not None:
+            self.fail(error)
+        else:
+            loop.default_exception_handler(context)
 
     # The turn.
 
