@@ -183,6 +183,8 @@ class Caller:
             middle = begun_at + (attempt_deadline - begun_at) / 2
             answer = connection.receive(request_id, middle)
             if answer is None:
+                # A process that stood still has not listened: the member gets its time to show a sign of life all the same.
+                attempt_deadline = min(retry.deadline, max(attempt_deadline, monotonic() + (middle - begun_at) / 2))
                 connection.probe(attempt_deadline)
                 answer = connection.receive(request_id, attempt_deadline)
             if answer is not None:

@@ -44,7 +44,8 @@ class Dispatcher:
         self._waiting: dict[Call, asyncio.TimerHandle] = {}
         """Calls that back off."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ticker = Ticker(self.loop, min(TICK_S, options.attempt_timeout_s / 4), self._sweep_all)
+        tick_s = min(TICK_S, options.attempt_timeout_s / 4)
+        self._ticker = Ticker(self.loop, tick_s, self._sweep_all, self._ask_for_signs)
         self._timeout_s = options.timeout_s
         self._attempt_timeout_s = min(options.attempt_timeout_s, options.timeout_s / 3)
         self._idle_s = options.idle_s
@@ -349,6 +350,13 @@ class Dispatcher:
         if self._window_queue:
             self._admit()
         return min(earliest, queue_earliest)
+
+    def _ask_for_signs(self) -> None:
+        """Whoever is waited for may show that it lives before it is judged."""
+        for link in self._links.values():
+            for connection in link.connections():
+                if connection.waiters:
+                    connection.probe()
 
     def _sweep(self, link: Link, connection: Connection, now: float) -> float:
         """End the attempts that are over; the earliest deadline of those that stay."""

@@ -13,16 +13,27 @@ TICK_S_MIN: Final = 0.001
 
 
 class Ticker:
-    """Calls `sweep(now)`, which returns the earliest deadline that it left (NEVER: none), until `stop`."""
+    """Calls `sweep(now)`, which returns the earliest deadline that it left (NEVER: none), until `stop`.
 
-    __slots__ = ("_loop", "_stopped", "_sweep", "_tick_s", "_timer", "at")
+    A wake-up that is late by more than a tick says that this loop stood still and has listened to nobody: then `on_stall` is
+    called instead, and the sweep that judges comes a tick later.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tick_s: float, sweep: Callable[[float], float]) -> None:
+    __slots__ = ("_loop", "_on_stall", "_stopped", "_sweep", "_tick_s", "_timer", "at")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tick_s: float,
+        sweep: Callable[[float], float],
+        on_stall: Callable[[], None],
+    ) -> None:
         self.at = NEVER
         """When it wakes next."""
         self._loop = loop
         self._tick_s = tick_s
         self._sweep = sweep
+        self._on_stall = on_stall
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
@@ -42,8 +53,13 @@ class Ticker:
 
     def _tick(self) -> None:
         now = self._loop.time()
+        stood_still = now > self.at + self._tick_s
         self.at = NEVER
         self._timer = None
+        if stood_still:
+            self.arm(now, now + self._tick_s)
+            self._on_stall()
+            return
         earliest = now  # should the sweep break, there is a next one
         try:
             earliest = self._sweep(now)

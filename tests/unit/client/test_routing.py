@@ -1,10 +1,12 @@
 """Where calls go when members refuse, hang, die or belong elsewhere: both clients, on real sockets."""
 
 import asyncio
+import time
 from typing import Any, Callable
 
 import pytest
 
+import raftkv
 from raftkv.errors import (
     ClusterMismatch,
     DeadlineExceeded,
@@ -127,18 +129,32 @@ async def test_a_hanging_member_is_left_after_one_attempt(cluster: FakeCluster, 
 
 
 async def test_a_slow_answer_of_a_living_member_is_waited_for(cluster: FakeCluster, open_client: Any) -> None:
-    kv = open_client(cluster.endpoints, timeout=9.0, attempt_timeout=0.4)
+    kv = open_client(cluster.endpoints, timeout=20.0, attempt_timeout=1.2)
     await kv.put("k", "1")
     first = cluster.members[0]
     first.mode = "slow"
     read = asyncio.create_task(kv.get("k"))
     await eventually(lambda: first.pings > 0)
     loop = asyncio.get_running_loop()
-    attempt_over_at = loop.time() + 0.4  # it began half an attempt before the sign of life
+    attempt_over_at = loop.time() + 1.2  # it began half an attempt before the sign of life
     await eventually(lambda: loop.time() > attempt_over_at)
     first.release()
     assert await read == b"1"
     assert operations(cluster, 2) == operations(cluster, 3) == [], "nobody else was asked"
+
+
+async def test_a_loop_that_stood_still_does_not_take_its_member_for_dead(cluster: FakeCluster) -> None:
+    async with raftkv.connect(cluster.endpoints, timeout=20.0, attempt_timeout=0.4) as kv:
+        await kv.put("k", "1")
+        first = cluster.members[0]
+        first.mode = "slow"
+        read = asyncio.create_task(kv.get("k"))
+        await eventually(lambda: bool(first.held))
+        time.sleep(1.0)  # noqa: ASYNC251 - the whole loop stands still for two attempts: it asked for no sign of life meanwhile
+        await eventually(lambda: first.pings > 0)
+        first.release()
+        assert await read == b"1"
+        assert operations(cluster, 2) == operations(cluster, 3) == [], "nobody else was asked"
 
 
 async def test_a_dead_leader_is_left_for_the_next_one(kv: Any, cluster: FakeCluster) -> None:
