@@ -26,6 +26,25 @@ def write_bulk(node: Node, prefix: bytes) -> None:
             connection.put(b"%s/%d" % (prefix, number), b"%d" % number * (BULK_VALUE_BYTES // 4))
 
 
+def log_bytes(node: Node) -> int:
+    """What the write-ahead log of a member takes on its disk."""
+    sizes = []
+    for path in (node.data_directory / "wal").rglob("*"):
+        try:
+            sizes.append(path.stat().st_size)
+        except FileNotFoundError:
+            continue  # compacted between the listing and the look
+    assert sizes, "the log is somewhere else"
+    return sum(sizes)
+
+
+def wait_compacted(node: Node) -> None:
+    """3 MB were written; what is retained is 64 KiB in segments of 256 KiB, some of them preallocated."""
+    wait_until(
+        lambda: log_bytes(node) < 2 * 1024 * 1024, "the log to be compacted", deadline_s=5, seen=lambda: log_bytes(node)
+    )
+
+
 def came_back_by_snapshot(node: Node) -> bool:
     """Whether a member has installed a snapshot since it started."""
     return "installed a snapshot" in node.daemon.log_text()
@@ -43,6 +62,7 @@ def test_follower_returns_by_snapshot_while_the_leader_serves(small: Cluster) ->
     follower = small.others(leader)[0]
     follower.kill()
     write_bulk(leader, b"bulk")
+    wait_compacted(leader)
     with LibraryWorkload(small.endpoints, writers=3) as workload:
         workload.wait_acknowledged(200)
         started_at_s = time.monotonic()
@@ -107,21 +127,9 @@ def test_restart_after_a_snapshot_and_after_compaction(small: Cluster) -> None:
 
 def test_disk_of_the_log_stays_bounded(small: Cluster) -> None:
     """The WAL of every leader shrinks while it leads; several, because what drives compaction has a phase in each office."""
-
-    def log_bytes() -> int:
-        sizes = []
-        for path in (small.leader().data_directory / "wal").rglob("*"):
-            try:
-                sizes.append(path.stat().st_size)
-            except FileNotFoundError:
-                continue  # compacted between the listing and the look
-        assert sizes, "the log is somewhere else"
-        return sum(sizes)
-
     for turn in range(6):
         leader = small.leader()
         write_bulk(leader, b"turn")
-        # 3 MB were written; what is retained is 64 KiB in segments of 256 KiB, some of them preallocated.
-        wait_until(lambda: log_bytes() < 2 * 1024 * 1024, "the log to be compacted", deadline_s=5, seen=log_bytes)
+        wait_compacted(leader)
         with leader.connect(timeout_s=10) as connection:
             connection.call([protocol.MOVE_LEADER, small.others(leader)[turn % 2].name])
