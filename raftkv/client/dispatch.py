@@ -354,9 +354,7 @@ class Dispatcher:
     def _ask_for_signs(self) -> None:
         """Whoever is waited for may show that it lives before it is judged."""
         for link in self._links.values():
-            for connection in link.connections():
-                if connection.waiters:
-                    connection.probe()
+            link.ask_for_signs()
 
     def _sweep(self, link: Link, connection: Connection, now: float) -> float:
         """End the attempts that are over; the earliest deadline of those that stay."""

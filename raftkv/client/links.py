@@ -73,6 +73,12 @@ class Link:
         """All that may have calls on them."""
         return [*self.draining, *(c for c in (self.connection, self._opening) if c is not None)]
 
+    def ask_for_signs(self) -> None:
+        """Of life, from whoever is waited for."""
+        for connection in self.connections():
+            if connection.waiters:
+                connection.probe()
+
     def submit(self, call: Call, now: float) -> None:
         """Send the call, or keep it until there is a connection."""
         connection = self.connection
