@@ -15,19 +15,19 @@ from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
 from raftkv.daemon.membership import Incarnations, Membership, load_membership, save_membership
 from raftkv.daemon.metrics import Counters, Gauges, Metrics
 from raftkv.daemon.mux import ClientPort
+from raftkv.daemon.restart import bring_together
 from raftkv.daemon.storage import Storage
 from raftkv.daemon.view import View
 from raftkv.errors import ClusterMismatch, ConfigError, Corruption, TransferRefused
-from raftkv.raft.config import RaftConfig, SavedState
-from raftkv.raft.membership import decode_configuration
-from raftkv.raft.messages import Configuration, SnapshotMeta
+from raftkv.raft.config import RaftConfig
+from raftkv.raft.messages import Configuration
 from raftkv.raft.node import Raft
 from raftkv.replica.replica import Replica
 from raftkv.replica.service import LEADER, Service
 from raftkv.replica.upkeep import Founding
 from raftkv.transport.handshake import Identity as PeerIdentity
 from raftkv.transport.peers import PeerTransport
-from raftkv.units import NOBODY, Index, NodeId, Term
+from raftkv.units import NOBODY, NodeId
 from raftkv.wal.disk import RealDisk
 from raftkv.wal.record import Identity
 from raftkv.wal.recovery import Recovered
@@ -67,11 +67,8 @@ class Member:
             limits=config.limits,
             observe_commit_seconds=self.counters.observe_commit,
         )
-        saved = self._saved_state(recovered)
-        if saved.log_start_index != recovered.log_start_index:
-            mark = SnapshotMeta(saved.log_start_index, saved.log_start_term, saved.configuration)
-            wal.write(saved.hard_state, [], mark)
-            wal.sync()
+        initial = Configuration(frozenset(membership.peers()))
+        saved = bring_together(wal, recovered, self._storage.store, initial)
         self._raft = Raft(self._raft_config(), saved, draw_ticks)
         self._journal = WalJournal(
             wal, loop, durable_index=self._raft.last_index, observe_sync_seconds=self.counters.observe_sync
@@ -192,34 +189,6 @@ class Member:
             lease_reads=config.lease_reads,
             clock_ms=monotonic_ms,
             limits=config.limits,
-        )
-
-    def _saved_state(self, recovered: Recovered) -> SavedState:
-        """Bring log and store together: the store may be ahead of a log that a received snapshot replaced."""
-        store = self._storage.store
-        start_index, start_term = recovered.log_start_index, recovered.log_start_term
-        entries = recovered.entries
-        if store.applied_index < start_index:
-            raise Corruption(
-                f"the store ends at index {store.applied_index}, the log begins after {start_index}: remove the member,"
-                " delete its data directory, add it anew"
-            )
-        if not _contains(recovered, store.applied_index, store.applied_term):
-            # A received snapshot was swapped in, then the process died before the log heard of it.
-            log.warning("the log ends before the store (index %d): it goes on from there", store.applied_index)
-            start_index, start_term, entries = store.applied_index, store.applied_term, []
-        configuration = (
-            decode_configuration(store.configuration)
-            if store.configuration
-            else Configuration(frozenset(self._membership.peers()))
-        )
-        return SavedState(
-            hard_state=recovered.hard_state,
-            log_start_index=start_index,
-            log_start_term=start_term,
-            entries=entries,
-            configuration=configuration,
-            applied_index=store.applied_index,
         )
 
     def _new_driver(self) -> ReplicaLoop:
@@ -372,11 +341,3 @@ def _open_wal(directory: DataDirectory, membership: Membership, config: DaemonCo
     if recovered.cut_bytes:
         log.warning("cut %d bytes of an unfinished write from the end of the log", recovered.cut_bytes)
     return wal, recovered
-
-
-def _contains(recovered: Recovered, index: Index, term: Term) -> bool:
-    """Whether the log agrees with a store that has applied `index` of `term`."""
-    if index == recovered.log_start_index:
-        return True
-    position = index - recovered.log_start_index - 1
-    return position < len(recovered.entries) and recovered.entries[position].term == term
