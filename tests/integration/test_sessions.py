@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raftkv.errors import SessionExpired, SessionWindow
-from raftkv.limits import DEFAULT_LIMITS, MIB
+from raftkv.limits import DEFAULT_LIMITS
 from raftkv.wire import commands, protocol
 
 from .conftest import StartCluster
@@ -66,10 +66,6 @@ def test_resent_to_the_next_leader(cluster: Cluster) -> None:
         assert connection.get(COUNTER) == b"10"
 
 
-def log_bytes(node: Node) -> int:
-    return sum(path.stat().st_size for path in (node.data_directory / "wal").iterdir())
-
-
 def test_resent_to_a_leader_that_came_by_snapshot(make_cluster: StartCluster) -> None:
     """Sessions and their answers are part of the snapshot."""
     cluster = make_cluster(environment=SMALL_LOG).start()
@@ -80,7 +76,7 @@ def test_resent_to_a_leader_that_came_by_snapshot(make_cluster: StartCluster) ->
         before = connection.call(increment(1))
         for number in range(200):
             connection.put(b"bulk/%d" % number, b"x" * 16_000)
-    wait_until(lambda: log_bytes(leader) < 2 * MIB, "the leader's log to be compacted")
+    leader.wait_compacted()
     follower.start()
     follower.wait_ready()
     cluster.wait_applied_equal()

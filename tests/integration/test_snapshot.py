@@ -26,25 +26,6 @@ def write_bulk(node: Node, prefix: bytes) -> None:
             connection.put(b"%s/%d" % (prefix, number), b"%d" % number * (BULK_VALUE_BYTES // 4))
 
 
-def log_bytes(node: Node) -> int:
-    """What the write-ahead log of a member takes on its disk."""
-    sizes = []
-    for path in (node.data_directory / "wal").rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:
-            continue  # compacted between the listing and the look
-    assert sizes, "the log is somewhere else"
-    return sum(sizes)
-
-
-def wait_compacted(node: Node) -> None:
-    """3 MB were written; what is retained is 64 KiB in segments of 256 KiB, some of them preallocated."""
-    wait_until(
-        lambda: log_bytes(node) < 2 * 1024 * 1024, "the log to be compacted", deadline_s=5, seen=lambda: log_bytes(node)
-    )
-
-
 def came_back_by_snapshot(node: Node) -> bool:
     """Whether a member has installed a snapshot since it started."""
     return "installed a snapshot" in node.daemon.log_text()
@@ -62,7 +43,7 @@ def test_follower_returns_by_snapshot_while_the_leader_serves(small: Cluster) ->
     follower = small.others(leader)[0]
     follower.kill()
     write_bulk(leader, b"bulk")
-    wait_compacted(leader)
+    leader.wait_compacted()
     with LibraryWorkload(small.endpoints, writers=3) as workload:
         workload.wait_acknowledged(200)
         started_at_s = time.monotonic()
@@ -130,6 +111,6 @@ def test_disk_of_the_log_stays_bounded(small: Cluster) -> None:
     for turn in range(6):
         leader = small.leader()
         write_bulk(leader, b"turn")
-        wait_compacted(leader)
+        leader.wait_compacted()
         with leader.connect(timeout_s=10) as connection:
             connection.call([protocol.MOVE_LEADER, small.others(leader)[turn % 2].name])

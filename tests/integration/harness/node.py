@@ -124,3 +124,23 @@ class Node:
                 return connection.status()
         except (OSError, ConnectionEnded):
             return None
+
+    def log_bytes(self) -> int:
+        """What the segments of the write-ahead log take on disk now."""
+        sizes = []
+        for path in (self.data_directory / "wal").iterdir():
+            try:
+                sizes.append(path.stat().st_size)
+            except FileNotFoundError:
+                continue  # compacted between the listing and the look
+        assert sizes, "the log is somewhere else"
+        return sum(sizes)
+
+    def wait_compacted(self, bytes_max: int = 2 * 1024 * 1024) -> None:
+        """The log has let go of what was written before; with SMALL_LOG about 64 KiB in segments of 256 KiB are retained."""
+        wait_until(
+            lambda: self.log_bytes() < bytes_max,
+            "the log to be compacted",
+            deadline_s=10,
+            seen=lambda: self.log_bytes(),
+        )
