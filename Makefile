@@ -20,7 +20,8 @@ $(STAMP): pyproject.toml
 		echo "raftkv needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V); name another: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@$(BIN)/python -m compileall -q raftkv cli  # where Python may not write bytecode itself, every start would compile anew
+	@echo '$(CURDIR)/jepsen-like' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/raftkv_jepsen.pth"  # found here, never packaged
+	@$(BIN)/python -m compileall -q raftkv cli jepsen-like  # where Python may not write bytecode itself, every start would compile anew
 	@touch $@
 
 .PHONY: setup

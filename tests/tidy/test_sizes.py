@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("raftkv", "cli", "examples", "bench", "deploy")
+ROOMS = ("raftkv", "cli", "jepsen-like", "examples", "bench", "deploy")
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 HEADER_LINES_MAX = 16

@@ -1,0 +1,5 @@
+"""`python jepsen-like`: the fault harness."""
+
+from raftkv_jepsen.main import entry
+
+entry()
