@@ -12,9 +12,8 @@ from itertools import pairwise
 from typing import Any, Iterable
 
 from raftkv.errors import RaftKVError
-
-from .cluster import Cluster
-from .native import NativeConnection
+from raftkv_jepsen.machines.cluster import Cluster
+from raftkv_jepsen.machines.native import NativeConnection
 
 ACKNOWLEDGED = "acknowledged"
 REFUSED = "refused"

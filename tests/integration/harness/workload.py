@@ -14,10 +14,10 @@ from typing import Any, Callable, Sequence
 import raftkv
 from raftkv.errors import RaftKVError
 from raftkv.wire import commands
+from raftkv_jepsen.machines.native import ConnectionEnded, NativeConnection
+from raftkv_jepsen.machines.waiting import wait_until
 
 from .ledger import ACKNOWLEDGED, UNKNOWN, Ledger, outcome_of
-from .native import ConnectionEnded, NativeConnection
-from .waiting import wait_until
 
 STOP_DEADLINE_S = 60.0
 CALL_TIMEOUT_S = 30.0
