@@ -52,6 +52,10 @@ test-compose: $(STAMP) ## the compose cluster with a real Docker engine; says wh
 bench: $(STAMP) ## raftkv against etcd on this machine; prints a table, takes minutes
 	$(BIN)/python bench/compare.py
 
+.PHONY: etcd-stubs
+etcd-stubs: $(STAMP) ## make the etcd messages anew from raftkv/etcdpb/*.proto
+	$(BIN)/python -m raftkv.etcdpb.generate
+
 # The namespace tests need `ip` and `nft`, the disk faults `strace`. As root they are installed; without, those tests skip and say so.
 .PHONY: network-tools
 network-tools:
