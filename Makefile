@@ -44,6 +44,11 @@ test: check network-tools ## everything for CI: check, simulation, properties, r
 	$(BIN)/pytest -q $(PARALLEL) $(wildcard tests/sim tests/properties)
 	$(BIN)/pytest -q $(PARALLEL) tests/integration
 
+MINUTES ?= 60
+.PHONY: sim
+sim: $(STAMP) ## simulated clusters from fresh seeds (MINUTES=60); a failing seed prints the line that replays it
+	PYTHONPATH=jepsen-like $(BIN)/python -m tests.sim --minutes $(MINUTES)
+
 .PHONY: test-compose
 test-compose: $(STAMP) ## the compose cluster with a real Docker engine; says why it skips without one
 	$(BIN)/pytest -q -rs tests/e2e

@@ -99,6 +99,8 @@ class Retry:
         """The connection is open and greeted. A write that learns now who the leader is goes there."""
         current = self._attempt()
         self.reached = True
+        if now >= self.deadline:
+            return self._expired(now)  # the greeting came in the same turn as the end
         leader_id = self._directory.leader_id
         misplaced = self._kind in (WRITE, BARE_WRITE, CONTROL) and leader_id != NOBODY and not current.forward
         if misplaced and self._directory.member_at(current.address) != leader_id:

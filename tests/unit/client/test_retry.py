@@ -363,3 +363,13 @@ def test_a_direct_call_asks_one_member_and_no_other() -> None:
     decision = call.on_unreachable(100.2, Unreachable("connection refused"))
     assert type(decision) is Stop
     assert decision.error.message == "connection refused"
+
+
+@pytest.mark.parametrize("kind", [READ, WRITE])
+def test_a_greeting_that_comes_in_the_same_turn_as_the_end_of_the_call_sends_nothing(kind: int) -> None:
+    call = retry(Directory([A]), kind)
+    assert sent_to(call.start(100.0)) == A
+    decision = call.on_connected(DEADLINE)
+    assert type(decision) is Stop
+    assert decision.error.code == "deadline_exceeded"
+    assert not decision.error.may_have_happened

@@ -1,0 +1,63 @@
+"""`python -m tests.sim`: many seeds, one seed, or a seed's story. Prints progress; exit 1 when a promise was broken."""
+
+import argparse
+import random
+import subprocess
+import sys
+import time
+from dataclasses import fields
+
+from .world import World
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description="Simulated clusters, one per seed.")
+    parser.add_argument(
+        "--seeds", type=int, default=None, metavar="N", help="how many seeds to run (default 1, or as many as fit)"
+    )
+    parser.add_argument("--seed", type=int, default=None, metavar="S", help="the first seed (default: drawn)")
+    parser.add_argument("--minutes", type=float, default=None, metavar="M", help="stop after so long")
+    parser.add_argument("--trace", action="store_true", help="tell the story of each seed")
+    arguments = parser.parse_args()
+    first = random.SystemRandom().randrange(1_000_000_000) if arguments.seed is None else arguments.seed
+    seeds = arguments.seeds if arguments.seeds is not None else (1 << 40 if arguments.minutes else 1)
+    ends_at = time.monotonic() + arguments.minutes * 60 if arguments.minutes else float("inf")
+    return run_seeds(first, seeds, ends_at, trace=arguments.trace)
+
+
+def run_seeds(first: int, count: int, ends_at: float, *, trace: bool) -> int:
+    started = said = time.monotonic()
+    events = violations = done = 0
+    for seed in range(first, first + count):
+        if time.monotonic() >= ends_at:
+            break
+        world = World(seed, tell=print if trace else None)
+        if trace:
+            print(
+                f"seed {seed}:", *(f"{field.name}={getattr(world.knobs, field.name)}" for field in fields(world.knobs))
+            )
+        try:
+            world.run()
+        except Exception as error:
+            violations += 1
+            print(f"seed {seed}: {type(error).__name__} at {world.now_us / 1e6:.6f} s: {error}")
+            print(f"replay: {replay_line(seed)}", flush=True)
+        events += world.events
+        done += 1
+        if time.monotonic() - said > 5:
+            said = time.monotonic()
+            print(
+                f"  {done} seeds, {events} events, {events / (said - started):.0f}/s, {violations} violations",
+                flush=True,
+            )
+    print(f"{done} seeds, {events} events, {violations} violations")
+    return 1 if violations else 0
+
+
+def replay_line(seed: int) -> str:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return f"git checkout {commit.stdout.strip() or '?'} && python -m tests.sim --seed {seed} --seeds 1 --trace"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""Connections of clients, and the front door behind them: the twin of daemon/api/native.py without bytes.
+
+What one packet brings is one write group and one read group. A connection delivers in order, or from some moment on nothing (a
+cut), until one side gives up. It belongs to one life of a process: a packet to a dead one comes back as a reset.
+"""
+
+from typing import TYPE_CHECKING, Any, Sequence
+
+from raftkv.errors import InvalidRequest, RaftKVError
+from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.wire.commands import CLIENT_WRITES, OK, READS, SERIALIZABLE, Answer, Command, command_bytes, failure
+from raftkv.wire.protocol import FORWARD, PING, PROTOCOL_VERSION
+from raftkv.wire.validate import validate
+
+if TYPE_CHECKING:
+    from .client import SimClient
+    from .machine import Machine
+    from .process import Process
+
+NO_FLOOR = -1
+
+Request = tuple[int, int, Command]
+"""Request id, timeout in ms, command; as on the wire."""
+
+
+class Connection:
+    """One connection of a client to a machine; `process` once it was accepted."""
+
+    def __init__(self, client: "SimClient", machine: "Machine", session: bytes | None) -> None:
+        self.client = client
+        self.machine = machine
+        self.session = session
+        self.process: Process | None = None
+        self.is_open = True
+        self.ack_below = 0
+        self.register = False
+        self._silent = False  # a packet was lost: nothing after it arrives
+        self._last_to_machine_us = 0
+        self._last_to_client_us = 0
+
+    # From the client.
+
+    def connect(self) -> None:
+        self._to_machine(self._accept)
+
+    def send(self, ack_below: int, register: bool, requests: list[Request]) -> None:
+        self._to_machine(self._receive, ack_below, register, requests)
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def _to_machine(self, callback: Any, *arguments: Any) -> None:
+        world = self.machine.world
+        source, target = self.client.place, self.machine.node_id
+        if not self.is_open or self._silent or world.network.is_cut(source, target):
+            self._silent = True
+            return
+        arrival_us = max(world.now_us + world.network.stream_latency(source, target), self._last_to_machine_us)
+        self._last_to_machine_us = arrival_us
+        world.push(arrival_us, self._arrive, (callback, *arguments))
+
+    def _arrive(self, callback: Any, *arguments: Any) -> None:
+        process = self.machine.process
+        if process is None or (self.process is not None and self.process is not process):
+            self.reset()
+        else:
+            self.machine.input(process, callback, process, *arguments)
+
+    def _accept(self, process: "Process") -> None:
+        self.process = process
+        process.door.connections.append(self)
+        self.answer(lambda: self.client.on_greeted(self, process.door.hello()))
+
+    def _receive(self, process: "Process", ack_below: int, register: bool, requests: list[Request]) -> None:
+        self.ack_below, self.register = ack_below, register
+        process.door.receive(self, requests)
+
+    # To the client.
+
+    def send_answers(self, answers: list[tuple[int, Answer]]) -> None:
+        self.answer(lambda: self.client.on_answers(self, answers))
+
+    def answer(self, callback: Any) -> None:
+        world = self.machine.world
+        source, target = self.machine.node_id, self.client.place
+        if not self.is_open or self._silent or world.network.is_cut(source, target):
+            self._silent = True
+            return
+        arrival_us = max(world.now_us + world.network.stream_latency(source, target), self._last_to_client_us)
+        self._last_to_client_us = arrival_us
+        world.push(arrival_us, self._hand_over, (callback,))
+
+    def _hand_over(self, callback: Any) -> None:
+        if self.is_open:
+            callback()
+
+    def reset(self) -> None:
+        """The machine's kernel says that nobody is there (any more)."""
+        self.answer(lambda: self.client.on_reset(self))
+
+
+class Door:
+    """All connections of one process."""
+
+    def __init__(self, process: "Process") -> None:
+        self.connections: list[Connection] = []
+        self._process = process
+        self._limits = process.knobs.limits
+
+    def close(self, *, says_so: bool) -> None:
+        for connection in self.connections:
+            if says_so:
+                connection.reset()
+        self.connections.clear()
+
+    def hello(self) -> dict[str, Any]:
+        """As daemon/view.py says it."""
+        process, limits = self._process, self._limits
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "version": "sim",
+            "cluster_id": process.storage.cluster_id,
+            "cluster_name": process.world.CLUSTER_NAME,
+            "member_id": process.raft.node_id,
+            "member_name": process.machine.name,
+            "incarnation": process.machine.incarnation,
+            "leader": process.service.leader_hint(),
+            "members": process.service.member_hints(),
+            "limits": {
+                "key_bytes_max": limits.key_bytes_max,
+                "value_bytes_max": limits.value_bytes_max,
+                "request_bytes_max": limits.request_bytes_max,
+                "txn_operations_max": limits.txn_operations_max,
+                "session_window": limits.session_window,
+                "session_ttl_ms": limits.session_ttl_ms,
+            },
+        }
+
+    def receive(self, connection: Connection, requests: list[Request]) -> None:
+        """One read of the socket."""
+        writes: list[Request] = []
+        reads: list[Request] = []
+        stale: list[Request] = []
+        now: list[tuple[int, Answer]] = []
+        for request in requests:
+            request_id, timeout_ms, command = request
+            operation = command[0]
+            try:
+                if operation == PING:
+                    now.append((request_id, [OK]))
+                elif operation == FORWARD:
+                    self._forward(connection, request_id, timeout_ms, command)
+                else:
+                    validate(command, self._limits)
+                    if operation in CLIENT_WRITES:
+                        writes.append(request)
+                    elif operation in READS:
+                        (stale if command[1] & SERIALIZABLE else reads).append(request)
+                    else:
+                        raise InvalidRequest(f"operation {operation} is not for clients")
+            except RaftKVError as error:
+                now.append((request_id, failure(error)))
+        if now:
+            connection.send_answers(now)
+        self._submit(connection, writes, reads, stale)
+        self._process.turn()
+
+    def _submit(
+        self, connection: Connection, writes: list[Request], reads: list[Request], stale: list[Request]
+    ) -> None:
+        service = self._process.service
+        origin = _Origin(self._process, connection, self._process.world.checks.acknowledged_index)
+        if writes:
+            tags, commands = [request[0] for request in writes], [request[2] for request in writes]
+            group = WriteGroup(
+                origin,
+                tags,
+                commands,
+                size_bytes=sum(map(command_bytes, commands)),
+                deadline_ms=service.deadline(max(request[1] for request in writes)),
+                session=connection.session,
+                register=connection.register,
+                ack_below=connection.ack_below,
+            )
+            service.submit_writes(group)
+        if reads:
+            tags, commands = [request[0] for request in reads], [request[2] for request in reads]
+            deadline_ms = service.deadline(max(request[1] for request in reads))
+            service.submit_reads(ReadGroup(origin, tags, commands, deadline_ms=deadline_ms))
+        if stale:
+            tags, commands = [request[0] for request in stale], [request[2] for request in stale]
+            service.read_now(ReadGroup(_Origin(self._process, connection, NO_FLOOR), tags, commands, deadline_ms=0))
+
+    def _forward(self, connection: Connection, request_id: int, timeout_ms: int, command: Command) -> None:
+        _, session, register, ack_below, inner = command
+        validate(inner, self._limits)
+        if inner[0] not in CLIENT_WRITES:
+            raise InvalidRequest("only writes are forwarded: any member answers reads")
+        service = self._process.service
+        group = WriteGroup(
+            _Origin(self._process, connection, NO_FLOOR),
+            [request_id],
+            [inner],
+            size_bytes=command_bytes(inner),
+            deadline_ms=service.deadline(timeout_ms),
+            session=session,
+            register=register,
+            ack_below=ack_below,
+        )
+        service.forward(group)
+
+
+class _Origin:
+    """Where a group came from, and what was acknowledged to anybody before it came: its answers must not be older.
+
+    Stale reads may be, and the answer to a forwarded write may overtake the apply of the member that forwarded: NO_FLOOR.
+    """
+
+    __slots__ = ("_connection", "_floor", "_process", "takes_answers")
+
+    def __init__(self, process: "Process", connection: Connection, floor: int) -> None:
+        self._process = process
+        self._connection = connection
+        self._floor = floor
+        self.takes_answers = True
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        process = self._process
+        if self._floor != NO_FLOOR:
+            process.world.checks.on_answered(process, self._floor)
+        self._connection.send_answers(list(zip(group.tags, answers, strict=True)))
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        answer = failure(error)
+        self._connection.send_answers([(tag, answer) for tag in group.tags])

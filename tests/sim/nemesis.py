@@ -1,0 +1,256 @@
+"""What goes wrong, and when: a disaster every now and then, of the kinds that the seed allows, each healed after a while.
+
+Nothing here breaks a promise of the environment that raftkv needs: a disk keeps what it synced, unless it rots, and at most a minority
+rots; clocks never go back; with leases on they drift less than the settings allow.
+"""
+
+from typing import TYPE_CHECKING, Callable
+
+from raftkv.replica.service import LEADER
+
+from .network import CLIENT_PLACES
+
+if TYPE_CHECKING:
+    from .machine import Machine
+    from .world import World
+
+OUTAGE_US = 2_000_000  # mean length of a disaster that heals
+LEAP_US_MAX = 2_000_000
+LEAPS_MAX = 5  # all leaps together must not outlive a session
+
+
+class Nemesis:
+    """The disasters of one world."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._random = world.stream("nemesis")
+        self._over = False
+        self._leaps = 0
+        self.struck: dict[str, int] = {}
+
+    def start(self) -> None:
+        if self._world.knobs.nemesis_us and self._world.knobs.disasters:
+            self._later()
+
+    def stop(self) -> None:
+        """Faults are over: everything heals, except for what `faulty_minority` keeps broken."""
+        self._over = True
+        world = self._world
+        world.network.heal()
+        broken = self._broken_minority() if world.knobs.faulty_minority else []
+        for machine in world.machines.values():
+            machine.failing_syncs = False
+            machine.extra_sync_us = 0
+            machine.fill_disk(full=False)
+            if machine not in broken:
+                machine.held_down = False
+        for machine in broken:
+            self._break_for_good(machine)
+        for machine in world.machines.values():
+            if machine.process is None:
+                machine.restart_later()
+
+    def _later(self) -> None:
+        delay_us = int(self._random.expovariate(1 / self._world.knobs.nemesis_us)) + 1
+        self._world.after(delay_us, self._strike)
+
+    def _strike(self) -> None:
+        if self._over:
+            return
+        name = self._random.choice(self._world.knobs.disasters)
+        machine = self._draw_machine()
+        self.struck[name] = self.struck.get(name, 0) + 1
+        self._world.tell(f"nemesis: {name} ({machine.name})")
+        DISASTERS[name](self, machine)
+        self._later()
+
+    def _heal_later(self, heal: Callable[[], None]) -> None:
+        delay_us = int(self._random.expovariate(1 / OUTAGE_US)) + 10_000
+        self._world.after(delay_us, self._heal, (heal,))
+
+    def _heal(self, heal: Callable[[], None]) -> None:
+        if not self._over:
+            heal()
+
+    def _draw_machine(self) -> "Machine":
+        """Half of the time the leader: that is where it hurts."""
+        leaders = [machine for machine in self._machines() if machine.process and machine.process.raft.role == LEADER]
+        return self._random.choice(leaders if leaders and self._random.random() < 0.5 else self._machines())
+
+    def _machines(self) -> "list[Machine]":
+        return list(self._world.machines.values())
+
+    # What stays broken.
+
+    def _broken_minority(self) -> "list[Machine]":
+        """As many as the cluster can do without, those that are rotten first."""
+        machines = sorted(self._machines(), key=lambda machine: (not machine.rotten, self._random.random()))
+        return machines[: self._world.knobs.members - self._world.knobs.quorum]
+
+    def _break_for_good(self, machine: "Machine") -> None:
+        if machine.rotten:
+            return
+        fates = ("dead", "cut off", "full disk", "slow disk", "deaf", "mute")
+        # A leader that is heard and hears nobody is what check-quorum is for (6.2): without it nobody takes over.
+        fate = self._random.choice(fates if self._world.knobs.check_quorum else fates[:4])
+        self._world.tell(f"nemesis: {machine.name} stays {fate}")
+        network = self._world.network
+        others = [place for place in self._places() if place != machine.node_id]
+        if fate == "dead":
+            machine.held_down = True
+            machine.kill()
+        elif fate == "full disk":
+            machine.fill_disk(full=True)
+        elif fate == "slow disk":
+            machine.extra_sync_us = 1_000_000
+        if fate in ("cut off", "deaf"):
+            network.cut(others, [machine.node_id])
+        if fate in ("cut off", "mute"):
+            network.cut([machine.node_id], others)
+
+    def _places(self) -> list[int]:
+        return [*self._world.machines, *(client.place for client in self._world.clients)]
+
+    # Processes.
+
+    def _kill(self, machine: "Machine") -> None:
+        machine.kill()
+
+    def _lose_power(self, machine: "Machine") -> None:
+        """Of one machine, or of the whole site."""
+        for victim in self._machines() if self._random.random() < 0.15 else (machine,):
+            victim.lose_power()
+
+    def _shut_down(self, machine: "Machine") -> None:
+        if machine.process is not None:
+            machine.input(machine.process, machine.process.begin_shutdown)
+
+    def _pause(self, machine: "Machine") -> None:
+        machine.pause(int(self._random.expovariate(1 / self._world.knobs.election_timeout_us)) + 1_000)
+
+    # The network.
+
+    def _partition(self, machine: "Machine") -> None:
+        places = self._places()
+        self._random.shuffle(places)
+        at = self._random.randint(1, len(places) - 1)
+        network = self._world.network
+        network.cut(places[:at], places[at:])
+        network.cut(places[at:], places[:at])
+        self._heal_later(network.cuts.clear)
+
+    def _cut_one_way(self, machine: "Machine") -> None:
+        others = [place for place in self._places() if place != machine.node_id]
+        chosen = self._random.sample(others, self._random.randint(1, len(others)))
+        network = self._world.network
+        if self._random.random() < 0.5:
+            network.cut([machine.node_id], chosen)
+        else:
+            network.cut(chosen, [machine.node_id])
+        self._heal_later(network.cuts.clear)
+
+    def _isolate(self, machine: "Machine") -> None:
+        """From the other members, not from clients: they go on asking it."""
+        network = self._world.network
+        others = [node_id for node_id in self._world.machines if node_id != machine.node_id]
+        network.cut([machine.node_id], others)
+        network.cut(others, [machine.node_id])
+        self._heal_later(network.cuts.clear)
+
+    def _slow_link(self, machine: "Machine") -> None:
+        slow = self._world.network.slow
+        extra_us = int(self._random.expovariate(1 / self._world.knobs.election_timeout_us * 2))
+        for place in self._places():
+            slow[machine.node_id, place] = extra_us
+            if self._random.random() < 0.5:
+                slow[place, machine.node_id] = extra_us
+        self._heal_later(slow.clear)
+
+    def _lose_messages(self, machine: "Machine") -> None:
+        network, loss = self._world.network, self._world.knobs.loss
+        network.loss = self._random.choice((0.1, 0.4))
+
+        def heal() -> None:
+            network.loss = loss
+
+        self._heal_later(heal)
+
+    def _reset(self, machine: "Machine") -> None:
+        """Connections break, and nobody died."""
+        if machine.process is not None:
+            for peer in self._world.machines:
+                if peer != machine.node_id:
+                    machine.receive("on_peer_reset", (peer,))
+
+    # Disks.
+
+    def _slow_disk(self, machine: "Machine") -> None:
+        machine.extra_sync_us = int(self._random.expovariate(1 / 100_000))
+        self._heal_later(lambda: setattr(machine, "extra_sync_us", 0))
+
+    def _stall_disk(self, machine: "Machine") -> None:
+        machine.extra_sync_us = 3_000_000
+        self._heal_later(lambda: setattr(machine, "extra_sync_us", 0))
+
+    def _fail_syncs(self, machine: "Machine") -> None:
+        machine.failing_syncs = True
+        self._heal_later(lambda: setattr(machine, "failing_syncs", False))
+
+    def _fill_disk(self, machine: "Machine") -> None:
+        machine.fill_disk(full=True)
+        self._heal_later(lambda: machine.fill_disk(full=False))
+
+    def _rot(self, machine: "Machine") -> None:
+        """A bit of an old segment flips; the member will not start again, so at most a minority may rot."""
+        rotten = [other for other in self._machines() if other.books.node_id in self._world.checks.rotten]
+        if machine in rotten or len(rotten) >= self._world.knobs.members - self._world.knobs.quorum:
+            return
+        if machine.rot():
+            self._world.checks.allow_rot(machine.node_id)
+            machine.kill()
+
+    # Clocks and people.
+
+    def _leap_clock(self, machine: "Machine") -> None:
+        if self._leaps < LEAPS_MAX:
+            self._leaps += 1
+            machine.clock.leap(int(self._random.random() * LEAP_US_MAX))
+
+    def _drift(self, machine: "Machine") -> None:
+        drift = self._world.knobs.drift_max
+        machine.clock.set_rate(self._world.now_us, 1 + drift * (2 * self._random.random() - 1))
+
+    def _transfer(self, machine: "Machine") -> None:
+        if machine.process is not None:
+            target = self._random.choice((None, *self._world.machines))
+            machine.input(machine.process, machine.process.transfer, target)
+
+    def _lose_client(self, machine: "Machine") -> None:
+        """A client dies in the middle of its calls; another one comes."""
+        self._world.replace_client(self._random.randrange(len(self._world.clients)))
+
+
+DISASTERS: dict[str, "Callable[[Nemesis, Machine], None]"] = {
+    "kill": Nemesis._kill,
+    "power_loss": Nemesis._lose_power,
+    "shutdown": Nemesis._shut_down,
+    "pause": Nemesis._pause,
+    "partition": Nemesis._partition,
+    "one_way_cut": Nemesis._cut_one_way,
+    "isolate_leader": Nemesis._isolate,
+    "slow_link": Nemesis._slow_link,
+    "loss": Nemesis._lose_messages,
+    "slow_disk": Nemesis._slow_disk,
+    "stalled_disk": Nemesis._stall_disk,
+    "failing_sync": Nemesis._fail_syncs,
+    "full_disk": Nemesis._fill_disk,
+    "bit_rot": Nemesis._rot,
+    "clock_jump": Nemesis._leap_clock,
+    "drift": Nemesis._drift,
+    "reset": Nemesis._reset,
+    "transfer": Nemesis._transfer,
+    "client_gone": Nemesis._lose_client,
+}
+
+__all__ = ["CLIENT_PLACES", "DISASTERS", "Nemesis"]

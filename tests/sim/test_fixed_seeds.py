@@ -1,0 +1,42 @@
+"""Seeds that are run every time: a fixed row, and one of them twice, because a seed is a whole history."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .__main__ import replay_line
+from .world import World
+
+FIXED = range(120)
+
+
+@pytest.mark.parametrize("first", FIXED[::10])
+def test_ten_seeds(first: int) -> None:
+    for seed in range(first, first + 10):
+        run(seed)
+
+
+def test_a_seed_replays_alike_whatever_the_hashes(project: Path) -> None:
+    stories = [
+        subprocess.run(
+            [sys.executable, "-m", "tests.sim", "--seed", "11", "--seeds", "1", "--trace"],
+            cwd=project,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": "jepsen-like"},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert len(stories[0]) > 10_000, "a story was told"
+    assert stories[0] == stories[1]
+
+
+def run(seed: int) -> None:
+    try:
+        World(seed).run()
+    except Exception as error:
+        error.add_note(f"replay: {replay_line(seed)}")
+        raise

@@ -1,0 +1,217 @@
+"""One world: a heap of events in virtual time, and everything that lives in it. A seed is a world's whole history.
+
+Nothing here asks a real clock, a real disk or the order of a set of strings, so a seed replays event by event. A run has three
+parts: chaos, then quiet, in which a majority must make progress again, then the judges.
+"""
+
+import heapq
+from random import Random
+from typing import Any, Callable
+
+from raftkv.raft.messages import Configuration
+from raftkv.store.store import Store
+from raftkv.units import NodeId
+from raftkv.wire.commands import RANGE
+
+from .checks import Checks
+from .client import SimClient
+from .history import History
+from .knobs import Knobs, draw_knobs
+from .machine import Machine
+from .nemesis import Nemesis
+from .network import CLIENT_PLACES, Network
+from .workload import Keys, Workload
+
+QUIET_US_MAX = 120_000_000  # in which a healed cluster has to make progress
+CALLS_DEMANDED = 3  # of every client, after the faults
+EVENTS_MAX = 3_000_000
+
+Event = tuple[int, int, Callable[..., None], tuple[Any, ...]]
+
+
+class World:
+    """Machines, clients, a network, and time."""
+
+    CLUSTER_NAME = "sim"
+
+    def __init__(self, seed: int, knobs: Knobs | None = None, tell: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
+        self.knobs = draw_knobs(self.stream("knobs")) if knobs is None else knobs
+        self.story = tell
+        self.now_us = 0
+        self.events = 0
+        self._heap: list[Event] = []
+        self._number = 0
+        founders = range(1, self.knobs.members + 1)
+        self.initial_configuration = Configuration(frozenset(founders))
+        self.checks = Checks(self.initial_configuration, self.knobs.limits)
+        self.network = Network(self)
+        self.machines: dict[NodeId, Machine] = {
+            node_id: Machine(self, node_id) for node_id in range(1, self.knobs.members + self.knobs.spares + 1)
+        }
+        self._machine_at = {machine.address: machine for machine in self.machines.values()}
+        self.keys = Keys(self.knobs.keys, self.knobs.operations_per_key)
+        self.history = History(self.checks)
+        self.clients: list[SimClient] = []
+        self.workloads: list[Workload] = []
+        self._next_place = CLIENT_PLACES
+        self.nemesis = Nemesis(self)
+
+    def stream(self, name: str) -> Random:
+        """Chance for one part of the world, so that a change in one does not change all others."""
+        return Random(f"{self.seed} {name}")
+
+    def founders(self) -> list[tuple[NodeId, str, str]]:
+        """Id, name and peer address of the initial members."""
+        return [
+            (node_id, self.machines[node_id].name, self.machines[node_id].peer_address)
+            for node_id in sorted(self.initial_configuration.voters)
+        ]
+
+    def machine_at(self, address: str) -> Machine:
+        return self._machine_at[address]
+
+    # Time.
+
+    def push(self, at_us: int, callback: Callable[..., None], arguments: tuple[Any, ...] = ()) -> None:
+        """Call back at a time of the world."""
+        self._number += 1
+        heapq.heappush(self._heap, (at_us if at_us > self.now_us else self.now_us, self._number, callback, arguments))
+
+    def after(self, delay_us: int, callback: Callable[..., None], arguments: tuple[Any, ...] = ()) -> None:
+        """Call back after so many microseconds."""
+        self._number += 1
+        heapq.heappush(self._heap, (self.now_us + delay_us, self._number, callback, arguments))
+
+    def run_until(self, until_us: int, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Let events happen until that time, or until it is over (asked every hundred events). True when it is."""
+        heap, pop = self._heap, heapq.heappop
+        countdown = 100
+        while heap and heap[0][0] <= until_us:
+            self.now_us, _, callback, arguments = pop(heap)
+            self.events += 1
+            callback(*arguments)
+            countdown -= 1
+            if not countdown:
+                countdown = 100
+                if is_over():
+                    return True
+                if self.events > EVENTS_MAX:
+                    self.checks.violate(f"no end after {EVENTS_MAX} events")
+        self.now_us = max(self.now_us, until_us)
+        return is_over()
+
+    def tell(self, text: str) -> None:
+        """A line of the story."""
+        if self.story is not None:
+            self.story(f"{self.now_us / 1e6:11.6f}  {text}")
+
+    # A whole run.
+
+    def run(self) -> None:
+        """Raises Violation, or AssertionError for an invariant of the code itself."""
+        self.begin()
+        self.run_until(self.knobs.chaos_us)
+        self.heal_and_demand_progress()
+        self.rest_and_compare()
+        self.judge()
+
+    def begin(self) -> None:
+        """Everybody starts."""
+        for machine in self.machines.values():
+            if machine.node_id in self.initial_configuration.voters:
+                machine.start()
+        for _ in range(self.knobs.clients):
+            self.add_client()
+        self.nemesis.start()
+
+    def add_client(self) -> None:
+        client = SimClient(self, self._next_place)
+        self._next_place += 1
+        workload = Workload(self, client)
+        self.clients.append(client)
+        self.workloads.append(workload)
+        workload.start()
+
+    def replace_client(self, number: int) -> None:
+        """One dies, another one comes."""
+        self.clients[number].vanish()
+        del self.clients[number], self.workloads[number]
+        self.add_client()
+
+    def heal_and_demand_progress(self) -> None:
+        """Faults are over for a majority: every client has to be served again."""
+        self.tell("the faults are over")
+        self.nemesis.stop()
+        goals = [(workload, workload.completed + CALLS_DEMANDED) for workload in self.workloads]
+
+        def served() -> bool:
+            return all(workload.completed >= goal for workload, goal in goals)
+
+        if not self.run_until(self.now_us + QUIET_US_MAX, served):
+            waiting = [workload.client.place for workload, goal in goals if workload.completed < goal]
+            self.checks.violate(
+                f"no progress {QUIET_US_MAX // 10**6} s after the faults: clients {waiting}; {self.state()}"
+            )
+
+    def rest_and_compare(self) -> None:
+        """Clients rest; every member that can be reached comes to the same state."""
+        for workload in self.workloads:
+            workload.resting = True
+
+        def settled() -> bool:
+            return self._is_settled()
+
+        if not self.run_until(self.now_us + QUIET_US_MAX, settled):
+            self.checks.violate(f"the members do not come to rest at one index: {self.state()}")
+
+    def _is_settled(self) -> bool:
+        last = len(self.checks.committed) - 1
+        leaders = [machine for machine in self.machines.values() if machine.process and machine.process.state.is_leader]
+        if not leaders:
+            return False
+        leader = max(leaders, key=lambda machine: machine.books.term)
+        assert leader.process is not None, "it leads"
+        members = leader.process.raft.configuration.members()
+        waited_for = [self.machines[node_id] for node_id in members if self._is_reachable(self.machines[node_id])]
+        return all(
+            machine.process is not None and machine.process.storage.applied_index == last for machine in waited_for
+        )
+
+    def _is_reachable(self, machine: Machine) -> bool:
+        """Whether it must catch up: healthy, and connected with the others."""
+        if machine.rotten or machine.held_down or machine.disk_is_full:
+            return False
+        return not any(machine.node_id in way for way in self.network.cuts)
+
+    def judge(self) -> None:
+        """What can be said only at the end."""
+        store, _ = self.checks.replay()
+        self.history.judge()
+        self.history.judge_once(_contents(store))
+
+    def state(self) -> str:
+        """One line about everybody, for a violation's message."""
+        return "; ".join(
+            f"{machine.name} "
+            + (
+                ("rotten" if machine.rotten else "down")
+                if machine.process is None
+                else f"{machine.process.raft.role} term {machine.process.raft.term} commit {machine.process.raft.commit_index}"
+                f" last {machine.process.raft.last_index} applied {machine.process.storage.applied_index}"
+            )
+            for machine in self.machines.values()
+        )
+
+
+def _contents(store: Store) -> dict[bytes, tuple[bytes, int]]:
+    """Value and version of every key."""
+    found: dict[bytes, tuple[bytes, int]] = {}
+    key = b"\0"
+    while True:
+        answer = store.read([RANGE, 0, key, b"\0", 0, 0, 0, 0, 0, 0, 0, 0])
+        for name, _, _, version, _, value in answer[2]:
+            found[name] = (value, version)
+        if not answer[3]:
+            return found
+        key = answer[2][-1][0] + b"\0"
