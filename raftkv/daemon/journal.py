@@ -2,12 +2,14 @@
 
 Handing a save to a thread and back costs two wake-ups, a sixth of all that a cluster of three does for a write; waiting in the
 loop for a disk that takes its time costs heartbeats. So a disk has to earn the loop by a row of quick syncs and loses it by one
-slow sync (docs/decisions/0003). Saves that gather meanwhile are synced together: the group commit. A failed fsync ends the
-process (the page cache can no longer be believed); a full disk keeps the saves and tries again in the thread.
+slow sync (docs/decisions/0003); each sync that held the loop for a heartbeat doubles the row. The idle thread watches the loop:
+one that is held says so, though it can do nothing else. Saves that gather meanwhile are synced together: the group commit. A
+failed fsync ends the process (the page cache can no longer be believed); a full disk keeps the saves and tries again in the thread.
 """
 
 import asyncio
 import enum
+import logging
 import queue
 import threading
 import time
@@ -19,10 +21,15 @@ from raftkv.raft.messages import Entry, HardState, SnapshotMeta
 from raftkv.units import Index, Term
 from raftkv.wal.wal import Wal
 
+log = logging.getLogger("raftkv.journal")
+
 RETRY_FULL_DISK_SECONDS = 0.5
+WATCH_SECONDS = 0.5  # how often the idle thread looks whether the loop is held by a sync
 QUICK_SYNC_SECONDS = 0.002  # a sync that the loop may wait for
 SLOW_SYNC_SECONDS = 0.010  # as long as anything may hold the loop: one such sync and the thread has it again
+STALLED_SYNC_SECONDS = 0.100  # a heartbeat was late for it: such a disk has to be quick for longer
 QUICK_SYNCS_MIN = 128  # in a row, before the loop takes over
+QUICK_SYNCS_MAX = 16_384  # what the row grows to by stalls
 
 
 class Save:
@@ -67,6 +74,7 @@ class WalJournal:
         *,
         durable_index: Index,
         observe_sync_seconds: Callable[[float], None],
+        stall_seconds_max: float = 2.0,
     ) -> None:
         self._wal = wal
         self._loop = loop
@@ -85,6 +93,10 @@ class WalJournal:
         self._synced_ticket = 0
         self._disk_full = False
         self._quick_syncs = 0  # in a row
+        self._quick_syncs_needed = QUICK_SYNCS_MIN
+        self._stall_seconds_max = stall_seconds_max  # a sync that holds the loop for longer is reported
+        self._loop_held_since = 0.0  # when the sync began that the loop waits for (monotonic, s); 0: it does not
+        self._said_held_since = 0.0
         self._unsaved: deque[tuple[Save, float]] = deque()  # queued or being saved, and since when (monotonic, s)
         self.pending_bytes = 0  # of entries that are not durable yet
         self.durable_index = durable_index
@@ -102,7 +114,7 @@ class WalJournal:
         save = Save(ticket, hard_state, entries, snapshot)
         self._unsaved.append((save, time.monotonic()))
         self.pending_bytes += save.size_bytes
-        if self._in_thread or self._quick_syncs < QUICK_SYNCS_MIN:
+        if self._in_thread or self._quick_syncs < self._quick_syncs_needed:
             self._hand_to_thread(save)
         else:
             if not self._in_loop:
@@ -143,6 +155,7 @@ class WalJournal:
         if not saves:
             return
         assert not self._in_thread, "the WAL has one user at a time"
+        self._loop_held_since = time.monotonic()
         try:
             self._write(saves)
             if self._sync():
@@ -152,6 +165,8 @@ class WalJournal:
                 self._hand_to_thread(_Note.SYNC)  # the disk is full: it waits for room there
         except BaseException as error:
             self.on_failed(error)
+        finally:
+            self._loop_held_since = 0.0
 
     def _on_thread_done(self, items: int, ticket: int) -> None:
         """The thread has nothing of `items` left; `ticket` 0: there was no save among them."""
@@ -203,12 +218,27 @@ class WalJournal:
     def _take_batch(self) -> "list[Save | Compaction | _Note]":
         """Wait for something, take all there is. With saves waiting for a full disk, wait only until the next try."""
         items: list[Save | Compaction | _Note] = []
-        try:
-            items.append(self._queue.get(timeout=RETRY_FULL_DISK_SECONDS if self._disk_full else None))
-            while True:
-                items.append(self._queue.get_nowait())
-        except queue.Empty:
-            return items
+        while not items:
+            try:
+                items.append(self._queue.get(timeout=RETRY_FULL_DISK_SECONDS if self._disk_full else WATCH_SECONDS))
+                while True:
+                    items.append(self._queue.get_nowait())
+            except queue.Empty:
+                if self._disk_full:
+                    break
+                self._watch_loop()
+        return items
+
+    def _watch_loop(self) -> None:
+        """Nobody else can say that the loop is held: it waits for the disk, and the others will elect."""
+        since = self._loop_held_since
+        if since and since != self._said_held_since and time.monotonic() - since > self._stall_seconds_max:
+            self._said_held_since = since
+            log.error(
+                "an fsync of the log has not returned for %.1f s (limit %.1f s) and holds this member: another one will lead",
+                time.monotonic() - since,
+                self._stall_seconds_max,
+            )
 
     # Wherever the WAL is.
 
@@ -233,6 +263,9 @@ class WalJournal:
             self._quick_syncs += 1
         elif seconds >= SLOW_SYNC_SECONDS:
             self._quick_syncs = 0
+            if seconds >= STALLED_SYNC_SECONDS and self._loop_held_since:
+                self._quick_syncs_needed = min(2 * self._quick_syncs_needed, QUICK_SYNCS_MAX)
+                log.warning("an fsync of the log held this member for %.1f s: a thread waits for the disk now", seconds)
         if self._disk_full:
             self._disk_full = False
             self._report(self.on_space, None)

@@ -11,24 +11,23 @@ import time
 from typing import Any, Callable, Mapping, Sequence
 
 from raftkv.daemon.journal import WalJournal
+from raftkv.daemon.leadership import Leadership
 from raftkv.daemon.metrics import Counters
 from raftkv.daemon.storage import Storage
-from raftkv.errors import Corruption, DiskFailure, NoSpace, RaftKVError, TransferRefused
+from raftkv.errors import Corruption, DiskFailure, NoSpace, RaftKVError
 from raftkv.raft.effects import RoleChange
 from raftkv.raft.messages import AppendEntries, Message, SnapshotMeta
 from raftkv.raft.node import Raft
 from raftkv.replica.ports import SnapshotReader
 from raftkv.replica.replica import Replica
-from raftkv.replica.service import LEADER, Service
+from raftkv.replica.service import Service
 from raftkv.transport.frames import Forward, ForwardAnswer
 from raftkv.transport.peers import PeerTransport
 from raftkv.units import NOBODY, NodeId
-from raftkv.wire.commands import OK, Answer, failure
 
 log = logging.getLogger("raftkv.loop")
 
 HOUSEKEEPING_TICKS = 20  # half a second at 25 ms
-TRANSFER_POLL_SECONDS = 0.005
 
 
 def monotonic_ms() -> int:
@@ -97,9 +96,10 @@ class ReplicaLoop:
         self._ticks = 0
         self._next_tick_at = 0.0
         self._tick_handle: asyncio.TimerHandle | None = None
-        self._transfers: list[tuple[float, Callable[[Answer], None]]] = []
-        self._said_stalled = False
         self._waiting_for_space: NoSpace | None = None
+        self.leadership = Leadership(
+            raft, service, now=loop.time, members=storage.members, schedule_pump=self.schedule_pump
+        )
         self.on_housekeeping: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[BaseException] = loop.create_future()
         loop.set_exception_handler(self._on_unhandled)
@@ -259,6 +259,7 @@ class ReplicaLoop:
                 # the log is not compacted while there are any.
                 self._housekeeping()
             self._raft.tick()
+            self.leadership.tick()
             self._service.tick(monotonic_ms())
         except BaseException as error:
             self.fail(error)
@@ -271,14 +272,10 @@ class ReplicaLoop:
         self._storage.commit_if_due(self._journal.durable_index)
         self._replica.compact_log()
         self._replica.release_snapshot()
-        self._watch_disk()
+        if self._waiting_for_space is None:
+            self.leadership.watch_disk(self._journal.oldest_save_seconds, self._fsync_stall_seconds_max)
         self._watch_space()
         self.on_housekeeping()
-        now = self._loop.time()
-        late = [done for deadline, done in self._transfers if deadline <= now]
-        self._transfers = [waiting for waiting in self._transfers if waiting[0] > now]
-        for done in late:
-            done(failure(TransferRefused("the transfer did not finish within an election timeout; nothing changed")))
 
     def _watch_space(self) -> None:
         """Refuse new writes before the log is in trouble: elections and the hand-over must still fit."""
@@ -290,56 +287,14 @@ class ReplicaLoop:
             log.warning("the disk has room again: taking writes")
         elif error is not None and was_full is None:
             log.error("writes are refused, reads go on: %s", error.message)
-            self._hand_over("its disk is full")
-
-    def _watch_disk(self) -> None:
-        stalled = self._journal.oldest_save_seconds
-        if stalled <= self._fsync_stall_seconds_max or self._waiting_for_space is not None:
-            self._said_stalled = False
-        elif not self._said_stalled:
-            self._said_stalled = True
-            log.error(
-                "an fsync of the log has not returned for %.1f s (limit %.1f s)", stalled, self._fsync_stall_seconds_max
-            )
-            self._hand_over("its disk is stalled")
+            self.leadership.hand_over("its disk is full")
 
     # Leadership.
 
-    def _hand_over(self, reason: str) -> None:
-        if self._raft.role != LEADER:
-            return
-        try:
-            self._raft.transfer_leadership()
-        except TransferRefused as refusal:
-            log.warning("cannot hand leadership over although %s: %s", reason, refusal.message)
-            return
-        log.warning("handing leadership over: %s", reason)
-        self.schedule_pump()
-
     async def hand_over_and_drain(self, deadline: float) -> None:
-        """For a shutdown: give the office to the most caught-up voter, answer what is in flight. Loop time `deadline`."""
-        self._hand_over("this member shuts down")
-        while self._loop.time() < deadline and self._raft.role == LEADER and self._raft.is_transferring:
-            await asyncio.sleep(TRANSFER_POLL_SECONDS)
-        self._service.begin_shutdown()
-        while self._loop.time() < deadline and not self._service.is_idle and not self._dead:
-            await asyncio.sleep(TRANSFER_POLL_SECONDS)
-
-    def move_leader(self, target: NodeId | None, done: Callable[[Answer], None]) -> None:
-        """Transfer on request; `done` gets the answer once the office has moved, or the refusal."""
-        if self._raft.role != LEADER:
-            done(failure(self._service.elsewhere()))
-            return
-        try:
-            self._raft.transfer_leadership(target)
-        except RaftKVError as error:
-            done(failure(error))
-            return
-        if target == self._raft.node_id or not self._raft.is_transferring:
-            done([OK, {"leader": self._service.leader_hint()}])
-            return
-        self._transfers.append((self._loop.time() + 5.0, done))
-        self.schedule_pump()
+        """For a shutdown: give the office away, answer what is in flight. Loop time `deadline`."""
+        if not self._dead:
+            await self.leadership.hand_over_and_drain(deadline)
 
     def _on_leader_change(self, change: RoleChange) -> None:
         leader = self._service.leader_hint()
@@ -350,10 +305,7 @@ class ReplicaLoop:
             change.term,
             leader["name"] or leader["id"] if leader else "unknown",
         )
-        if change.leader != NOBODY and change.role != LEADER:
-            transfers, self._transfers = self._transfers, []
-            for _, done in transfers:
-                done([OK, {"leader": leader}])
+        self.leadership.on_leader_change(change)
 
 
 __all__ = ["PeerNetwork", "ReplicaLoop", "monotonic_ms"]

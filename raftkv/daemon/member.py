@@ -71,7 +71,11 @@ class Member:
         saved = bring_together(wal, recovered, self._storage.store, initial)
         self._raft = Raft(self._raft_config(), saved, draw_ticks)
         self._journal = WalJournal(
-            wal, loop, durable_index=self._raft.last_index, observe_sync_seconds=self.counters.observe_sync
+            wal,
+            loop,
+            durable_index=self._raft.last_index,
+            observe_sync_seconds=self.counters.observe_sync,
+            stall_seconds_max=config.fsync_stall_ms_max / 1000,
         )
         self._network = PeerNetwork(membership.node_id)
         self._service = self._new_service()
@@ -164,11 +168,11 @@ class Member:
     def move_leader(self, target: str, done: Callable[[Answer], None]) -> None:
         """Transfer leadership to the member of that name; an empty name leaves the choice to the core."""
         if not target:
-            self._driver.move_leader(None, done)
+            self._driver.leadership.move(None, done)
             return
         for member in self._storage.members():
             if member["name"] == target:
-                self._driver.move_leader(member["id"], done)
+                self._driver.leadership.move(member["id"], done)
                 return
         done(failure(TransferRefused(f"there is no member {target!r}")))
 

@@ -248,6 +248,7 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "append_bytes_in_flight_max": "their bytes; over it, the leader waits",
     "peer_frame_bytes_max": "largest frame between members",
     "peer_send_queue_bytes_max": "messages that wait for a slow member; over it, they are dropped",
+    "transfer_lag_entries_max": "a member that is further behind is not handed leadership",
     "wal_segment_bytes": "size of a file of the log",
     "log_retained_bytes_max": "log kept for members that are behind; who needs more gets a snapshot",
     "log_retained_entries_max": "entries of the log kept for members that are behind",

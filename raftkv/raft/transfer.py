@@ -1,7 +1,9 @@
 """Leadership transfer (3.10): stop taking proposals, bring the target up to date, tell it to start an election at once.
 
-The transfer is aborted when it takes longer than an election timeout; the leader then takes proposals again. A lease ends
-before TimeoutNow leaves and stays ended for the term, because the message may arrive late.
+While it runs nothing is proposed, so a target that would keep the cluster waiting is refused before anything has changed: one
+that cannot lead, does not answer, or is far behind. The transfer is aborted when it takes longer than an election timeout; the
+leader then takes proposals again. A lease ends before TimeoutNow leaves and stays ended for the term, because the message may
+arrive late.
 """
 
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from raftkv.errors import TransferRefused
 from raftkv.raft.messages import TimeoutNow
-from raftkv.raft.progress import Progress
+from raftkv.raft.progress import PROBE, SNAPSHOT, Progress
 from raftkv.units import NodeId
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class Transfer:
 def start(state: "State", target: NodeId | None) -> None:
     """Hand leadership to `target`, or to the voter that is most caught up. To itself, and again to the same, is a no-op.
 
-    Raises TransferRefused.
+    Raises TransferRefused; nothing has changed then.
     """
     if not state.is_leader:
         raise TransferRefused("this member is not the leader")
@@ -44,23 +46,46 @@ def start(state: "State", target: NodeId | None) -> None:
 
 
 def _check_target(state: "State", target: NodeId) -> None:
-    if target not in state.progress:
+    progress = state.progress.get(target)
+    if progress is None:
         raise TransferRefused(f"member {target} is not part of the cluster")
     if target not in state.configuration.voters:
         raise TransferRefused(f"member {target} has no vote in the configuration, so it cannot lead")
-    if state.transfer is not None and state.transfer.target != target:
+    if state.transfer is not None:
+        if state.transfer.target == target:
+            return
         raise TransferRefused(f"a transfer to member {state.transfer.target} is running")
+    if not state.is_active(progress):
+        silent_ms = (state.ticks - progress.answered_tick) * state.config.tick_ms
+        raise TransferRefused(f"member {target} has not answered for {silent_ms} ms")
+    _check_lag(state, progress)
+
+
+def _check_lag(state: "State", progress: Progress) -> None:
+    """A target that is far behind would keep all writes waiting for the whole transfer, in vain."""
+    if progress.state == SNAPSHOT:
+        raise TransferRefused(f"member {progress.node_id} is so far behind that it is being sent a snapshot")
+    if progress.state == PROBE and progress.match_index == 0:
+        return  # nothing is known yet: this office has only begun
+    lag = state.log.last_index - progress.match_index
+    if lag > state.limits.transfer_lag_entries_max:
+        raise TransferRefused(
+            f"member {progress.node_id} is {lag} entries behind, at most {state.limits.transfer_lag_entries_max} may be left:"
+            " try again when it has caught up"
+        )
 
 
 def _most_caught_up_voter(state: "State") -> NodeId:
     """The running transfer's target, or the voter that answers and has the most; ties go to the smaller id."""
     if state.transfer is not None:
         return state.transfer.target
-    candidates = [progress for peer, progress in state.progress.items() if peer in state.configuration.voters]
-    if not candidates:
+    others = [progress for peer, progress in state.progress.items() if peer in state.configuration.voters]
+    if not others:
         raise TransferRefused("there is no other voter")
-    best = max(candidates, key=lambda progress: (state.is_active(progress), progress.match_index, -progress.node_id))
-    return best.node_id
+    candidates = [progress for progress in others if state.is_active(progress)]
+    if not candidates:
+        raise TransferRefused("no other voter answers")
+    return max(candidates, key=lambda progress: (progress.match_index, -progress.node_id)).node_id
 
 
 def on_acknowledged(state: "State", progress: Progress) -> None:

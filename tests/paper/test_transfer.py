@@ -3,7 +3,8 @@
 import pytest
 
 from raftkv.errors import NotLeader, TransferRefused
-from raftkv.raft.messages import AppendEntries, Configuration, RequestVote, TimeoutNow
+from raftkv.limits import Limits
+from raftkv.raft.messages import AppendEntries, AppendEntriesResponse, Configuration, RequestVote, TimeoutNow
 from tests.unit.raft.cluster import TIMEOUT, Cluster
 from tests.unit.raft.solo import Solo, of_kind
 
@@ -106,6 +107,53 @@ def test_refusals_say_why() -> None:
     alone = Solo(size=1)
     alone.lead()
     assert refusal(alone, None) == "there is no other voter"
+
+
+def test_a_target_that_would_keep_the_cluster_waiting_is_refused() -> None:
+    """Our addition: proposals stop during a transfer, so a target that is far behind or silent is no target."""
+    solo = Solo(limits=Limits(transfer_lag_entries_max=3))
+    solo.lead()
+    for number in range(4):
+        solo.raft.propose(1, b"%d" % number)
+    solo.drain()
+    assert refusal(solo, 3).startswith("member 3 is 4 entries behind, at most 3 may be left")
+    solo.step(solo.accept(3, 2))
+    solo.raft.transfer_leadership(3)
+    assert solo.raft.is_transferring
+    solo = Solo()
+    solo.lead()
+    for _ in range(TIMEOUT):
+        solo.tick()
+        solo.step(solo.heartbeat_response(2, 0))
+    assert refusal(solo, 3) == "member 3 has not answered for 250 ms"
+    assert not solo.raft.is_transferring
+    solo.raft.transfer_leadership()
+    assert solo.raft.is_transferring, "member 2 answers"
+
+
+def test_a_target_that_is_being_sent_a_snapshot_is_refused() -> None:
+    """Our addition, as above: the log cannot bring it up to date."""
+    solo = Solo(terms=[1] * 9, commit=9, applied=9)
+    solo.elect()
+    solo.step(solo.accept(2, 10))
+    solo.raft.compact(8)
+    solo.step(AppendEntriesResponse(2, 3, 1, 9, rejected=True, hint_index=2, hint_term=1))
+    assert refusal(solo, 3) == "member 3 is so far behind that it is being sent a snapshot"
+
+
+def test_a_silent_cluster_has_nobody_to_take_over() -> None:
+    solo = Solo(check_quorum=False)
+    solo.lead()
+    solo.tick(TIMEOUT)
+    assert refusal(solo, None) == "no other voter answers"
+
+
+def test_a_new_leader_may_hand_over_before_it_knows_its_followers() -> None:
+    """A member that is told to end right after its election must not stay in office for want of acknowledgements."""
+    solo = Solo(terms=[1] * 9, limits=Limits(transfer_lag_entries_max=3))
+    solo.elect()
+    solo.raft.transfer_leadership(2)
+    assert solo.raft.is_transferring
 
 
 def test_a_lost_timeout_now_leaves_the_leader_in_office() -> None:

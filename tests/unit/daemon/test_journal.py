@@ -269,3 +269,36 @@ def test_a_failed_fsync_in_the_loop_is_as_fatal(run: Run, monkeypatch: pytest.Mo
         assert len(bench.saved) == reported
 
     run(scenario())
+
+
+def test_a_sync_that_holds_the_loop_is_reported_by_the_thread_and_makes_the_loop_harder_to_earn(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(journal, "QUICK_SYNC_SECONDS", 10.0)
+        monkeypatch.setattr(journal, "WATCH_SECONDS", 0.01)
+        disk = FakeDisk()
+        bench = Bench(disk)
+        next_index = await earn_the_loop(bench)
+        said = threading.Event()
+        monkeypatch.setattr(
+            journal.log, "error", lambda text, *values: said.set() if "holds this member" in text else None
+        )
+        monkeypatch.setattr(bench.journal, "_stall_seconds_max", 0.0)
+        for name in ("QUICK_SYNC_SECONDS", "SLOW_SYNC_SECONDS", "STALLED_SYNC_SECONDS"):
+            monkeypatch.setattr(journal, name, 0.0)
+        heard: list[bool] = []
+
+        def fault(operation: str, path: str) -> None:
+            if operation == "fdatasync" and threading.current_thread() is threading.main_thread():
+                heard.append(said.wait(10))
+
+        disk.fault = fault
+        ticket = bench.journal.save(None, [entry(next_index)], None)
+        await bench.until(lambda: ticket in bench.saved)
+        assert heard == [True], "the loop can say nothing while it waits; the thread did"
+        assert bench.journal._quick_syncs == 0
+        assert bench.journal._quick_syncs_needed == 2 * journal.QUICK_SYNCS_MIN
+        await bench.journal.stop()
+
+    run(scenario())

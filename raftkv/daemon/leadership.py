@@ -1,0 +1,144 @@
+"""Handing leadership over: on request, for a shutdown, and because this member's disk is full or does not come back.
+
+What a transfer is, and when it is refused, is decided in raft/transfer.py; here is who starts one, who waits for its end, and
+what they are told. A request ends with the office in the target's hands, or with a refusal that says what became of it.
+"""
+
+import asyncio
+import logging
+from typing import Any, Callable, Mapping, Sequence
+
+from raftkv.errors import RaftKVError, TransferRefused
+from raftkv.raft.effects import RoleChange
+from raftkv.raft.node import Raft
+from raftkv.replica.service import LEADER, Service
+from raftkv.units import NOBODY, NodeId
+from raftkv.wire.commands import OK, Answer, failure
+
+log = logging.getLogger("raftkv.leadership")
+
+TRANSFER_POLL_SECONDS = 0.005
+RETRY_SECONDS = 5.0  # a member with a stalled disk that still leads tries again so often
+
+
+class Request:
+    """Somebody waits for a transfer. `target` None: any member will do."""
+
+    __slots__ = ("done", "target")
+
+    def __init__(self, target: NodeId | None, done: Callable[[Answer], None]) -> None:
+        self.target = target
+        self.done = done
+
+
+class Leadership:
+    """The reasons to hand over, and the requests that wait for it. One owner: the loop."""
+
+    def __init__(
+        self,
+        raft: Raft,
+        service: Service,
+        *,
+        now: Callable[[], float],
+        members: Callable[[], Sequence[Mapping[str, Any]]],
+        schedule_pump: Callable[[], None],
+    ) -> None:
+        self._raft = raft
+        self._service = service
+        self._now = now  # in seconds, monotonic
+        self._members = members
+        self._schedule_pump = schedule_pump
+        self._requests: list[Request] = []
+        self._tried_at: float | None = None
+        self.stalled_seconds = 0.0  # how long an fsync has not returned; 0 while the disk is well
+
+    # On request.
+
+    def move(self, target: NodeId | None, done: Callable[[Answer], None]) -> None:
+        """Transfer; `done` gets the answer once the office has moved, or the refusal."""
+        if self._raft.role != LEADER:
+            done(failure(self._service.elsewhere()))
+            return
+        try:
+            self._raft.transfer_leadership(target)
+        except TransferRefused as refusal:
+            done(failure(TransferRefused(self._with_names(refusal.message))))
+            return
+        if target == self._raft.node_id:
+            done([OK, {"leader": self._service.leader_hint()}])
+            return
+        self._requests.append(Request(target, done))
+        self._schedule_pump()
+
+    def on_leader_change(self, change: RoleChange) -> None:
+        """The office is empty, or somebody else's."""
+        if change.leader == NOBODY or not self._requests:
+            return
+        requests, self._requests = self._requests, []
+        leader = self._service.leader_hint()
+        for request in requests:
+            if change.role == LEADER or request.target not in (None, change.leader):
+                request.done(failure(TransferRefused(self._with_names(f"member {change.leader} was elected instead"))))
+            else:
+                request.done([OK, {"leader": leader}])
+
+    def tick(self) -> None:
+        """After the core's tick: a transfer that was given up is told to whoever waits for it."""
+        if self._requests and self._raft.role == LEADER and not self._raft.is_transferring:
+            requests, self._requests = self._requests, []
+            for request in requests:
+                who = "" if request.target is None else f" by member {request.target}"
+                message = f"the office was not taken over{who} within an election timeout; nothing changed"
+                request.done(failure(TransferRefused(self._with_names(message))))
+
+    def _with_names(self, message: str) -> str:
+        """The core knows members by their ids only."""
+        for member in self._members():
+            message = message.replace(f"member {member['id']}", f"member {member['name']}")
+        return message
+
+    # By itself.
+
+    def hand_over(self, reason: str) -> bool:
+        """Start a transfer to the best voter, if this member leads. False: there was nobody to hand over to."""
+        if self._raft.role != LEADER or self._raft.is_transferring:
+            return True
+        try:
+            self._raft.transfer_leadership()
+        except RaftKVError as refusal:
+            log.warning("cannot hand leadership over although %s: %s", reason, self._with_names(refusal.message))
+            return False
+        log.warning("handing leadership over: %s", reason)
+        self._schedule_pump()
+        return True
+
+    def watch_disk(self, oldest_save_seconds: float, seconds_max: float) -> None:
+        """A leader whose disk does not come back commits through its followers only, and its own votes wait: let another lead."""
+        if oldest_save_seconds <= seconds_max:
+            if self.stalled_seconds:
+                log.warning("the disk came back")
+            self.stalled_seconds = 0.0
+            self._tried_at = None
+            return
+        if not self.stalled_seconds:
+            log.error(
+                "an fsync of the log has not returned for %.1f s (limit %.1f s)", oldest_save_seconds, seconds_max
+            )
+        self.stalled_seconds = oldest_save_seconds
+        now = self._now()
+        if self._tried_at is None or now - self._tried_at >= RETRY_SECONDS:
+            self._tried_at = now
+            self.hand_over("its disk is stalled")
+
+    async def hand_over_and_drain(self, deadline: float) -> None:
+        """For a shutdown: give the office to the most caught-up voter, answer what is in flight. Deadline in `now` seconds."""
+        while self._now() < deadline and self._raft.role == LEADER:
+            if not self._raft.is_transferring and not self.hand_over("this member shuts down"):
+                break
+            await asyncio.sleep(TRANSFER_POLL_SECONDS)
+        self._service.begin_shutdown()
+        while self._now() < deadline and not self._service.is_idle:
+            await asyncio.sleep(TRANSFER_POLL_SECONDS)
+
+
+__all__ = ["Leadership"]

@@ -1,0 +1,175 @@
+"""Who is told what of a transfer, and the reasons for which a member hands over by itself."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from raftkv.daemon.leadership import RETRY_SECONDS, Leadership
+from raftkv.errors import NotLeader
+from raftkv.limits import Limits
+from raftkv.raft.effects import RoleChange
+from raftkv.raft.messages import Configuration
+from raftkv.units import NOBODY
+from raftkv.wire.commands import OK, Answer, error_of
+from tests.unit.raft.cluster import TIMEOUT
+from tests.unit.raft.solo import Solo
+
+
+class FakeService:
+    """Where to go; nothing is ever in flight."""
+
+    is_idle = True
+    closing = False
+
+    def leader_hint(self) -> dict[str, Any]:
+        return {"id": 2, "name": "n2", "address": "there:1"}
+
+    def elsewhere(self) -> NotLeader:
+        return NotLeader(details={"leader": self.leader_hint()})
+
+    def begin_shutdown(self) -> None:
+        self.closing = True
+
+
+class Office:
+    """A Leadership of member 1, and the answers that it gave."""
+
+    def __init__(self, solo: Solo) -> None:
+        self.solo = solo
+        self.now = 100.0
+        self.pumps = 0
+        self.answers: list[Answer] = []
+        self.leadership = Leadership(
+            solo.raft,
+            FakeService(),  # type: ignore[arg-type]
+            now=lambda: self.now,
+            members=lambda: [{"id": number, "name": f"n{number}"} for number in (1, 2, 3, 4)],
+            schedule_pump=self.pump,
+        )
+
+    def pump(self) -> None:
+        self.pumps += 1
+
+    def move(self, target: int | None) -> None:
+        self.leadership.move(target, self.answers.append)
+
+    def refusal(self) -> str:
+        (answer,) = self.answers
+        error = error_of(answer)
+        assert error.code == "transfer_refused"
+        return error.message
+
+
+def leading(**settings: Any) -> Office:
+    solo = Solo(**settings)
+    solo.lead()
+    return Office(solo)
+
+
+def test_a_request_is_answered_once_the_office_has_moved() -> None:
+    office = leading()
+    office.move(2)
+    assert (office.pumps, office.answers) == (1, [])
+    office.leadership.on_leader_change(RoleChange("follower", 2, NOBODY))
+    assert office.answers == [], "the office is empty, not moved"
+    office.leadership.on_leader_change(RoleChange("follower", 2, 2))
+    assert office.answers == [[OK, {"leader": {"id": 2, "name": "n2", "address": "there:1"}}]]
+
+
+def test_any_member_will_do_when_none_was_named() -> None:
+    office = leading()
+    office.move(None)
+    office.leadership.on_leader_change(RoleChange("follower", 2, 3))
+    assert office.answers[0][0] == OK
+
+
+@pytest.mark.parametrize(("role", "leader"), [("follower", 3), ("leader", 1)])
+def test_somebody_else_than_the_named_one_is_a_refusal(role: str, leader: int) -> None:
+    office = leading()
+    office.move(2)
+    office.leadership.on_leader_change(RoleChange(role, 2, leader))
+    assert office.refusal() == f"member n{leader} was elected instead"
+
+
+def test_a_transfer_that_was_given_up_is_told_at_once() -> None:
+    office = leading()
+    office.move(2)
+    for _ in range(TIMEOUT):
+        assert office.answers == []
+        office.solo.tick()
+        office.solo.step(office.solo.heartbeat_response(3, 0))
+        office.leadership.tick()
+    assert office.refusal() == "the office was not taken over by member n2 within an election timeout; nothing changed"
+
+
+def test_refusals_name_members_as_their_operators_do() -> None:
+    office = leading(
+        configuration=Configuration(frozenset({1, 2, 3}), learners=frozenset({4})),
+        limits=Limits(transfer_lag_entries_max=2),
+    )
+    office.move(4)
+    assert office.refusal() == "member n4 has no vote in the configuration, so it cannot lead"
+    office.answers.clear()
+    for number in range(3):
+        office.solo.raft.propose(1, b"%d" % number)
+    office.move(3)
+    assert office.refusal() == ("member n3 is 3 entries behind, at most 2 may be left: try again when it has caught up")
+    assert office.pumps == 0, "nothing changed"
+
+
+def test_a_follower_says_where_to_ask() -> None:
+    office = Office(Solo())
+    office.move(2)
+    assert error_of(office.answers[0]).code == "not_leader"
+
+
+def test_moving_to_itself_is_done_already() -> None:
+    office = leading()
+    office.move(1)
+    assert office.answers[0][0] == OK
+
+
+def test_a_stalled_disk_is_told_once_and_handed_over_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    office = leading()
+    watch = office.leadership.watch_disk
+    watch(1.9, 2.0)
+    assert (office.leadership.stalled_seconds, office.pumps) == (0.0, 0)
+    watch(2.5, 2.0)
+    watch(3.0, 2.0)
+    assert (office.leadership.stalled_seconds, office.pumps) == (3.0, 1)
+    assert office.solo.raft.is_transferring
+    for _ in range(TIMEOUT):
+        office.solo.tick()
+        office.solo.step(office.solo.heartbeat_response(2, 0), office.solo.heartbeat_response(3, 0))
+    assert not office.solo.raft.is_transferring
+    watch(4.0, 2.0)
+    assert office.pumps == 1
+    office.now += RETRY_SECONDS
+    watch(9.0, 2.0)
+    assert office.pumps == 2
+    watch(0.0, 2.0)
+    assert office.leadership.stalled_seconds == 0.0
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("an fsync of the log has not returned for 2.5 s (limit 2.0 s)") == 1
+    assert said[-1] == "the disk came back"
+
+
+async def test_a_shutdown_ends_without_anybody_to_hand_over_to() -> None:
+    alone = leading(size=1)
+    await alone.leadership.hand_over_and_drain(alone.now + 10)
+    assert alone.solo.raft.is_leader
+
+
+async def test_a_shutdown_waits_for_the_transfer_and_not_beyond_its_deadline() -> None:
+    office = leading()
+
+    def now() -> float:
+        office.now += 0.5
+        return office.now
+
+    office.leadership._now = now
+    await office.leadership.hand_over_and_drain(office.now + 10)
+    assert office.solo.raft.is_transferring
+    assert office.pumps == 1
