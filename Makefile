@@ -47,7 +47,7 @@ test: check network-tools ## everything for CI: check, simulation, properties, r
 MINUTES ?= 60
 .PHONY: sim
 sim: $(STAMP) ## simulated clusters from fresh seeds (MINUTES=60); a failing seed prints the line that replays it
-	PYTHONPATH=jepsen-like $(BIN)/python -m tests.sim --minutes $(MINUTES)
+	$(BIN)/python -m tests.sim --minutes $(MINUTES)
 
 .PHONY: test-compose
 test-compose: $(STAMP) ## the compose cluster with a real Docker engine; says why it skips without one

@@ -6,9 +6,10 @@ what they are told. A request ends with the office in the target's hands, or wit
 
 import asyncio
 import logging
-from typing import Any, Callable, Mapping, Sequence
+import re
+from typing import Any, Callable, Final, Mapping, Sequence
 
-from raftkv.errors import RaftKVError, TransferRefused
+from raftkv.errors import OutcomeUnknown, RaftKVError, TransferRefused
 from raftkv.raft.effects import RoleChange
 from raftkv.raft.node import Raft
 from raftkv.replica.service import LEADER, Service
@@ -18,16 +19,20 @@ from raftkv.wire.commands import OK, Answer, failure
 log = logging.getLogger("raftkv.leadership")
 
 TRANSFER_POLL_SECONDS = 0.005
+REQUEST_SECONDS_MAX = 5.0  # an office that nobody takes within it may stay empty for long
 RETRY_SECONDS = 5.0  # a member with a stalled disk that still leads tries again so often
+
+_MEMBER_ID: Final = re.compile(r"\bmember (\d+)\b")
 
 
 class Request:
-    """Somebody waits for a transfer. `target` None: any member will do."""
+    """Somebody waits for a transfer. `target` None: any member will do. `deadline` in `now` seconds."""
 
-    __slots__ = ("done", "target")
+    __slots__ = ("deadline", "done", "target")
 
-    def __init__(self, target: NodeId | None, done: Callable[[Answer], None]) -> None:
+    def __init__(self, target: NodeId | None, deadline: float, done: Callable[[Answer], None]) -> None:
         self.target = target
+        self.deadline = deadline
         self.done = done
 
 
@@ -42,12 +47,14 @@ class Leadership:
         now: Callable[[], float],
         members: Callable[[], Sequence[Mapping[str, Any]]],
         schedule_pump: Callable[[], None],
+        is_dead: Callable[[], bool],
     ) -> None:
         self._raft = raft
         self._service = service
         self._now = now  # in seconds, monotonic
         self._members = members
         self._schedule_pump = schedule_pump
+        self._is_dead = is_dead  # nothing moves any more: whoever waits for progress waits in vain
         self._requests: list[Request] = []
         self._tried_at: float | None = None
         self.stalled_seconds = 0.0  # how long an fsync has not returned; 0 while the disk is well
@@ -67,7 +74,7 @@ class Leadership:
         if target == self._raft.node_id:
             done([OK, {"leader": self._service.leader_hint()}])
             return
-        self._requests.append(Request(target, done))
+        self._requests.append(Request(target, self._now() + REQUEST_SECONDS_MAX, done))
         self._schedule_pump()
 
     def on_leader_change(self, change: RoleChange) -> None:
@@ -84,18 +91,25 @@ class Leadership:
 
     def tick(self) -> None:
         """After the core's tick: a transfer that was given up is told to whoever waits for it."""
-        if self._requests and self._raft.role == LEADER and not self._raft.is_transferring:
+        if not self._requests:
+            return
+        if self._raft.role == LEADER and not self._raft.is_transferring:
             requests, self._requests = self._requests, []
             for request in requests:
                 who = "" if request.target is None else f" by member {request.target}"
                 message = f"the office was not taken over{who} within an election timeout; nothing changed"
                 request.done(failure(TransferRefused(self._with_names(message))))
+            return
+        now = self._now()
+        late = [request for request in self._requests if request.deadline <= now]
+        self._requests = [request for request in self._requests if request.deadline > now]
+        for request in late:
+            request.done(failure(OutcomeUnknown("the office was given away, and nobody was heard to take it yet")))
 
     def _with_names(self, message: str) -> str:
         """The core knows members by their ids only."""
-        for member in self._members():
-            message = message.replace(f"member {member['id']}", f"member {member['name']}")
-        return message
+        names = {str(member["id"]): member["name"] for member in self._members()}
+        return _MEMBER_ID.sub(lambda found: f"member {names.get(found[1]) or found[1]}", message)
 
     # By itself.
 
@@ -132,12 +146,12 @@ class Leadership:
 
     async def hand_over_and_drain(self, deadline: float) -> None:
         """For a shutdown: give the office to the most caught-up voter, answer what is in flight. Deadline in `now` seconds."""
-        while self._now() < deadline and self._raft.role == LEADER:
+        while self._now() < deadline and self._raft.role == LEADER and not self._is_dead():
             if not self._raft.is_transferring and not self.hand_over("this member shuts down"):
                 break
             await asyncio.sleep(TRANSFER_POLL_SECONDS)
         self._service.begin_shutdown()
-        while self._now() < deadline and not self._service.is_idle:
+        while self._now() < deadline and not self._service.is_idle and not self._is_dead():
             await asyncio.sleep(TRANSFER_POLL_SECONDS)
 
 

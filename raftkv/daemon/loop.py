@@ -98,7 +98,12 @@ class ReplicaLoop:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._waiting_for_space: NoSpace | None = None
         self.leadership = Leadership(
-            raft, service, now=loop.time, members=storage.members, schedule_pump=self.schedule_pump
+            raft,
+            service,
+            now=loop.time,
+            members=storage.members,
+            schedule_pump=self.schedule_pump,
+            is_dead=lambda: self._dead,
         )
         self.on_housekeeping: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[BaseException] = loop.create_future()
@@ -293,8 +298,7 @@ class ReplicaLoop:
 
     async def hand_over_and_drain(self, deadline: float) -> None:
         """For a shutdown: give the office away, answer what is in flight. Loop time `deadline`."""
-        if not self._dead:
-            await self.leadership.hand_over_and_drain(deadline)
+        await self.leadership.hand_over_and_drain(deadline)
 
     def _on_leader_change(self, change: RoleChange) -> None:
         leader = self._service.leader_hint()

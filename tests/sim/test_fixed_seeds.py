@@ -24,7 +24,7 @@ def test_a_seed_replays_alike_whatever_the_hashes(project: Path) -> None:
         subprocess.run(
             [sys.executable, "-m", "tests.sim", "--seed", "11", "--seeds", "1", "--trace"],
             cwd=project,
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": "jepsen-like"},
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             check=True,
         ).stdout

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raftkv.daemon.leadership import RETRY_SECONDS, Leadership
+from raftkv.daemon.leadership import REQUEST_SECONDS_MAX, RETRY_SECONDS, Leadership
 from raftkv.errors import NotLeader
 from raftkv.limits import Limits
 from raftkv.raft.effects import RoleChange
@@ -39,6 +39,7 @@ class Office:
         self.solo = solo
         self.now = 100.0
         self.pumps = 0
+        self.dead = False
         self.answers: list[Answer] = []
         self.leadership = Leadership(
             solo.raft,
@@ -46,6 +47,7 @@ class Office:
             now=lambda: self.now,
             members=lambda: [{"id": number, "name": f"n{number}"} for number in (1, 2, 3, 4)],
             schedule_pump=self.pump,
+            is_dead=lambda: self.dead,
         )
 
     def pump(self) -> None:
@@ -173,3 +175,35 @@ async def test_a_shutdown_waits_for_the_transfer_and_not_beyond_its_deadline() -
     await office.leadership.hand_over_and_drain(office.now + 10)
     assert office.solo.raft.is_transferring
     assert office.pumps == 1
+
+
+def test_an_office_that_nobody_takes_is_an_unknown_outcome() -> None:
+    """The request ends after its time, also when this member hears of no leader any more."""
+    office = leading()
+    office.move(2)
+    office.leadership.on_leader_change(RoleChange("follower", 2, NOBODY))
+    office.now += REQUEST_SECONDS_MAX - 0.1
+    office.leadership.tick()
+    assert office.answers == []
+    office.now += 0.1
+    office.leadership.tick()
+    (answer,) = office.answers
+    assert error_of(answer).code == "outcome_unknown"
+    office.leadership.on_leader_change(RoleChange("follower", 2, 2))
+    assert len(office.answers) == 1, "answered once"
+
+
+async def test_a_member_that_died_is_not_waited_for() -> None:
+    office = leading()
+    office.dead = True
+    office.leadership._now = lambda: 0.0  # a clock that stands: only the death ends the wait
+    FakeService.is_idle, idle = False, FakeService.is_idle
+    try:
+        await office.leadership.hand_over_and_drain(10.0)
+    finally:
+        FakeService.is_idle = idle
+
+
+def test_names_replace_whole_ids_only() -> None:
+    office = leading()
+    assert office.leadership._with_names("member 1 and member 12") == "member n1 and member 12"
