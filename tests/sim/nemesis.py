@@ -84,12 +84,13 @@ class Nemesis:
     # What stays broken.
 
     def _broken_minority(self) -> "list[Machine]":
-        """As many as the cluster can do without, those that are rotten first."""
-        machines = sorted(self._machines(), key=lambda machine: (not machine.rotten, self._random.random()))
+        """As many as the cluster can do without, those whose log has rotted first, also when they have not noticed it yet."""
+        rotten = self._world.checks.rotten
+        machines = sorted(self._machines(), key=lambda machine: (machine.node_id not in rotten, self._random.random()))
         return machines[: self._world.knobs.members - self._world.knobs.quorum]
 
     def _break_for_good(self, machine: "Machine") -> None:
-        if machine.rotten:
+        if machine.node_id in self._world.checks.rotten:
             return
         fates = ("dead", "cut off", "full disk", "slow disk", "deaf", "mute")
         # A leader that is heard and hears nobody is what check-quorum is for (6.2): without it nobody takes over.
