@@ -12,6 +12,7 @@ from typing import Any, Callable, Final, Mapping, Sequence
 from raftkv.errors import OutcomeUnknown, RaftKVError, TransferRefused
 from raftkv.raft.effects import RoleChange
 from raftkv.raft.node import Raft
+from raftkv.replica.fitness import Fitness
 from raftkv.replica.service import LEADER, Service
 from raftkv.units import NOBODY, NodeId
 from raftkv.wire.commands import OK, Answer, failure
@@ -20,7 +21,6 @@ log = logging.getLogger("raftkv.leadership")
 
 TRANSFER_POLL_SECONDS = 0.005
 REQUEST_SECONDS_MAX = 5.0  # an office that nobody takes within it may stay empty for long
-RETRY_SECONDS = 5.0  # a member with a stalled disk that still leads tries again so often
 
 _MEMBER_ID: Final = re.compile(r"\bmember (\d+)\b")
 
@@ -56,7 +56,7 @@ class Leadership:
         self._schedule_pump = schedule_pump
         self._is_dead = is_dead  # nothing moves any more: whoever waits for progress waits in vain
         self._requests: list[Request] = []
-        self._tried_at: float | None = None
+        self._fitness = Fitness(raft)
         self.stalled_seconds = 0.0  # how long an fsync has not returned; 0 while the disk is well
 
     # On request.
@@ -126,23 +126,24 @@ class Leadership:
         self._schedule_pump()
         return True
 
-    def watch_disk(self, oldest_save_seconds: float, seconds_max: float) -> None:
-        """A leader whose disk does not come back commits through its followers only, and its own votes wait: let another lead."""
-        if oldest_save_seconds <= seconds_max:
-            if self.stalled_seconds:
-                log.warning("the disk came back")
-            self.stalled_seconds = 0.0
-            self._tried_at = None
+    def watch_disk(self, oldest_save_seconds: float, seconds_max: float, *, is_full: bool) -> None:
+        """A full disk takes no writes, and a leader whose disk does not come back commits through its followers only, and its
+        own votes wait: let another lead."""
+        stalled_seconds = oldest_save_seconds if oldest_save_seconds > seconds_max and not is_full else 0.0
+        if self.stalled_seconds and not stalled_seconds:
+            log.warning("the disk came back")
+        elif stalled_seconds and not self.stalled_seconds:
+            log.error("an fsync of the log has not returned for %.1f s (limit %.1f s)", stalled_seconds, seconds_max)
+        self.stalled_seconds = stalled_seconds
+        reason = "its disk is full" if is_full else "its disk is stalled" if stalled_seconds else ""
+        try:
+            begun = self._fitness.look(int(self._now() * 1000), reason)
+        except TransferRefused as refusal:
+            log.warning("cannot hand leadership over although %s: %s", reason, self._with_names(refusal.message))
             return
-        if not self.stalled_seconds:
-            log.error(
-                "an fsync of the log has not returned for %.1f s (limit %.1f s)", oldest_save_seconds, seconds_max
-            )
-        self.stalled_seconds = oldest_save_seconds
-        now = self._now()
-        if self._tried_at is None or now - self._tried_at >= RETRY_SECONDS:
-            self._tried_at = now
-            self.hand_over("its disk is stalled")
+        if begun:
+            log.warning("handing leadership over: %s", reason)
+            self._schedule_pump()
 
     async def hand_over_and_drain(self, deadline: float) -> None:
         """For a shutdown: give the office to the most caught-up voter, answer what is in flight. Deadline in `now` seconds."""

@@ -277,8 +277,6 @@ class ReplicaLoop:
         self._storage.commit_if_due(self._journal.durable_index)
         self._replica.compact_log()
         self._replica.release_snapshot()
-        if self._waiting_for_space is None:
-            self.leadership.watch_disk(self._journal.oldest_save_seconds, self._fsync_stall_seconds_max)
         self._watch_space()
         self.on_housekeeping()
 
@@ -292,7 +290,9 @@ class ReplicaLoop:
             log.warning("the disk has room again: taking writes")
         elif error is not None and was_full is None:
             log.error("writes are refused, reads go on: %s", error.message)
-            self.leadership.hand_over("its disk is full")
+        self.leadership.watch_disk(
+            self._journal.oldest_save_seconds, self._fsync_stall_seconds_max, is_full=error is not None
+        )
 
     # Leadership.
 

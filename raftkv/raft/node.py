@@ -4,7 +4,7 @@ The rules live in the files named after the chapters; here is only the dispatch 
 a batch is put together. Sans-IO: no clock, no chance, no sockets, no disks.
 """
 
-from typing import Any, Callable, Final
+from typing import Any, Callable, Collection, Final
 
 from raftkv.errors import InvalidRequest, NotLeader
 from raftkv.raft import election, reads, replication, snapshot, transfer
@@ -113,9 +113,9 @@ class Raft:
         """
         reads.register(self._state, context)
 
-    def transfer_leadership(self, target: NodeId | None = None) -> None:
-        """Hand leadership to `target` (None: the most caught-up voter). Raises TransferRefused."""
-        transfer.start(self._state, target)
+    def transfer_leadership(self, target: NodeId | None = None, avoid: Collection[NodeId] = ()) -> None:
+        """Hand leadership to `target` (None: the most caught-up voter that is not in `avoid`). Raises TransferRefused."""
+        transfer.start(self._state, target, avoid)
 
     def on_saved(self, save_id: int) -> None:
         """The journal has made this save durable, and all before it."""
@@ -299,6 +299,12 @@ class Raft:
     @property
     def is_transferring(self) -> bool:
         return self._state.transfer is not None
+
+    @property
+    def transfer_target(self) -> NodeId | None:
+        """Who is to lead next, while a transfer runs."""
+        transfer = self._state.transfer
+        return None if transfer is None else transfer.target
 
     @property
     def last_committed_in_term(self) -> bool:

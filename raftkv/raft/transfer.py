@@ -7,7 +7,7 @@ arrive late.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Collection
 
 from raftkv.errors import TransferRefused
 from raftkv.raft.messages import TimeoutNow
@@ -27,15 +27,16 @@ class Transfer:
     timeout_now_sent: bool = False
 
 
-def start(state: "State", target: NodeId | None) -> None:
-    """Hand leadership to `target`, or to the voter that is most caught up. To itself, and again to the same, is a no-op.
+def start(state: "State", target: NodeId | None, avoid: Collection[NodeId] = ()) -> None:
+    """Hand leadership to `target`, or to the voter outside of `avoid` that is most caught up. To itself, and again to the
+    same, is a no-op.
 
     Raises TransferRefused; nothing has changed then.
     """
     if not state.is_leader:
         raise TransferRefused("this member is not the leader")
     if target is None:
-        target = _most_caught_up_voter(state)
+        target = _most_caught_up_voter(state, avoid)
     if target == state.node_id:
         return
     _check_target(state, target)
@@ -75,7 +76,7 @@ def _check_lag(state: "State", progress: Progress) -> None:
         )
 
 
-def _most_caught_up_voter(state: "State") -> NodeId:
+def _most_caught_up_voter(state: "State", avoid: Collection[NodeId]) -> NodeId:
     """The running transfer's target, or the voter that answers and has the most; ties go to the smaller id."""
     if state.transfer is not None:
         return state.transfer.target
@@ -85,6 +86,9 @@ def _most_caught_up_voter(state: "State") -> NodeId:
     candidates = [progress for progress in others if state.is_active(progress)]
     if not candidates:
         raise TransferRefused("no other voter answers")
+    candidates = [progress for progress in candidates if progress.node_id not in avoid]
+    if not candidates:
+        raise TransferRefused("of the voters that answer, every one was tried")
     return max(candidates, key=lambda progress: (progress.match_index, -progress.node_id)).node_id
 
 

@@ -13,6 +13,7 @@ from raftkv.raft.config import RaftConfig
 from raftkv.raft.effects import RoleChange
 from raftkv.raft.messages import AppendEntries, Message, SnapshotMeta
 from raftkv.raft.node import Raft
+from raftkv.replica.fitness import Fitness
 from raftkv.replica.ports import SnapshotReader
 from raftkv.replica.replica import Replica
 from raftkv.replica.service import LEADER, Service
@@ -63,7 +64,7 @@ class Process:
         self.door = Door(self)
         self.service.on_leader_change = self._on_leader_change
         self._waiting_for_space: NoSpace | None = None
-        self._said_stalled = False
+        self._fitness = Fitness(self.raft)
         self._ticks = 0
         self._busy_until_us = 0
         self._pump_scheduled = False
@@ -234,23 +235,21 @@ class Process:
         self.storage.commit_if_due(self.journal.durable_index)
         self.replica.compact_log()
         self.replica.release_snapshot()
-        self._watch_disk()
         self._watch_space()
 
     def _watch_space(self) -> None:
         error = self._waiting_for_space or self.storage.full
         if error is None and not self.journal.has_space:
             error = NoSpace("the disk has no room for the next segment of the log")
-        was_full, self.service.write_block = self.service.write_block, error
-        if error is not None and was_full is None:
-            self._hand_over("its disk is full")
-
-    def _watch_disk(self) -> None:
-        if self.journal.oldest_save_us <= FSYNC_STALL_US_MAX or self._waiting_for_space is not None:
-            self._said_stalled = False
-        elif not self._said_stalled:
-            self._said_stalled = True
-            self._hand_over("its disk is stalled")
+        self.service.write_block = error
+        is_stalled = self.journal.oldest_save_us > FSYNC_STALL_US_MAX
+        reason = "its disk is full" if error is not None else "its disk is stalled" if is_stalled else ""
+        try:
+            if self._fitness.look(self.now_ms(), reason):
+                self.world.tell(f"{self.machine.name} hands over: {reason}")
+                self.turn()
+        except TransferRefused as refusal:
+            self.world.tell(f"{self.machine.name} cannot hand over although {reason}: {refusal.message}")
 
     # Leadership.
 

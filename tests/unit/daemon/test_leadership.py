@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from raftkv.daemon.leadership import REQUEST_SECONDS_MAX, RETRY_SECONDS, Leadership
+from raftkv.daemon.leadership import REQUEST_SECONDS_MAX, Leadership
 from raftkv.errors import NotLeader
 from raftkv.limits import Limits
 from raftkv.raft.effects import RoleChange
 from raftkv.raft.messages import Configuration
+from raftkv.replica.fitness import RETRY_MS
 from raftkv.units import NOBODY
 from raftkv.wire.commands import OK, Answer, error_of
 from tests.unit.raft.cluster import TIMEOUT
@@ -135,7 +136,10 @@ def test_moving_to_itself_is_done_already() -> None:
 def test_a_stalled_disk_is_told_once_and_handed_over_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     office = leading()
-    watch = office.leadership.watch_disk
+
+    def watch(oldest: float, most: float) -> None:
+        office.leadership.watch_disk(oldest, most, is_full=False)
+
     watch(1.9, 2.0)
     assert (office.leadership.stalled_seconds, office.pumps) == (0.0, 0)
     watch(2.5, 2.0)
@@ -148,7 +152,7 @@ def test_a_stalled_disk_is_told_once_and_handed_over_until_it_succeeds(caplog: p
     assert not office.solo.raft.is_transferring
     watch(4.0, 2.0)
     assert office.pumps == 1
-    office.now += RETRY_SECONDS
+    office.now += RETRY_MS / 1000
     watch(9.0, 2.0)
     assert office.pumps == 2
     watch(0.0, 2.0)
