@@ -194,6 +194,31 @@ class LeaseNotFound(RaftKVError):
     code = "lease_not_found"
 
 
+class LeaseExists(RaftKVError):
+    """A lease with this id exists already."""
+
+    code = "lease_exists"
+
+
+class LeaseTtlTooLarge(InvalidRequest):
+    """The time to live of a lease is larger than can be."""
+
+    code = "lease_ttl_too_large"
+
+
+class TooManyLeases(RaftKVError):
+    """The cluster keeps as many leases as it may."""
+
+    code = "too_many_leases"
+
+
+class FencingTokenStale(RaftKVError):
+    """The guard of the write does not hold any more: the lock belongs to somebody else, or is gone."""
+
+    # details: key, create_revision (that was asked for), actual (0: the key does not exist)
+    code = "fencing_token_stale"
+
+
 class Compacted(RaftKVError):
     """The revision asked for has been compacted."""
 

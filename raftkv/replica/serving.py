@@ -11,7 +11,7 @@ from typing import Sequence
 from raftkv.errors import RaftKVError
 from raftkv.replica.groups import ReadGroup
 from raftkv.replica.ports import ReadCursor, StateMachine
-from raftkv.wire.commands import GET, Answer, Command, failure
+from raftkv.wire.commands import GET, LEASES, Answer, Command, failure
 
 PORTION_STEPS_MAX = 2  # of ranges; a step is some milliseconds at most
 PORTION_READS_MAX = 1024
@@ -81,6 +81,9 @@ class Serving:
                         answer = read(command)
                         if answer[2] is not None:
                             size_bytes += len(answer[2][5])
+                    elif command[0] == LEASES:
+                        answer = read(command)
+                        size_bytes += 9 * len(answer[2])
                     else:
                         while steps > 0 and not self._step_range(unfinished, command):
                             steps -= 1

@@ -11,6 +11,7 @@ from typing import Any, Callable, Final
 
 from raftkv.errors import (
     AnswerDropped,
+    FencingTokenStale,
     InvalidRequest,
     NotANumber,
     RaftKVError,
@@ -19,19 +20,24 @@ from raftkv.errors import (
     TooManySessions,
     ValueTooLarge,
 )
-from raftkv.store import operations
+from raftkv.store import lease_commands, operations
 from raftkv.store.members import Cluster
 from raftkv.store.mvcc import Mvcc
-from raftkv.store.records import lease_of, value_of
+from raftkv.store.records import create_revision_of, lease_of, value_of
 from raftkv.store.sessions import Session, Sessions
 from raftkv.store.transactions import apply_txn
-from raftkv.units import Milliseconds
+from raftkv.units import Index, Milliseconds, Term
 from raftkv.wire.commands import (
     APPEND,
+    CHECKPOINT_LEASES,
     CREATE_CLUSTER,
     DELETE_RANGE,
+    EXPIRE_LEASES,
     EXPIRE_SESSIONS,
+    GUARDED,
     INCREMENT,
+    LEASE_GRANT,
+    LEASE_REVOKE,
     OK,
     PUBLISH_MEMBER,
     PUT,
@@ -50,17 +56,23 @@ _SESSION_EFFECT: Final = struct.Struct(">16sQQI")
 
 
 class State:
-    """What a batch works on. `effects` are packed changes, beside those of `mvcc.events`, that the digest has to fold."""
+    """What a batch works on. `effects` are packed changes, beside those of `mvcc.events`, that the digest has to fold.
+
+    `index` and `term` are those of the entry being applied, `draws` counts what was drawn from them.
+    """
 
     __slots__ = (
         "clock_ms",
         "cluster",
         "cluster_changed",
+        "draws",
         "effects",
         "fast_value_bytes_max",
+        "index",
         "key_bytes_max",
         "mvcc",
         "sessions",
+        "term",
     )
 
     def __init__(self, mvcc: Mvcc, sessions: Sessions, cluster: Cluster, clock_ms: Milliseconds) -> None:
@@ -68,6 +80,9 @@ class State:
         self.sessions = sessions
         self.cluster = cluster
         self.clock_ms = clock_ms
+        self.index: Index = 0
+        self.term: Term = 0
+        self.draws = 0
         self.effects: list[bytes] = []
         self.cluster_changed = False
         self.key_bytes_max = self.fast_value_bytes_max = 0
@@ -178,7 +193,7 @@ def _put(state: State, command: Command) -> Answer:
         mvcc.put(command[2], command[3])
         return [OK, mvcc.revision, None]
     validate(command, state.cluster.settings)
-    operations.check_lease(command[4])
+    mvcc.leases.check(command[4])
     previous = operations.put(mvcc, command)
     return [OK, mvcc.finish(), previous]
 
@@ -228,6 +243,22 @@ def _append(state: State, command: Command) -> Answer:
     return [OK, mvcc.finish(), len(value)]
 
 
+def _guarded(state: State, command: Command) -> Answer:
+    """The write inside is done iff every guard holds: the key still exists as it was created at that revision."""
+    validate(command, state.cluster.settings)
+    _, _, guards, inner = command
+    for key, create_revision in guards:
+        record = state.mvcc.get(key)
+        actual = 0 if record is None else create_revision_of(record)
+        if actual != create_revision:
+            raise FencingTokenStale(
+                f"the guard was created at revision {create_revision}, "
+                + (f"the key is of revision {actual} now" if actual else "the key is gone"),
+                details={"key": key, "create_revision": create_revision, "actual": actual},
+            )
+    return _HANDLERS[inner[0]](state, inner)
+
+
 def _publish_member(state: State, command: Command) -> Answer:
     state.cluster.publish(command)
     state.change_cluster()
@@ -252,7 +283,12 @@ _HANDLERS: Final[dict[int, Callable[[State, Command], Answer]]] = {
     TXN: _txn,
     INCREMENT: _increment,
     APPEND: _append,
+    LEASE_GRANT: lease_commands.grant,
+    LEASE_REVOKE: lease_commands.revoke,
+    GUARDED: _guarded,
     PUBLISH_MEMBER: _publish_member,
     CREATE_CLUSTER: _create_cluster,
     EXPIRE_SESSIONS: _expire_sessions,
+    EXPIRE_LEASES: lease_commands.expire,
+    CHECKPOINT_LEASES: lease_commands.checkpoint,
 }

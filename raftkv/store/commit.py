@@ -8,7 +8,8 @@ while the loop wants it. A key that was written a hundred times goes to HEAD onc
 from itertools import islice
 from typing import Final, Iterator
 
-from raftkv.store.keyspace import HEAD, LOG, META, PAST, SESSIONS, Item, Keyspace, TableChange
+from raftkv.store.keyspace import HEAD, LEASES, LOG, META, PAST, SESSIONS, Item, Keyspace, TableChange
+from raftkv.store.leases import LeaseChanges
 from raftkv.store.meta import CLUSTER_KEY, STATE_KEY
 from raftkv.store.overlay import Overlay
 from raftkv.store.pages import pack_pages
@@ -30,6 +31,7 @@ class CommitJob:
     __slots__ = (
         "_cluster",
         "_keyspace",
+        "_leases",
         "_overlay",
         "_sessions",
         "_sessions_gone",
@@ -48,6 +50,7 @@ class CommitJob:
         cluster: bytes | None,
         sessions: list[tuple[bytes, SessionState]],
         sessions_gone: list[bytes],
+        leases: LeaseChanges,
     ) -> None:
         assert not overlay.fresh, "a frozen overlay is settled: its runs are all its keys"
         self._keyspace = keyspace
@@ -56,6 +59,7 @@ class CommitJob:
         self._cluster = cluster
         self._sessions = sessions
         self._sessions_gone = sessions_gone
+        self._leases = leases
         self.applied_index = applied_index
         self.committed = False
 
@@ -88,6 +92,10 @@ class CommitJob:
         sessions = pack_sessions(self._sessions)
         while piece := list(islice(sessions, _PIECE_SESSIONS)):
             yield TableChange(SESSIONS, piece)
+        yield TableChange(LEASES, deletes=self._leases.deletes())
+        leases = iter(self._leases.puts())
+        while piece := list(islice(leases, _PIECE_ITEMS)):
+            yield TableChange(LEASES, piece)
         meta: list[Item] = [(STATE_KEY, self._state)]
         if self._cluster is not None:
             meta.append((CLUSTER_KEY, self._cluster))

@@ -11,6 +11,7 @@ thread at a time; reads and `renew` belong to one other thread. No Raft, no revi
 | LOG | revision and sub of the page's first event, 8 + 4 bytes | a page of events in order (pages.py); only ever appended to |
 | PAST | encoded user key + oldest revision and sub in it | pointers into LOG, superseded versions and tombstones (past.py) |
 | SESSIONS | session id | the session (sessions.py) |
+| LEASES | lease id, or lease id + user key | the lease; that the key hangs on it (leases.py) |
 
 Compaction at revision R will walk LOG up to R, drop the events that PAST shows as superseded at or before R, and drop their
 pointers; HEAD is not touched by it.
@@ -24,8 +25,9 @@ HEAD: Final = 1
 LOG: Final = 2
 PAST: Final = 3
 SESSIONS: Final = 4
+LEASES: Final = 5
 
-TABLE_NAMES: Final = (b"meta", b"head", b"log", b"past", b"sessions")
+TABLE_NAMES: Final = (b"meta", b"head", b"log", b"past", b"sessions", b"leases")
 
 SHARED_KEY_BYTES: Final = 480
 """LMDB takes keys of at most 511 bytes: keys of this length or more share one record under their first bytes (buckets.py)."""

@@ -10,6 +10,7 @@ from typing import Final, Mapping
 
 from raftkv.store import past
 from raftkv.store.keyspace import HEAD, LOG, PAST, Keyspace
+from raftkv.store.leases import Leases
 from raftkv.store.overlay import MISSING, RECORD_OVERHEAD_BYTES, Overlay
 from raftkv.store.pages import find_event
 from raftkv.store.records import (
@@ -20,6 +21,7 @@ from raftkv.store.records import (
     POSITION,
     POSITION_BYTES,
     PUT_EVENT,
+    lease_of,
     revision_of,
 )
 from raftkv.units import Revision
@@ -34,12 +36,13 @@ _unpack_generation = GENERATION.unpack_from
 class Mvcc:
     """The versioned map. `revision` is that of the last finished command; changes of the one in progress have the next."""
 
-    __slots__ = ("active", "compact_revision", "events", "frozen", "keyspace", "revision", "sub")
+    __slots__ = ("active", "compact_revision", "events", "frozen", "keyspace", "leases", "revision", "sub")
 
-    def __init__(self, keyspace: Keyspace, revision: Revision, compact_revision: Revision) -> None:
+    def __init__(self, keyspace: Keyspace, revision: Revision, compact_revision: Revision, leases: Leases) -> None:
         assert revision >= 1, "an empty store has revision 1"
         assert compact_revision <= revision, "only what exists can have been compacted"
         self.keyspace = keyspace
+        self.leases = leases  # follows every put and delete: which keys hang on which lease
         self.active = Overlay()
         self.frozen: Overlay | None = None
         self.revision = revision
@@ -73,7 +76,9 @@ class Mvcc:
         if old is None:
             record = _pack_header(revision, 0, PUT_EVENT, revision, 1, 0, len(key)) + key + value
         else:
-            create_revision, version = _unpack_generation(old, POINTER_BYTES)
+            create_revision, version, lease = _unpack_generation(old, POINTER_BYTES)
+            if lease:
+                self.leases.detach(lease, key)
             record = _pack_header(revision, 0, PUT_EVENT, create_revision, version + 1, 0, len(key)) + key + value
             active.supersede(key, old[:POINTER_BYTES])
         head[key] = record
@@ -86,16 +91,22 @@ class Mvcc:
         """As put, for a caller that has just looked up the record before."""
         active = self.active
         revision = self.revision + 1
+        held_by = 0
         if old is None:
             header = _pack_header(revision, self.sub, PUT_EVENT, revision, 1, lease, len(key))
         else:
-            create_revision, version = _unpack_generation(old, POINTER_BYTES)
+            create_revision, version, held_by = _unpack_generation(old, POINTER_BYTES)
             header = _pack_header(revision, self.sub, PUT_EVENT, create_revision, version + 1, lease, len(key))
             active.supersede(key, old[:POINTER_BYTES])
         record = header + key + value
         active.add(key, record, record)
         self.events.append(record)
         self.sub += 1
+        if lease != held_by:
+            if held_by:
+                self.leases.detach(held_by, key)
+            if lease:
+                self.leases.attach(lease, key)
 
     def delete(self, old: bytes, key: bytes) -> None:
         """Delete a key that exists; `old` is its record."""
@@ -105,6 +116,8 @@ class Mvcc:
         self.active.add(key, tombstone, None)
         self.events.append(tombstone)
         self.sub += 1
+        if lease := lease_of(old):
+            self.leases.detach(lease, key)
 
     def finish(self) -> Revision:
         """End the command in progress; the revision after it, one more if it changed anything."""

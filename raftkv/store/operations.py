@@ -6,19 +6,13 @@ so an error always means that nothing happened.
 
 from typing import Any, Final, Sequence
 
-from raftkv.errors import KeyNotFound, LeaseNotFound
+from raftkv.errors import KeyNotFound
 from raftkv.store.mvcc import Mvcc
 from raftkv.store.ranges import range_bound
 from raftkv.store.records import key_of, key_value, lease_of, value_of
 from raftkv.wire.commands import IGNORE_LEASE, IGNORE_VALUE, PREV_KV
 
 _DELETE_ITEMS_PER_STEP: Final = 2048
-
-
-def check_lease(lease: int) -> None:
-    """Raises LeaseNotFound. No lease can be granted in this version, so none exists."""
-    if lease:
-        raise LeaseNotFound(f"lease {lease} does not exist")
 
 
 def put(mvcc: Mvcc, command: Sequence[Any]) -> list[Any] | None:

@@ -9,6 +9,8 @@ without a look at it. A tombstone has zeros and no value. The format is on disk 
 import struct
 from typing import Any, Final
 
+from raftkv.units import Revision
+
 PUT_EVENT: Final = 0
 DELETE_EVENT: Final = 1
 
@@ -17,8 +19,8 @@ HEADER_BYTES: Final = HEADER.size
 POSITION: Final = struct.Struct(">QI")
 POSITION_BYTES: Final = POSITION.size
 POINTER_BYTES: Final = POSITION_BYTES + 1
-GENERATION: Final = struct.Struct(">QQ")
-"""create_revision and version, right behind the pointer."""
+GENERATION: Final = struct.Struct(">QQq")
+"""create_revision, version and lease, right behind the pointer."""
 
 assert (HEADER_BYTES, POSITION_BYTES) == (41, 12), "the format on disk is fixed"
 
@@ -31,6 +33,11 @@ def revision_of(record: bytes) -> int:
     """The mod_revision of a record."""
     revision: int = _REVISION.unpack_from(record)[0]
     return revision
+
+
+def create_revision_of(record: bytes) -> Revision:
+    create_revision: int = GENERATION.unpack_from(record, POINTER_BYTES)[0]
+    return create_revision
 
 
 def lease_of(record: bytes) -> int:

@@ -18,6 +18,7 @@ from raftkv.raft.messages import ENTRY_COMMANDS, ENTRY_CONFIGURATION, ENTRY_NOOP
 from raftkv.store.apply import State, apply_batch
 from raftkv.store.commit import CommitJob
 from raftkv.store.keyspace import Keyspace
+from raftkv.store.leases import Leases, load_leases
 from raftkv.store.meta import StoredState, load_cluster, load_state
 from raftkv.store.mvcc import Mvcc
 from raftkv.store.overlay import Overlay
@@ -25,7 +26,7 @@ from raftkv.store.ranges import RangeCursor, read_range
 from raftkv.store.records import key_value
 from raftkv.store.sessions import load_sessions
 from raftkv.units import Index, Milliseconds, Revision, Term
-from raftkv.wire.commands import GET, OK, RANGE, Answer, decode_batch
+from raftkv.wire.commands import GET, LEASES, OK, RANGE, Answer, decode_batch
 from raftkv.wire.settings import settings_of
 from raftkv.wire.validate import validate
 
@@ -38,7 +39,7 @@ class Store:
 
     def __init__(self, keyspace: Keyspace, limits: Limits, stored: StoredState) -> None:
         cluster = load_cluster(keyspace, settings_of(limits))
-        mvcc = Mvcc(keyspace, stored.revision, stored.compact_revision)
+        mvcc = Mvcc(keyspace, stored.revision, stored.compact_revision, load_leases(keyspace))
         self._state = State(mvcc, load_sessions(keyspace), cluster, stored.clock_ms)
         self._mvcc = mvcc
         self._keyspace = keyspace
@@ -151,6 +152,11 @@ class Store:
         return len(self._state.sessions)
 
     @property
+    def leases(self) -> Leases:
+        """The granted leases, for the leader's books."""
+        return self._mvcc.leases
+
+    @property
     def earliest_deadline_ms(self) -> Milliseconds | None:
         """When, in replicated time, the leader should propose EXPIRE_SESSIONS next; None without sessions."""
         return self._state.sessions.earliest_deadline_ms()
@@ -168,6 +174,7 @@ class Store:
         answers: list[list[Answer]] = []
         if entry.kind == ENTRY_COMMANDS:
             time_ms, groups = _decode(entry)
+            state.index, state.term, state.draws = entry.index, entry.term, 0
             answers = apply_batch(state, time_ms, groups)
         elif entry.kind == ENTRY_CONFIGURATION:
             state.cluster.configuration = entry.data
@@ -194,7 +201,7 @@ class Store:
     # Reads.
 
     def read(self, command: Sequence[Any]) -> Answer:
-        """Answer a GET, or a RANGE known to be small, at the applied state.
+        """Answer a GET, LEASES, or a RANGE known to be small, at the applied state.
 
         Raises InvalidRequest or one of its kinds, FutureRevision or Compacted.
         """
@@ -205,6 +212,9 @@ class Store:
                 validate(command, self._limits)
             record = self._mvcc.get(key)
             return [OK, self._mvcc.revision, None if record is None else key_value(record)]
+        if kind == LEASES:
+            validate(command, self._limits)
+            return [OK, self._mvcc.revision, self._mvcc.leases.ids()]
         self._check_range(command)
         return read_range(self._mvcc, command, self._state.cluster.settings.range_reply_bytes_max)
 
@@ -249,6 +259,7 @@ class Store:
             cluster=state.cluster.pack() if state.cluster_changed else None,
             sessions=changed,
             sessions_gone=gone,
+            leases=mvcc.leases.take_changes(),
         )
         state.cluster_changed = False
         return self._job

@@ -13,10 +13,17 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | TXN | op, seq, compares, success, failure; an operation in a branch is PUT, DELETE_RANGE, RANGE or TXN with seq 0 |
 | INCREMENT | op, seq, key, delta; the value is decimal text, a missing key counts as 0 |
 | APPEND | op, seq, key, value; a missing key counts as empty |
+| LEASE_GRANT | op, seq, lease id (0: drawn), ttl_ms (raised to the minimum) |
+| LEASE_REVOKE | op, seq, lease id |
+| GUARDED | op, seq, [[key, create_revision], ...], command: PUT, DELETE_RANGE, TXN, INCREMENT or APPEND with seq 0, done iff each key was created at that revision |
 | PUBLISH_MEMBER | op, 0, node_id, name, incarnation, client_address, peer_address, version (proposed by members only) |
 | EXPIRE_SESSIONS | op, 0 (proposed by the leader only): drop the sessions whose time is up at the entry's time |
+| EXPIRE_LEASES | op, 0, term, [lease id, ...] (proposed by the leader of that term; changes nothing in an entry of another) |
+| CHECKPOINT_LEASES | op, 0, term, [[lease id, remaining_ms], ...] (as EXPIRE_LEASES): what a new leader has to give them |
 | CREATE_CLUSTER | op, 0, cluster_id, cluster_name, [[node_id, name, peer_address], ...], settings (see wire/settings.py) (the first leader's first entry) |
 | GET | op, flags (SERIALIZABLE), key |
+| LEASE_TTL | op, flags (WITH_KEYS), lease id (asked of the leader) |
+| LEASES | op, flags (SERIALIZABLE) |
 | RANGE | op, flags (SERIALIZABLE, KEYS_ONLY, COUNT_ONLY), key, range_end, limit, revision, sort_order, sort_target, min_mod, max_mod, min_create, max_create |
 
 A compare is [result, target, key, operand, range_end]. A key-value is [key, create_revision, mod_revision, version, lease,
@@ -29,10 +36,16 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 | TXN | revision, succeeded, [[op, items of that answer...], ...] |
 | INCREMENT | revision, new value (int) |
 | APPEND | revision, new length in bytes |
+| LEASE_GRANT | revision, lease id, ttl_ms |
+| LEASE_REVOKE | revision, count of keys deleted |
+| GUARDED | as the command inside |
 | GET | revision, key-value or None |
 | RANGE | revision, key-values, more, count |
+| LEASE_TTL | revision, remaining_ms (-1: no such lease), ttl_ms as granted, attached keys |
+| LEASES | revision, [lease id, ...] |
 | PUBLISH_MEMBER, CREATE_CLUSTER | revision |
 | EXPIRE_SESSIONS | revision, count of sessions dropped |
+| EXPIRE_LEASES, CHECKPOINT_LEASES | revision, count of leases changed |
 | a failure | status 1, code, may_have_happened, message, details (see raftkv.errors) |
 
 `revision` is the store's revision after the command, as in etcd's response header.
@@ -54,15 +67,22 @@ DELETE_RANGE: Final = 2
 TXN: Final = 3
 INCREMENT: Final = 4
 APPEND: Final = 5
+LEASE_GRANT: Final = 6
+LEASE_REVOKE: Final = 7
+GUARDED: Final = 8
 PUBLISH_MEMBER: Final = 32
 EXPIRE_SESSIONS: Final = 33
 CREATE_CLUSTER: Final = 34
+EXPIRE_LEASES: Final = 35
+CHECKPOINT_LEASES: Final = 36
 GET: Final = 64
 RANGE: Final = 65
+LEASE_TTL: Final = 66
+LEASES: Final = 67
 
-CLIENT_WRITES: Final = frozenset({PUT, DELETE_RANGE, TXN, INCREMENT, APPEND})
-SYSTEM_WRITES: Final = frozenset({PUBLISH_MEMBER, EXPIRE_SESSIONS, CREATE_CLUSTER})
-READS: Final = frozenset({GET, RANGE})
+CLIENT_WRITES: Final = frozenset({PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, LEASE_GRANT, LEASE_REVOKE, GUARDED})
+SYSTEM_WRITES: Final = frozenset({PUBLISH_MEMBER, EXPIRE_SESSIONS, CREATE_CLUSTER, EXPIRE_LEASES, CHECKPOINT_LEASES})
+READS: Final = frozenset({GET, RANGE, LEASES})
 
 # Flags of writes.
 PREV_KV: Final = 1
@@ -73,6 +93,7 @@ IGNORE_LEASE: Final = 4
 SERIALIZABLE: Final = 1
 KEYS_ONLY: Final = 2
 COUNT_ONLY: Final = 4
+WITH_KEYS: Final = 8
 
 # Compare results and targets, sort orders and targets: etcd's numbers.
 EQUAL, GREATER, LESS, NOT_EQUAL = 0, 1, 2, 3
@@ -134,6 +155,10 @@ def command_bytes(command: Command) -> int:
         return len(command[2]) + len(command[3]) + _COMMAND_OVERHEAD_BYTES
     if operation == TXN:
         return sum(map(command_bytes, (*command[3], *command[4]))) + (len(command[2]) + 1) * _COMPARE_BYTES
+    if operation in (LEASE_GRANT, LEASE_REVOKE):
+        return _COMMAND_OVERHEAD_BYTES
+    if operation == GUARDED:
+        return sum(len(key) + _COMMAND_OVERHEAD_BYTES for key, _ in command[2]) + command_bytes(command[3])
     return len(command[2]) + _COMMAND_OVERHEAD_BYTES
 
 

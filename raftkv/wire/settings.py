@@ -26,6 +26,9 @@ class Settings:
     session_answer_bytes_max: int = DEFAULT_LIMITS.session_answer_bytes_max
     sessions_max: int = DEFAULT_LIMITS.sessions_max
     session_ttl_ms: int = DEFAULT_LIMITS.session_ttl_ms
+    leases_max: int = DEFAULT_LIMITS.leases_max
+    lease_ttl_ms_min: int = DEFAULT_LIMITS.lease_ttl_ms_min
+    lease_expiry_keys_max: int = DEFAULT_LIMITS.lease_expiry_keys_max
 
     def to_items(self) -> dict[str, int]:
         """As a plain mapping, for CREATE_CLUSTER."""

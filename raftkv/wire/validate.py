@@ -15,6 +15,7 @@ from raftkv.errors import (
     KeyNotFound,
     KeyTooLarge,
     LeaseProvided,
+    LeaseTtlTooLarge,
     RequestTooLarge,
     TooManyOperations,
     ValueProvided,
@@ -27,16 +28,23 @@ from raftkv.wire.commands import (
     COMPARE_VALUE,
     DELETE_RANGE,
     GET,
+    GUARDED,
     IGNORE_LEASE,
     IGNORE_VALUE,
     INCREMENT,
+    LEASE_GRANT,
+    LEASE_REVOKE,
+    LEASE_TTL,
+    LEASES,
     NOT_EQUAL,
     PREV_KV,
     PUT,
     RANGE,
+    SERIALIZABLE,
     SORT_DESCEND,
     SORT_VALUE,
     TXN,
+    WITH_KEYS,
 )
 from raftkv.wire.settings import Settings
 
@@ -46,12 +54,14 @@ _INT64_MAX: Final = 2**63 - 1
 _PUT_FLAGS: Final = PREV_KV | IGNORE_VALUE | IGNORE_LEASE
 _READ_FLAGS: Final = 7
 
+LEASE_TTL_MS_MAX: Final = 9_000_000_000 * 1000  # etcd's bound
+
 
 def validate(command: Any, bounds: Limits | Settings) -> None:
     """Refuse a client's command that can never be done. Reads no state and changes nothing.
 
     Raises InvalidRequest or one of its kinds (key_empty, key_too_large, value_too_large, request_too_large,
-    too_many_operations, duplicate_key, value_provided, lease_provided), or KeyNotFound for an empty operation in a
+    too_many_operations, duplicate_key, value_provided, lease_provided, lease_ttl_too_large), or KeyNotFound for an empty operation in a
     transaction, as etcd does.
     """
     if type(command) is not list or len(command) < 2 or type(command[0]) is not int:
@@ -126,6 +136,56 @@ def _check_append(command: Sequence[Any], bounds: Limits | Settings) -> int:
     return _key_bytes(key, bounds.key_bytes_max) + _value_bytes(value, bounds)
 
 
+def _check_lease_grant(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    _, _, lease_id, ttl_ms = _fields(command, 4, "LEASE_GRANT")
+    if not _is_int64(lease_id) or not _is_int64(ttl_ms):
+        raise InvalidRequest("id and time to live of a lease are 64-bit integers")
+    if ttl_ms > LEASE_TTL_MS_MAX:
+        raise LeaseTtlTooLarge()
+    return 0
+
+
+def _check_lease_revoke(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    if not _is_int64(_fields(command, 3, "LEASE_REVOKE")[2]):
+        raise InvalidRequest("the id of a lease is a 64-bit integer")
+    return 0
+
+
+def _check_lease_ttl(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    _, flags, lease_id = _fields(command, 3, "LEASE_TTL")
+    if flags & ~WITH_KEYS or not _is_int64(lease_id):
+        raise InvalidRequest("LEASE_TTL has flags that are not known, or an id that is no 64-bit integer")
+    return 0
+
+
+def _check_leases(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    if _fields(command, 2, "LEASES")[1] & ~SERIALIZABLE:
+        raise InvalidRequest("LEASES has flags that are not known")
+    return 0
+
+
+def _check_guarded(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    """What is inside is a write that could stand alone; it has no sequence, the guarded one has."""
+    _, _, guards, inner = _fields(command, 4, "GUARDED")
+    if type(guards) is not list or not guards:
+        raise InvalidRequest("GUARDED has a list of guards")
+    if len(guards) > bounds.txn_operations_max:
+        raise TooManyOperations("the write has more guards than a transaction may have operations")
+    total = 0
+    for guard in guards:
+        if type(guard) is not list or len(guard) != 2 or not _is_int64(guard[1]) or guard[1] <= 0:
+            raise InvalidRequest("a guard is a key and the revision above 0 that created it")
+        total += _key_bytes(guard[0], bounds.key_bytes_max)
+    if type(inner) is not list or len(inner) < 2 or type(inner[0]) is not int or inner[0] not in _GUARDED_WRITES:
+        raise InvalidRequest("guarded is PUT, DELETE_RANGE, TXN, INCREMENT or APPEND")
+    if type(inner[1]) is not int or inner[1] != 0:
+        raise InvalidRequest("a guarded write has no sequence of its own")
+    return total + _CHECKS[inner[0]](inner, bounds)
+
+
+_GUARDED_WRITES: Final = frozenset({PUT, DELETE_RANGE, TXN, INCREMENT, APPEND})
+
+
 def _check_get(command: Sequence[Any], bounds: Limits | Settings) -> int:
     _, flags, key = _fields(command, 3, "GET")
     if flags & ~_READ_FLAGS:
@@ -160,6 +220,11 @@ _CHECKS: Final[dict[int, Callable[[Sequence[Any], Limits | Settings], int]]] = {
     TXN: _check_txn,
     INCREMENT: _check_increment,
     APPEND: _check_append,
+    LEASE_GRANT: _check_lease_grant,
+    LEASE_REVOKE: _check_lease_revoke,
+    GUARDED: _check_guarded,
+    LEASE_TTL: _check_lease_ttl,
+    LEASES: _check_leases,
     GET: _check_get,
     RANGE: _check_range,
 }

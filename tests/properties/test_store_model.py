@@ -35,12 +35,23 @@ from raftkv.store.snapshot import (
     write,
 )
 from raftkv.store.store import Store
-from raftkv.wire.commands import EXPIRE_SESSIONS, encode_batch
+from raftkv.wire.commands import (
+    CHECKPOINT_LEASES,
+    EXPIRE_LEASES,
+    EXPIRE_SESSIONS,
+    GUARDED,
+    LEASE_GRANT,
+    LEASE_REVOKE,
+    LEASES,
+    encode_batch,
+)
 from raftkv.wire.validate import validate
 from tests.unit.store.model import Model, Refused
 from tests.unit.store.stores import append, delete, get, increment, meta_of, put, ranged, txn
 
-LIMITS = Limits(map_bytes=16 * MIB, session_window=4, session_ttl_ms=100, sessions_max=2)
+LIMITS = Limits(
+    map_bytes=16 * MIB, session_window=4, session_ttl_ms=100, sessions_max=2, leases_max=3, lease_expiry_keys_max=3
+)
 
 _LONG = b"p" * 470
 KEYS = [
@@ -53,6 +64,7 @@ KEYS = [
 ENDS = [b"c", b"q", _LONG + b"2"]
 
 VALUES = [b"", b"1", b"-7", b"9223372036854775807", b"text", b"z" * 300]
+LEASE_IDS = [5, 6, -7, 2**63 - 1]
 SESSIONS = [b"session-number-1", b"session-number-2", b"session-number-3"]
 STEPS = {
     "apply": 12,
@@ -77,6 +89,8 @@ class Teller:
         self.keys = self.random.sample(KEYS, 6)
 
     def story(self, length: int) -> Iterator[tuple[Any, ...]]:
+        grants = [[LEASE_GRANT, 0, lease, 2500] for lease in LEASE_IDS[:2]]
+        yield "apply", 0, [[None, False, 0, None, 0, grants]]
         for _ in range(length):
             (name,) = self.random.choices(list(STEPS), weights=list(STEPS.values()))
             if name == "apply":
@@ -99,10 +113,20 @@ class Teller:
             commands = [[command[0], self.random.randint(0, 8), *command[2:]] for command in commands]
         if self.random.random() < 0.2:
             commands.append([EXPIRE_SESSIONS, 0])
+        if self.random.random() < 0.2:
+            commands.append(self.word_of_leader())
         return [session, self.random.random() < 0.7, self.random.choice([0, 0, 1, 2, 5]), None, 0, commands]
 
     def write(self) -> list[Any]:
-        kind = self.random.randrange(10)
+        kind = self.random.randrange(18)
+        if kind > 13:
+            return self.put()
+        if kind == 13:
+            return self.guarded()
+        if kind in (11, 12):
+            return [LEASE_GRANT, 0, self.random.choice(LEASE_IDS), self.random.choice([-1, 0, 2000, 3000])]
+        if kind == 10:
+            return [LEASE_REVOKE, 0, self.random.choice(LEASE_IDS)]
         if kind == 0:
             return increment(self.key(), self.random.randint(-9, 9))
         if kind == 1:
@@ -110,6 +134,22 @@ class Teller:
         if kind in (2, 3, 4):
             return self.txn(2)
         return self.delete() if kind in (5, 6) else self.put()
+
+    def guarded(self) -> list[Any]:
+        guards = [
+            [self.key(), self.random.choice([2, 2, 3, 4, 5, 6, 8, 10])] for _ in range(self.random.choice([1, 1, 2]))
+        ]
+        inner = self.write()
+        while inner[0] in (GUARDED, LEASE_GRANT, LEASE_REVOKE):
+            inner = self.write()
+        return [GUARDED, 0, guards, inner]
+
+    def word_of_leader(self) -> list[Any]:
+        term = self.random.choice([1, 1, 1, 0, 2])
+        ids = self.random.sample(LEASE_IDS, self.random.randint(0, 3))
+        if self.random.random() < 0.5:
+            return [EXPIRE_LEASES, 0, term, ids]
+        return [CHECKPOINT_LEASES, 0, term, [[lease, self.random.choice([-5, 1, 700, 2500, 9000])] for lease in ids]]
 
     def key(self) -> bytes:
         return self.random.choice(self.keys)
@@ -119,7 +159,7 @@ class Teller:
 
     def put(self) -> list[Any]:
         flags = self.random.choice([0, 0, 0, 0, 1, 2, 3, 4, 6, 7])
-        lease = 5 if self.random.random() < 0.05 else 0
+        lease = self.random.choice(LEASE_IDS) if self.random.random() < 0.6 and not flags & 4 else 0
         return put(self.key(), b"" if flags & 2 else self.random.choice(VALUES), flags=flags, lease=lease)
 
     def delete(self) -> list[Any]:
@@ -257,6 +297,20 @@ class World:
             assert member.store.sessions_count == len(self.model.sessions)
             deadlines = [session["deadline"] for session in self.model.sessions.values()]
             assert member.store.earliest_deadline_ms == min(deadlines, default=None)
+            self.check_leases(member.store)
+
+    def check_leases(self, store: Store) -> None:
+        leases = store.leases
+        assert leases.ids() == sorted(self.model.leases)
+        keys: dict[int, set[bytes]] = {lease: set() for lease in self.model.leases}
+        for key, value in self.model.history[self.model.revision].items():
+            if value[3]:
+                keys[value[3]].add(key)
+        for lease_id, times in self.model.leases.items():
+            lease = leases.get(lease_id)
+            assert lease is not None
+            assert [lease.ttl_ms, lease.remaining_ms] == times
+            assert lease.keys == keys[lease_id]
 
     def on_member(self, name: str, member: Member) -> None:
         job = member.job
@@ -304,6 +358,9 @@ class World:
                     member.cursors.remove((cursor, expected))
 
     def check_everything(self) -> None:
+        self.read([LEASES, 0])
+        for member in self.members:
+            self.check_leases(member.store)
         for revision in range(1, self.model.revision + 1):
             self.read(ranged(revision=revision))
         for key in KEYS:

@@ -5,7 +5,21 @@ Every revision keeps a copy of the whole map. A command works on a copy and the 
 
 from typing import Any
 
-PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, EXPIRE, GET, RANGE = 1, 2, 3, 4, 5, 33, 64, 65
+PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, GRANT, REVOKE, GUARDED, EXPIRE, GET, RANGE = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    33,
+    64,
+    65,
+)
+EXPIRE_LEASES, CHECKPOINT_LEASES, LEASES = 35, 36, 67
+TERM = 1  # of all entries
 
 KeyValue = tuple[int, int, int, int, bytes]  # create, mod, version, lease, value
 Map = dict[bytes, KeyValue]
@@ -26,12 +40,16 @@ def items_of(key: bytes, value: KeyValue) -> list[Any]:
 
 
 class Model:
-    def __init__(self, *, window: int, ttl_ms: int, sessions_max: int) -> None:
+    def __init__(
+        self, *, window: int, ttl_ms: int, sessions_max: int, leases_max: int = 3, lease_expiry_keys_max: int = 3
+    ) -> None:
         self.history: dict[int, Map] = {1: {}}
         self.revision = 1
         self.clock_ms = 0
         self.window, self.ttl_ms, self.sessions_max = window, ttl_ms, sessions_max
         self.sessions: dict[bytes, dict[str, Any]] = {}
+        self.leases: dict[int, list[int]] = {}  # granted and remaining time
+        self.leases_max, self.lease_expiry_keys_max = leases_max, lease_expiry_keys_max
 
     # Batches and sessions.
 
@@ -81,6 +99,27 @@ class Model:
             for name in gone:
                 del self.sessions[name]
             return [0, self.revision, len(gone)]
+        if command[0] == GRANT:
+            if command[2] in self.leases:
+                raise Refused("lease_exists")
+            if len(self.leases) >= self.leases_max:
+                raise Refused("too_many_leases")
+            ttl_ms = max(command[3], 2000)
+            self.leases[command[2]] = [ttl_ms, ttl_ms]
+            return [0, self.revision, command[2], ttl_ms]
+        if command[0] == REVOKE:
+            if command[2] not in self.leases:
+                raise Refused("lease_not_found")
+            count = self._end(command[2])
+            return [0, self.revision, count]
+        if command[0] in (EXPIRE_LEASES, CHECKPOINT_LEASES):
+            done = self._of_leader(*command) if command[2] == TERM else 0
+            return [0, self.revision, done]
+        if command[0] == GUARDED:
+            for key, create_revision in command[2]:
+                if self.history[self.revision].get(key, (0,))[0] != create_revision:
+                    raise Refused("fencing_token_stale")
+            return self.execute(command[3])
         before = self.history[self.revision]
         current = dict(before)
         changed = [False]
@@ -89,6 +128,30 @@ class Model:
             self.revision += 1
             self.history[self.revision] = current
         return [0, self.revision, *answer]
+
+    def _end(self, lease: int) -> int:
+        """Everything that hangs on the lease goes with it, at one revision."""
+        del self.leases[lease]
+        current = dict(self.history[self.revision])
+        gone = [key for key, value in current.items() if value[3] == lease]
+        for key in gone:
+            del current[key]
+        if gone:
+            self.revision += 1
+            self.history[self.revision] = current
+        return len(gone)
+
+    def _of_leader(self, kind: int, _sequence: int, _term: int, rows: list[Any]) -> int:
+        done, keys_left = 0, self.lease_expiry_keys_max
+        for row in rows:
+            if kind == CHECKPOINT_LEASES and row[0] in self.leases:
+                granted = self.leases[row[0]][0]
+                self.leases[row[0]][1] = max(1, min(row[1], granted))
+                done += 1
+            elif kind == EXPIRE_LEASES and row in self.leases and keys_left > 0:
+                keys_left -= 1 + self._end(row)
+                done += 1
+        return done
 
     def _one(self, command: list[Any], current: Map, changed: list[bool], before: Map) -> list[Any]:
         kind = command[0]
@@ -114,27 +177,29 @@ class Model:
                 if not -(2**63) <= result < 2**63:
                     raise Refused("not_a_number")
                 value = str(result).encode()
-            self._set(key, value, current, changed)
+            self._set(key, value, current, changed, old[3] if old else 0)
             return [result]
         assert kind == TXN
         plan = self._branches(command, before)
         self._check(plan, before, [])
         return self._run(plan, current, changed)
 
-    def _set(self, key: bytes, value: bytes, current: Map, changed: list[bool]) -> None:
+    def _set(self, key: bytes, value: bytes, current: Map, changed: list[bool], lease: int) -> None:
         revision = self.revision + 1
         old = current.get(key)
-        current[key] = (revision, revision, 1, 0, value) if old is None else (old[0], revision, old[2] + 1, 0, value)
+        created, version = (revision, 1) if old is None else (old[0], old[2] + 1)
+        current[key] = (created, revision, version, lease, value)
         changed[0] = True
 
     def _put(self, command: list[Any], current: Map, changed: list[bool]) -> Any:
         _, _, key, value, lease, flags = command
-        if lease:
+        if lease and lease not in self.leases:
             raise Refused("lease_not_found")
         old = current.get(key)
         if flags & 6 and old is None:
             raise Refused("key_not_found")
-        self._set(key, old[4] if flags & 2 and old else value, current, changed)
+        kept = old[3] if flags & 4 and old else lease
+        self._set(key, old[4] if flags & 2 and old else value, current, changed, kept)
         return items_of(key, old) if flags & 1 and old else None
 
     def _branches(self, command: list[Any], before: Map) -> tuple[bool, list[Any]]:
@@ -181,7 +246,7 @@ class Model:
                 gone = any(inside(op[2], other[2], other[3]) for other in deleted)
                 if op[5] & 6 and (gone or op[2] not in before):
                     raise Refused("key_not_found")
-                if op[4]:
+                if op[4] and op[4] not in self.leases:
                     raise Refused("lease_not_found")
 
     def _run(self, plan: tuple[bool, list[Any]], current: Map, changed: list[bool]) -> list[Any]:
@@ -203,6 +268,8 @@ class Model:
         if command[0] == GET:
             value = self.history[self.revision].get(command[2])
             return [0, self.revision, None if value is None else items_of(command[2], value)]
+        if command[0] == LEASES:
+            return [0, self.revision, sorted(self.leases)]
         if command[5] > self.revision:
             raise Refused("future_revision")
         revision = command[5] if command[5] > 0 else self.revision
