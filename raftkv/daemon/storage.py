@@ -18,6 +18,7 @@ from raftkv.limits import Limits
 from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
 from raftkv.replica.ports import ReadCursor
+from raftkv.store.leases import Leases
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
 from raftkv.store.snapshot import SnapshotFileReader, SnapshotReceiver, install, write
 from raftkv.store.store import CommitJob, Store
@@ -90,6 +91,11 @@ class Storage:
     def digest(self) -> int:
         """The running digest at `applied_index`."""
         return self.store.digest
+
+    @property
+    def leases(self) -> Leases:
+        """The replicated leases."""
+        return self.store.leases
 
     @property
     def has_room(self) -> bool:

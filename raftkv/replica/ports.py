@@ -4,7 +4,7 @@ Production plugs in the WAL thread, the peer links and the LMDB store (daemon/lo
 these calls blocks: what takes time reports back later through a method of Replica.
 """
 
-from typing import Any, Protocol, Sequence
+from typing import Any, Iterator, Protocol, Sequence
 
 from raftkv.raft.messages import Configuration, Entry, HardState, Message, SnapshotMeta
 from raftkv.units import Index, Milliseconds, NodeId, Revision, Term
@@ -47,6 +47,30 @@ class ReadCursor(Protocol):
     def answer(self) -> Answer: ...
 
 
+class LeaseState(Protocol):
+    """A lease as replicated: what it was granted, what a new leader has to give it, and its keys."""
+
+    ttl_ms: Milliseconds
+    remaining_ms: Milliseconds
+    keys: set[bytes]
+
+
+class LeaseTable(Protocol):
+    """The replicated leases, by id."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, lease_id: int, /) -> bool: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+    def get(self, lease_id: int) -> LeaseState | None: ...
+
+    def take_news(self) -> Sequence[tuple[int, bool]]:
+        """Which were granted (True) or ended (False) since the last call, in order."""
+        ...
+
+
 class StateMachine(Protocol):
     """The deterministic store. `apply` is called once per committed entry, in order, without gaps."""
 
@@ -68,6 +92,11 @@ class StateMachine(Protocol):
 
     @property
     def digest(self) -> int: ...
+
+    @property
+    def leases(self) -> LeaseTable:
+        """The leases at the applied state; asked for anew each time, because a snapshot replaces them."""
+        ...
 
     @property
     def has_room(self) -> bool:

@@ -22,6 +22,7 @@ from raftkv.raft.messages import ENTRY_COMMANDS, Entry
 from raftkv.raft.node import Raft
 from raftkv.replica.forwarding import Forwarder, Forwarding
 from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.replica.lease_desk import FIRST_CONTEXT, QUESTIONS, LeaseDesk, Question
 from raftkv.replica.ports import StateMachine
 from raftkv.replica.proposals import Proposals
 from raftkv.replica.reads import PendingReads
@@ -64,6 +65,7 @@ class Service:
         self._proposals = Proposals()
         self._reads = PendingReads(first_read_context)
         self._serving = Serving(state_machine)
+        self._leases = LeaseDesk(state_machine, self._submit_own, first_read_context)
         self._new: list[WriteGroup] = []
         self._new_bytes = 0
         self._forwarding = Forwarding(forwarder, first_read_context, limits.pending_writes_max)
@@ -99,13 +101,27 @@ class Service:
         """Answer the group from what is applied here, however old that is (serializable)."""
         self._serving.serve([group])
 
+    def ask_leader(self, group: Question) -> None:
+        """Keep leases alive, or tell how long they live. Only the leader knows; the others say where it is."""
+        refusal = self._refusal_of_questions()
+        if refusal is not None:
+            group.origin.on_refused(group, refusal)
+            return
+        self._leases.submit(group)
+
     def forward(self, group: WriteGroup) -> None:
-        """Like submit_writes; a follower asks the leader on the client's behalf, one hop, and never twice."""
+        """Like submit_writes or ask_leader; a follower asks the leader on the client's behalf, one hop, and never twice."""
         raft = self._raft
         if raft.role == LEADER or raft.leader == NOBODY or self._closing:
-            self.submit_writes(group)
+            self._submit_forwarded(group)
         else:
             self._forwarding.send(group, raft.leader, self._now_ms)
+
+    def _submit_forwarded(self, group: WriteGroup) -> None:
+        if group.commands[0][0] in QUESTIONS:
+            self.ask_leader(group)
+        else:
+            self.submit_writes(group)
 
     def deadline(self, timeout_ms: Milliseconds) -> Milliseconds:
         """When a request that just arrived with this timeout (0: none) is given up."""
@@ -120,9 +136,9 @@ class Service:
         if self._new and raft.role == LEADER and not raft.is_transferring:
             while self._new and len(self._proposals) < ENTRIES_IN_FLIGHT_MAX and self._state_machine.has_room:
                 self._propose_entry()
-        context = self._reads.start_round(now_ms)
-        if context:
-            raft.read_index(context)
+        for context in (self._leases.start_round(now_ms), self._reads.start_round(now_ms)):
+            if context:
+                raft.read_index(context)
         ready = self._reads.take_ready(self._state_machine.applied_index)
         if ready:
             self._serving.serve(ready)
@@ -131,11 +147,13 @@ class Service:
     def tick(self, now_ms: Milliseconds) -> None:
         """A few times a second: deadlines, and the member's own writes."""
         self._now_ms = now_ms
+        self._leases.tick(now_ms)
         if now_ms < self._next_sweep_ms and not self._upkeep.is_due:
             return
         self._next_sweep_ms = now_ms + SWEEP_INTERVAL_MS
         self._proposals.expire(now_ms)
         self._reads.expire(now_ms)
+        self._leases.expire(now_ms)
         self._reads.give_up_round(now_ms, READ_ROUND_TIMEOUT_MS)
         self._expire_new(now_ms)
         self._forwarding.expire(now_ms)
@@ -149,7 +167,7 @@ class Service:
     @property
     def wants_flush(self) -> bool:
         """Whether writes or reads wait for their turn; cheap."""
-        return bool(self._new) or self._reads.wants_round
+        return bool(self._new) or self._reads.wants_round or self._leases.wants_round
 
     def begin_shutdown(self) -> None:
         """Refuse what is new; what is in flight goes on."""
@@ -160,7 +178,7 @@ class Service:
     def is_idle(self) -> bool:
         """Nothing is in flight."""
         waiting = len(self._new) + len(self._proposals) + self._reads.pending_commands
-        return waiting + len(self._forwarding) + len(self._serving) == 0
+        return waiting + len(self._forwarding) + len(self._serving) == 0 and self._leases.is_idle
 
     @property
     def has_backlog(self) -> bool:
@@ -188,7 +206,7 @@ class Service:
 
     def on_forward(self, request_id: int, source: NodeId, payload: bytes) -> None:
         """Another member forwards a group."""
-        self.submit_writes(self._forwarding.receive(request_id, source, payload, self._now_ms))
+        self._submit_forwarded(self._forwarding.receive(request_id, source, payload, self._now_ms))
 
     def on_forward_answer(self, request_id: int, payload: bytes) -> None:
         """The leader's answer to a forwarded group."""
@@ -199,16 +217,21 @@ class Service:
     def on_applied(self, entry: Entry, answers: Sequence[Sequence[Answer]]) -> None:
         """An entry took effect."""
         raft = self._raft
+        self._leases.on_applied()
         self._proposals.applied(entry.index, entry.term, answers)
         if self._clock_base_ms is None and raft.role == LEADER and entry.term == raft.term:
             # Everything before our office is applied: from here on replicated time moves with our monotonic clock.
             self._clock_base_ms = self._state_machine.clock_ms
             self._office_since_ms = self._now_ms
+            self._leases.take_office(raft.term)
 
     def on_reads_ready(self, ready: Sequence[ReadReady]) -> None:
         """Rounds were confirmed."""
         for read in ready:
-            self._reads.confirmed(read.context, read.index)
+            if read.context >= FIRST_CONTEXT:
+                self._leases.on_confirmed(read.context, read.index)
+            else:
+                self._reads.confirmed(read.context, read.index)
         groups = self._reads.take_ready(self._state_machine.applied_index)
         if groups:
             self._serving.serve(groups)
@@ -218,10 +241,12 @@ class Service:
         error = self.elsewhere()
         for context in contexts:
             self._reads.failed(context, error)
+            self._leases.on_failed(context, error)
 
     def on_role_change(self, change: RoleChange) -> None:
         """Leadership came or went."""
         self._clock_base_ms = None
+        self._leases.leave_office(self.elsewhere())
         if change.role != LEADER:
             elsewhere = self.elsewhere()
             lost = (
@@ -276,6 +301,24 @@ class Service:
         ):
             return Overloaded()
         return None
+
+    def _refusal_of_questions(self) -> RaftKVError | None:
+        if self._closing:
+            return ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
+        if self._raft.role != LEADER:
+            return self.elsewhere()
+        if self._leases.pending_commands > self._limits.pending_reads_max:
+            return Overloaded()
+        return None
+
+    def _submit_own(self, group: WriteGroup) -> None:
+        """What the books of leases propose goes in front of what clients wait for: no load may keep a lease from its owner."""
+        refusal = self._refusal_of_questions() or self.write_block
+        if refusal is not None:
+            group.origin.on_refused(group, refusal)
+            return
+        self._new.insert(0, group)
+        self._new_bytes += group.size_bytes
 
     def _refusal_of_reads(self) -> RaftKVError | None:
         if self._closing:

@@ -13,8 +13,7 @@ thread at a time; reads and `renew` belong to one other thread. No Raft, no revi
 | SESSIONS | session id | the session (sessions.py) |
 | LEASES | lease id, or lease id + user key | the lease; that the key hangs on it (leases.py) |
 
-Compaction at revision R will walk LOG up to R, drop the events that PAST shows as superseded at or before R, and drop their
-pointers; HEAD is not touched by it.
+Compaction at revision R will walk LOG up to R and drop what PAST shows as superseded by then, with its pointers; not HEAD.
 """
 
 from dataclasses import dataclass, field

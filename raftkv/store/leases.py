@@ -9,7 +9,7 @@ itself. Leases and attachments live in memory; what changed is written with each
 """
 
 import struct
-from typing import Final, NamedTuple, Sequence
+from typing import Final, Iterator, NamedTuple, Sequence
 
 import msgpack
 
@@ -72,6 +72,9 @@ class Leases:
 
     def __contains__(self, lease_id: int) -> bool:
         return lease_id in self._leases
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._leases)
 
     def get(self, lease_id: int) -> Lease | None:
         return self._leases.get(lease_id)

@@ -18,6 +18,7 @@ Control commands (everything else is in wire/commands.py):
 | MOVE_LEADER | op, target name or "" for the best | {leader: {...}} |
 | FORWARD | op, session, register, ack_below, command | the answer of that command, from the leader: one hop, never retried |
 | PING | op | nothing |
+| KEEP_ALIVE | op, [lease id, ...] | revision, [ttl_ms, ...]: the whole time again from before the request, 0 for a lease that does not exist |
 
 A member is the mapping {id, name, address}; `leader` is one of those or None. A HELLO that pins another cluster name is
 refused with `cluster_mismatch` and the connection is closed. So is a peer that sends anything that is no such array.
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Mapping
 
 import msgpack
 
-from raftkv.errors import ProtocolError
+from raftkv.errors import InvalidRequest, ProtocolError
 
 if TYPE_CHECKING:  # limits needs dataclasses, 10 ms that the command line does not have
     from raftkv.limits import Limits
@@ -42,6 +43,7 @@ MEMBERS: Final = 99
 MOVE_LEADER: Final = 100
 FORWARD: Final = 101
 PING: Final = 102
+KEEP_ALIVE: Final = 117
 
 SESSION_ID_BYTES: Final = 16
 
@@ -90,3 +92,12 @@ def check_request(message: Any) -> tuple[int, int, list[Any]]:
     if request_id < 0 or timeout_ms < 0 or type(command[0]) is not int:
         raise ProtocolError("request id, timeout and operation are not negative integers")
     return request_id, timeout_ms, command
+
+
+def check_keep_alive(command: list[Any], leases_max: int) -> None:
+    """Raises InvalidRequest for a KEEP_ALIVE that is malformed or has too many leases."""
+    ids = command[1] if len(command) == 2 else None
+    if type(ids) is not list or not 0 < len(ids) <= leases_max:
+        raise InvalidRequest(f"KEEP_ALIVE takes a list of 1 to {leases_max} lease ids")
+    if not all(type(lease_id) is int and -(2**63) <= lease_id < 2**63 for lease_id in ids):
+        raise InvalidRequest("the id of a lease is a 64-bit integer")

@@ -11,6 +11,7 @@ from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
 from raftkv.replica.ports import ReadCursor
 from raftkv.store.keyspace import TableChange
+from raftkv.store.leases import Leases
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.snapshot import SnapshotBytesReader, SnapshotBytesReceiver, dump_memory
 from raftkv.store.store import CommitJob, Store
@@ -87,6 +88,10 @@ class SimStorage:
     @property
     def digest(self) -> int:
         return self.store.digest
+
+    @property
+    def leases(self) -> Leases:
+        return self.store.leases
 
     @property
     def has_room(self) -> bool:

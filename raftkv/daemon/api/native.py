@@ -9,9 +9,11 @@ from typing import Any, Callable, Protocol, Sequence, cast
 
 import msgpack
 
+from raftkv.daemon.api.questions import Questions, check_question
 from raftkv.errors import ClusterMismatch, InvalidRequest, ProtocolError, RaftKVError, Unsupported
 from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.replica.lease_desk import QUESTIONS
 from raftkv.replica.service import Service
 from raftkv.transport.direct import socket_of, write_at_once
 from raftkv.wire.commands import (
@@ -94,6 +96,7 @@ class NativeConnection(asyncio.Protocol):
         self._stale_tags: list[int] = []
         self._stale: list[Command] = []
         self._read_timeout_ms = 0
+        self._questions = Questions()
 
     # asyncio.Protocol.
 
@@ -202,8 +205,18 @@ class NativeConnection(asyncio.Protocol):
             self._member.move_leader(command[1], lambda answer: self._answer_now(request_id, answer))
         elif operation == FORWARD:
             self._receive_forward(request_id, timeout_ms, command)
+        elif operation in QUESTIONS:
+            self._receive_question(request_id, timeout_ms, command)
         else:
             self._answer_now(request_id, failure(Unsupported(f"operation {operation} is not known here")))
+
+    def _receive_question(self, request_id: int, timeout_ms: int, command: Command) -> None:
+        try:
+            check_question(command, self._limits)
+        except RaftKVError as error:
+            self._answer_now(request_id, failure(error))
+        else:
+            self._questions.add(request_id, timeout_ms, command)
 
     def _receive_ack(self, command: Command) -> None:
         if len(command) != 3 or type(command[1]) is not int or type(command[2]) is not bool:
@@ -219,13 +232,16 @@ class NativeConnection(asyncio.Protocol):
         _, session, register, ack_below, inner = command
         _check_session(session)
         try:
-            validate(inner, self._limits)
-            if inner[0] not in CLIENT_WRITES:
-                raise InvalidRequest("only writes are forwarded: any member answers reads")
+            if inner[0] in QUESTIONS:
+                check_question(inner, self._limits)
+            else:
+                validate(inner, self._limits)
+                if inner[0] not in CLIENT_WRITES:
+                    raise InvalidRequest("only writes are forwarded: any member answers reads")
         except RaftKVError as error:
             self._answer_now(request_id, failure(error))
             return
-        size_bytes = command_bytes(inner)
+        size_bytes = 0 if inner[0] in QUESTIONS else command_bytes(inner)
         self._in_flight += 1
         self._in_flight_bytes += size_bytes
         group = WriteGroup(
@@ -284,6 +300,9 @@ class NativeConnection(asyncio.Protocol):
             self._in_flight += len(tags)
             self._service.read_now(ReadGroup(self, tags, commands, deadline_ms=0))
         self._read_timeout_ms = 0
+        if self._questions:
+            self._in_flight += len(self._questions)
+            self._service.ask_leader(self._questions.take(self, self._service.deadline(self._questions.timeout_ms)))
         self._member.schedule_pump()
         self._update_reading()
 

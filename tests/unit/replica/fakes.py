@@ -8,6 +8,7 @@ from raftkv.limits import Limits
 from raftkv.raft.messages import ENTRY_COMMANDS, Configuration, Entry, SnapshotMeta
 from raftkv.replica.service import Service
 from raftkv.replica.upkeep import Founding
+from raftkv.store.leases import Leases
 from raftkv.wire.commands import Answer
 from raftkv.wire.settings import Settings
 
@@ -46,6 +47,7 @@ class FakeStateMachine:
         self.has_room = True
         self.cluster_id = 7
         self.earliest_deadline_ms: int | None = None
+        self.leases = Leases()
         self.own_record = [1, "n1", 11, "n1:2379", "n1:2380", "1"]
 
     def apply(self, entry: Entry) -> list[list[Answer]]:

@@ -12,6 +12,7 @@ from raftkv.replica.ports import ReadCursor, SnapshotReader
 from raftkv.replica.replica import Replica
 from raftkv.replica.service import Service
 from raftkv.replica.upkeep import Founding
+from raftkv.store.leases import Leases
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.snapshot import SnapshotBytesReader, SnapshotBytesReceiver, dump_memory
 from raftkv.store.store import Store
@@ -67,6 +68,10 @@ class MemoryStorage:
     @property
     def digest(self) -> int:
         return self.store.digest
+
+    @property
+    def leases(self) -> Leases:
+        return self.store.leases
 
     @property
     def has_room(self) -> bool:
@@ -179,6 +184,9 @@ class Member:
             self.replica.on_journal_saved(self.journal.reported)
         self.service.flush(self.cluster.now_ms)
         self.replica.pump()
+        if self.service.wants_flush:
+            self.service.flush(self.cluster.now_ms)
+            self.replica.pump()
 
 
 class MiniCluster:
