@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import fields
 
+from .bugs import FIRST_SEED, run_all
 from .world import World
 
 
@@ -17,8 +18,16 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="the first seed (default: drawn)")
     parser.add_argument("--minutes", type=float, default=None, metavar="M", help="stop after so long")
-    parser.add_argument("--trace", action="store_true", help="tell the story of each seed")
+    parser.add_argument("--trace", action="store_true", help="tell the story of each seed (or planted bug)")
+    parser.add_argument(
+        "--bugs",
+        nargs="*",
+        metavar="WORD",
+        help="plant every bug (or those whose names hold a word) and see it caught",
+    )
     arguments = parser.parse_args()
+    if arguments.bugs is not None:
+        return run_all(arguments.bugs, FIRST_SEED if arguments.seed is None else arguments.seed, trace=arguments.trace)
     first = random.SystemRandom().randrange(1_000_000_000) if arguments.seed is None else arguments.seed
     seeds = arguments.seeds if arguments.seeds is not None else (1 << 40 if arguments.minutes else 1)
     ends_at = time.monotonic() + arguments.minutes * 60 if arguments.minutes else float("inf")

@@ -5,7 +5,7 @@ applied where, who led and who voted. Each event can break a promise only throug
 
 - election safety: one leader per term, one vote per voter and term, and no term that nobody stood for (3.2);
 - log matching: an entry of one index and term is one entry, with one before it; by induction all before it agree (3.5);
-- leader completeness: whoever takes office holds the newest committed entry, and so all of them (3.6.3);
+- leader completeness: whoever takes office holds what was committed in earlier terms: the newest of it, so all of it (3.6.3);
 - state machine safety: one entry per applied index, and one digest after it; what a replay of it all gives, too (3.6.3);
 - durability: what is committed is on the disks of a quorum; nobody claims what its disk does not hold; a disk gives back all that was
   reported; an answer is never older than what anybody was told before it was asked for (6.4);
@@ -130,6 +130,7 @@ class Checks:
         self._candidates: set[Term] = set()  # terms that somebody stood for
         self._votes: dict[tuple[Term, NodeId], NodeId] = {}
         self.committed: list[Term] = [0]  # by index
+        self._committed_in: list[tuple[Term, Index]] = [(-1, 0)]  # in which term, up to which index
         self._committed_configurations: list[tuple[Index, Configuration]] = [(0, initial)]
         self._applied: list[tuple[Term, int]] = [(0, 0)]  # by index: term, digest
         self.acknowledged_index: Index = 0
@@ -147,12 +148,15 @@ class Checks:
         """A member hands a save to its journal."""
         books.pending.append(save)
         log = books.written
+        latest = books.configurations[-1][1]
         if save.snapshot is not None:
             self._check_snapshot(books, save.snapshot)
             log.restart(save.snapshot.index, save.snapshot.term)
             books.configurations = [(save.snapshot.index, save.snapshot.configuration)]
         if save.entries:
             self._write(books, log, list(save.entries))
+        if books.configurations[-1][1] is not latest:
+            books.configuration = None  # to be looked at again
 
     def _write(self, books: Books, log: LogCopy, entries: list[Entry]) -> None:
         first = entries[0].index
@@ -329,7 +333,8 @@ class Checks:
         leader = self._leaders.setdefault(term, books.node_id)
         if leader != books.node_id:
             self.violate(f"n{leader} and {books.name} lead in term {term} (election safety)")
-        newest = len(self.committed) - 1
+        # It may take office late, when others lead in a later term: what those have committed says nothing about it.
+        newest = next(index for committed_in, index in reversed(self._committed_in) if committed_in < term)
         if not books.written.covers(newest, self.committed[newest]):
             self.violate(
                 f"{books.name} leads in term {term} without the committed entry {newest} (leader completeness)"
@@ -351,6 +356,7 @@ class Checks:
                 self.violate(f"{books.name} commits {index}, its log is {log.start + 1}..{log.last}")
             committed.append(term)
         if commit >= first_new:
+            self._committed_in.append((process.state.term, commit))
             self._note_configurations(books, first_new, commit)
             self._check_quorum(process, books, commit)
 

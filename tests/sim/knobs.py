@@ -29,6 +29,7 @@ class Knobs:
     turn_us: int = 0  # what arrives while a turn of the loop lasts becomes the next batch
     start_us: int = 20_000
     sync_us: tuple[int, int] = (200, 2_000)
+    sector_bytes: int = 512  # what of a write survives a power loss as a whole, or not at all
     commit_us: tuple[int, int] = (1_000, 20_000)
     drift_max: float = 0.0  # of a clock, as a share
     # The network, in one direction.
@@ -48,6 +49,7 @@ class Knobs:
     nemesis_us: int = 600_000  # mean time between two disasters; 0: none
     disasters: tuple[str, ...] = ()
     faulty_minority: bool = False  # after the chaos a minority stays broken for good
+    fates: tuple[str, ...] = ("dead", "cut off", "full disk", "slow disk")  # how it may be broken
 
     @property
     def election_timeout_us(self) -> int:
@@ -112,6 +114,8 @@ DISASTERS = (
     "client_gone",
 )
 
+FATES = ("dead", "cut off", "full disk", "slow disk", "deaf", "mute")
+
 
 def draw_knobs(random: Random) -> Knobs:
     """A world. Each seed has only some kinds of disasters: many at once hide what a few would show."""
@@ -153,4 +157,7 @@ def draw_knobs(random: Random) -> Knobs:
         nemesis_us=random.choice((150_000, 600_000, 1_500_000)),
         disasters=disasters,
         faulty_minority=random.random() < 0.4,
+        # A leader that is heard and hears nobody is what check-quorum is for (6.2): without it nobody takes over.
+        fates=FATES if check_quorum else FATES[:4],
+        sector_bytes=random.choice((64, 512)),
     )

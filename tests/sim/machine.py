@@ -29,7 +29,7 @@ DETECTION_US = 5_000
 
 
 class PowerLoss(BaseException):
-    """The power is gone in the middle of an operation: nothing after it happens. No OSError, so nobody handles it."""
+    """The power (or the process) is gone in the middle of an operation: nothing after it happens. No OSError, so nobody handles it."""
 
 
 class Machine:
@@ -45,7 +45,7 @@ class Machine:
         self.peer_address = f"n{node_id}:2380"
         self.incarnation = random.getrandbits(62) or 1
         self.clock = Clock(random.randrange(10**9), 1 + drift * (2 * random.random() - 1))
-        self.disk = FakeDisk(fault=self._fault)
+        self.disk = FakeDisk(fault=self._fault, sector_bytes=world.knobs.sector_bytes)
         self.disk_is_full = False
         self.failing_syncs = False
         self.extra_sync_us = 0
@@ -100,8 +100,11 @@ class Machine:
     # Ending.
 
     def kill(self) -> None:
-        """The process dies, the machine goes on."""
-        if self._end_process(says_so=True):
+        """The process dies, the machine goes on: what was written is cached, and may not be on the disk yet."""
+        process = self.process
+        if process is not None:
+            self._end_process(says_so=True)
+            self._stop_writing(process)
             self.disk.kill()
             self.restart_later()
 
@@ -111,14 +114,19 @@ class Machine:
         if process is None:
             return
         self._end_process(says_so=False)
+        self._stop_writing(process)
+        if self._random.random() < 0.5 and not self.disk_is_full:
+            process.storage.run_job()
+        self._after_power_loss()
+
+    def _stop_writing(self, process: Process) -> None:
+        """What the log was being given gets as far as any operation of the disk."""
         self._operations_left = self._random.randrange(POWER_LOSS_OPERATIONS_MAX)
         try:
             process.journal.write_batch()
         except (PowerLoss, DiskFailure):
             pass
-        if self._random.random() < 0.5 and not self.disk_is_full:
-            process.storage.run_job()
-        self._after_power_loss()
+        self._operations_left = -1
 
     def _after_power_loss(self) -> None:
         self._operations_left = -1

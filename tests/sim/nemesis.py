@@ -92,9 +92,7 @@ class Nemesis:
     def _break_for_good(self, machine: "Machine") -> None:
         if machine.node_id in self._world.checks.rotten:
             return
-        fates = ("dead", "cut off", "full disk", "slow disk", "deaf", "mute")
-        # A leader that is heard and hears nobody is what check-quorum is for (6.2): without it nobody takes over.
-        fate = self._random.choice(fates if self._world.knobs.check_quorum else fates[:4])
+        fate = self._random.choice(self._world.knobs.fates)
         self._world.tell(f"nemesis: {machine.name} stays {fate}")
         network = self._world.network
         others = [place for place in self._places() if place != machine.node_id]

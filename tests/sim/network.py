@@ -35,6 +35,7 @@ class Network:
         self.slow: dict[tuple[Place, Place], int] = {}  # what a link takes longer, in us
         self._last_arrival: dict[tuple[Place, Place], int] = {}
         self.delivered = 0
+        self.is_lost: Callable[[Message], bool] | None = None  # a script's word on a single message
 
     def heal(self) -> None:
         """Every way is open and quick again, and nothing is lost any more."""
@@ -56,7 +57,11 @@ class Network:
         for message in messages:
             checks.on_sent(message)
             way = (source, message.target)
-            if way in self.cuts or (self.loss and random() < self.loss):
+            if (
+                way in self.cuts
+                or (self.loss and random() < self.loss)
+                or (self.is_lost is not None and self.is_lost(message))
+            ):
                 if world.story is not None:
                     world.tell(f"n{source} -> n{message.target}: {message} LOST")
                 continue

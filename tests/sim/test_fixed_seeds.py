@@ -1,4 +1,4 @@
-"""Seeds that are run every time: a fixed row, and one of them twice, because a seed is a whole history."""
+"""Seeds that are run every time: a fixed row, those that ever failed, and one of them twice, because a seed is a whole history."""
 
 import os
 import subprocess
@@ -11,7 +11,6 @@ from .__main__ import replay_line
 from .world import World
 
 FIXED = range(120)
-FAILED_ONCE = (964044170, 700000721, 700001037)  # seeds that found something; it stays found
 
 
 @pytest.mark.parametrize("first", FIXED[::10])
@@ -20,8 +19,13 @@ def test_ten_seeds(first: int) -> None:
         run(seed)
 
 
-@pytest.mark.parametrize("seed", FAILED_ONCE)
-def test_what_failed_once(seed: int) -> None:
+def failed_seeds() -> list[int]:
+    lines = (Path(__file__).parent / "failed_seeds.txt").read_text().splitlines()
+    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("seed", failed_seeds())
+def test_seeds_that_failed_once(seed: int) -> None:
     run(seed)
 
 

@@ -59,7 +59,12 @@ class World:
 
     def stream(self, name: str) -> Random:
         """Chance for one part of the world, so that a change in one does not change all others."""
-        return Random(f"{self.seed} {name}")
+        return self.stream_of(self.seed, name)
+
+    @staticmethod
+    def stream_of(seed: int, name: str) -> Random:
+        """The same, before there is a world."""
+        return Random(f"{seed} {name}")
 
     def founders(self) -> list[tuple[NodeId, str, str]]:
         """Id, name and peer address of the initial members."""
