@@ -249,6 +249,18 @@ class TransferRefused(RaftKVError):
     code = "transfer_refused"
 
 
+class MembershipRefused(RaftKVError):
+    """The membership cannot be changed as asked; nothing has changed."""
+
+    code = "membership_refused"
+
+
+class MembershipBusy(RaftKVError):
+    """Another change of the membership is not finished; try again in a moment."""
+
+    code = "membership_busy"
+
+
 # Talking to the wrong place, or in the wrong words.
 
 

@@ -41,6 +41,8 @@ class Limits:
     append_bytes_in_flight_max: int = 16 * MIB
     peer_frame_bytes_max: int = 8 * MIB
     transfer_lag_entries_max: int = 1_000  # a member further behind is not handed leadership: writes would wait for it
+    promotion_lag_entries_max: int = 1_000  # a learner further behind gets no vote: commitment would wait for it
+    members_max: int = 64  # learners included; over it: refused with `membership_refused`
     peer_send_queue_bytes_max: int = 64 * MIB  # over it: messages to that peer are dropped
 
     # Log and snapshots.

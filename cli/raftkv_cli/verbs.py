@@ -11,6 +11,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "txn": ("txn", "compare, then do the one or the other, atomically"),
     "status": ("status", "what every member says about itself"),
     "health": ("health", "can the endpoints serve right now?"),
+    "member": ("member", "list, add, remove, promote and replace members"),
     "move-leader": ("move_leader", "hand leadership to another member"),
     "bench": ("bench", "put load on a cluster and measure it"),
     "serve": ("serve", "run one member"),

@@ -271,6 +271,37 @@ class AsyncClient:
         answer = await self._read([MEMBERS], True, timeout)
         return [member(mapping) for mapping in answer[1]]
 
+    async def member_add(
+        self, name: str, peer_address: str, *, learner: bool = False, timeout: float | None = None
+    ) -> int:
+        """Announce a member: whoever starts as `name` with `--join` is it. Returns its id. It gets a vote once it has caught up,
+        unless it is to be a `learner`. Raises MembershipRefused, MembershipBusy."""
+        command = requests.change_members(add=[(name, peer_address, learner)])
+        answer = await self._submit(command, CONTROL, timeout)
+        return int(answer[1]["ids"][name])
+
+    async def member_change(
+        self,
+        *,
+        promote: Sequence[str] = (),
+        demote: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        force: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Give learners a vote, take it from voters, remove members, by name and all in one change. `force`: even if the members
+        that answer are no quorum afterwards. Raises MembershipRefused, MembershipBusy."""
+        command = requests.change_members((), promote, demote, remove, force)
+        await self._submit(command, CONTROL, timeout)
+
+    async def member_promote(self, *names: str, timeout: float | None = None) -> None:
+        """Give learners a vote. Raises MembershipRefused, with figures while one lags."""
+        await self.member_change(promote=names, timeout=timeout)
+
+    async def member_remove(self, *names: str, force: bool = False, timeout: float | None = None) -> None:
+        """Remove members for good: they stop. A leader hands over first. Raises MembershipRefused."""
+        await self.member_change(remove=names, force=force, timeout=timeout)
+
     async def move_leader(self, name: str = "", *, timeout: float | None = None) -> Mapping[str, Any]:
         """Hand the leadership to a member ("": the best one). Returns the new leader {id, name, address}. Raises TransferRefused."""
         answer = await self._submit([MOVE_LEADER, name], CONTROL, timeout)

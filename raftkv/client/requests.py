@@ -5,7 +5,7 @@ session sets it when the write is opened. Nothing here sends, waits or reads an 
 page into the request for the next.
 """
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Sequence, TypeAlias
 
 from raftkv.client.results import KeyValue, RangeResult, range_result
 from raftkv.errors import InvalidRequest
@@ -37,6 +37,7 @@ from raftkv.wire.commands import (
     Command,
     prefix_range_end,
 )
+from raftkv.wire.protocol import CHANGE_MEMBERS
 
 Bytes: TypeAlias = str | bytes
 """A key or a value: text travels as UTF-8."""
@@ -135,6 +136,22 @@ def _bounds(key: Bytes | None, range_end: Bytes | None, prefix: Bytes | None) ->
     if key is None:
         raise InvalidRequest("a range needs a key or a prefix")
     return as_bytes(key), b"" if range_end is None else as_bytes(range_end)
+
+
+def change_members(
+    add: Sequence[tuple[str, str, bool]] = (),
+    promote: Sequence[str] = (),
+    demote: Sequence[str] = (),
+    remove: Sequence[str] = (),
+    force: bool = False,
+) -> Command:
+    """`add` holds (name, peer address, learner)."""
+    for names in (promote, demote, remove):
+        if isinstance(names, str):
+            raise TypeError("members are given as a sequence of names")
+    newcomers = [[name, peer_address, learner, None] for name, peer_address, learner in add]
+    lists = {"promote": list(promote), "demote": list(demote), "remove": list(remove)}
+    return [CHANGE_MEMBERS, {"add": newcomers, **lists, "force": force}]
 
 
 class Pager:

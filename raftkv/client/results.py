@@ -75,6 +75,8 @@ class Member(NamedTuple):
     """Where its clients connect, host:port."""
     peer_address: str
     voter: bool
+    learner: bool = False
+    """Receives everything and does not vote. Neither voter nor learner: known to the log, not taken in yet."""
 
 
 def key_value_or_none(items: KeyValueItems | None) -> KeyValue | None:
@@ -120,4 +122,5 @@ def member(mapping: dict[str, Any]) -> Member:
         mapping["address"],
         mapping.get("peer_address", ""),
         bool(mapping.get("voter", True)),
+        bool(mapping.get("learner", False)),
     )

@@ -6,13 +6,13 @@ what they are told. A request ends with the office in the target's hands, or wit
 
 import asyncio
 import logging
-import re
-from typing import Any, Callable, Final, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from raftkv.errors import OutcomeUnknown, RaftKVError, TransferRefused
 from raftkv.raft.effects import RoleChange
 from raftkv.raft.node import Raft
 from raftkv.replica.fitness import Fitness
+from raftkv.replica.membership import with_names
 from raftkv.replica.service import LEADER, Service
 from raftkv.units import NOBODY, NodeId
 from raftkv.wire.commands import OK, Answer, failure
@@ -21,8 +21,6 @@ log = logging.getLogger("raftkv.leadership")
 
 TRANSFER_POLL_SECONDS = 0.005
 REQUEST_SECONDS_MAX = 5.0  # an office that nobody takes within it may stay empty for long
-
-_MEMBER_ID: Final = re.compile(r"\bmember (\d+)\b")
 
 
 class Request:
@@ -107,9 +105,7 @@ class Leadership:
             request.done(failure(OutcomeUnknown("the office was given away, and nobody was heard to take it yet")))
 
     def _with_names(self, message: str) -> str:
-        """The core knows members by their ids only."""
-        names = {str(member["id"]): member["name"] for member in self._members()}
-        return _MEMBER_ID.sub(lambda found: f"member {names.get(found[1]) or found[1]}", message)
+        return with_names(message, self._members())
 
     # By itself.
 

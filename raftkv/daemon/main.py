@@ -20,6 +20,7 @@ import uvloop
 
 from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
+from raftkv.daemon.joining import join
 from raftkv.daemon.logs import cycle_level, set_up_logging
 from raftkv.daemon.member import Member, found
 from raftkv.daemon.membership import load_membership
@@ -38,7 +39,7 @@ def run(config: DaemonConfig) -> int:
     """Serve until a signal; the process's exit code. Errors that the operator can mend are one line on stderr and 1."""
     set_up_logging(level=config.log_level, format=config.log_format, member_name=config.name)
     try:
-        if load_membership(Path(config.data_dir)) is None:
+        if config.join is None and load_membership(Path(config.data_dir)) is None:
             found(config)  # refuses what cannot be founded before anything is made
         with contextlib.closing(DataDirectory(Path(config.data_dir))) as directory:
             run_preflight(directory.path, config.limits)
@@ -71,15 +72,22 @@ async def _serve(config: DaemonConfig, directory: DataDirectory) -> NoReturn:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     # Of all randomness in the process this is the only source: elections must not be in step between members.
     source = random.Random(secrets.randbits(128))
+    stopped = asyncio.ensure_future(stop.wait())
+    if config.join is not None and load_membership(directory.path) is None and directory.is_new():
+        joining = asyncio.ensure_future(join(config, directory.path))
+        await asyncio.wait([stopped, joining], return_when=asyncio.FIRST_COMPLETED)
+        if not joining.done():
+            directory.close()
+            os._exit(0)
+        joining.result()
     member = Member.open(config, directory, loop=loop, draw_ticks=source.randint)
     # What was loaded stays: the collector need not look at it again, and looks at the rest less often than by default.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     await member.start()
-    stopped = asyncio.ensure_future(stop.wait())
     try:
-        ends: list[asyncio.Future[Any]] = [stopped, member.failed]
+        ends: list[asyncio.Future[Any]] = [stopped, member.failed, member.removed]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+from dataclasses import replace
 from typing import Any, Callable
 
 import raftkv
@@ -12,22 +13,23 @@ from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
-from raftkv.daemon.membership import Incarnations, Membership, load_membership, save_membership
+from raftkv.daemon.membership import Membership, load_membership, save_membership
 from raftkv.daemon.metrics import Counters, Gauges, Metrics
 from raftkv.daemon.mux import ClientPort
+from raftkv.daemon.neighbours import Neighbours
 from raftkv.daemon.restart import bring_together
 from raftkv.daemon.storage import Storage
 from raftkv.daemon.view import View
-from raftkv.errors import ClusterMismatch, ConfigError, Corruption, TransferRefused
+from raftkv.errors import ConfigError, Corruption, TransferRefused, WrongDataDirectory
 from raftkv.raft.config import RaftConfig
-from raftkv.raft.messages import Configuration
 from raftkv.raft.node import Raft
+from raftkv.replica.membership import read_request
 from raftkv.replica.replica import Replica
 from raftkv.replica.service import LEADER, Service
 from raftkv.replica.upkeep import Founding
 from raftkv.transport.handshake import Identity as PeerIdentity
 from raftkv.transport.peers import PeerTransport
-from raftkv.units import NOBODY, NodeId
+from raftkv.units import NOBODY
 from raftkv.wal.disk import RealDisk
 from raftkv.wal.record import Identity
 from raftkv.wal.recovery import Recovered
@@ -38,11 +40,11 @@ from raftkv.wire.settings import settings_of
 log = logging.getLogger("raftkv")
 
 TICK_MS = 25
-REFUSED = "refused: "  # how the transport marks a peer's own words
+CHANGE_TIMEOUT_MS = 10_000  # of a membership change over HTTP
 
 
 class Member:
-    """A running member. `failed` is resolved with the error that ended it."""
+    """A running member. `failed` is resolved with the error that ended it, `removed` when it is no member any more."""
 
     def __init__(
         self,
@@ -55,7 +57,9 @@ class Member:
     ) -> None:
         self._config = config
         self._membership = membership
+        self._directory = directory
         self._loop = loop
+        self.removed: asyncio.Future[None] = loop.create_future()
         self.cluster_name = membership.cluster_name
         self.counters = Counters()
         # The log before the store: a store without a log is a member that forgot its votes.
@@ -67,8 +71,7 @@ class Member:
             limits=config.limits,
             observe_commit_seconds=self.counters.observe_commit,
         )
-        initial = Configuration(frozenset(membership.peers()))
-        saved = bring_together(wal, recovered, self._storage.store, initial)
+        saved = bring_together(wal, recovered, self._storage.store, membership.initial_configuration())
         self._raft = Raft(self._raft_config(), saved, draw_ticks)
         self._journal = WalJournal(
             wal,
@@ -80,9 +83,16 @@ class Member:
         self._network = PeerNetwork(membership.node_id)
         self._service = self._new_service()
         self._driver = self._new_driver()
-        self._incarnations = Incarnations(directory.path)
+        self._neighbours = Neighbours(
+            membership,
+            directory.path,
+            self._storage,
+            self._raft,
+            on_refused=self._driver.fail,
+            on_removed=self._on_removed,
+        )
         self._peers = PeerTransport(
-            self._peer_identity(), self._driver, config.limits, check_incarnation=self._check_incarnation
+            self._peer_identity(), self._driver, config.limits, check_member=self._neighbours.check
         )
         self._view = View(
             name=membership.name,
@@ -94,7 +104,7 @@ class Member:
             storage=self._storage,
             limits=config.limits,
         )
-        self._client_port = ClientPort(self._new_native, build_http_server(self._view), config.limits)
+        self._client_port = self._new_client_port()
         self._view.metrics_text = Metrics(self.counters, self._gauges).text
 
     @classmethod
@@ -115,6 +125,11 @@ class Member:
                 )
             membership = found(config)
             save_membership(directory.path, membership)
+        elif membership.removed:
+            raise WrongDataDirectory(
+                f"member {membership.name} was removed from the cluster: its data directory {directory.path} is of no use to it"
+                " any more; start with an empty one and --join"
+            )
         return cls(config, membership, directory, loop=loop, draw_ticks=draw_ticks)
 
     @property
@@ -130,7 +145,7 @@ class Member:
         except OSError as error:
             raise ConfigError(f"cannot listen: {error}") from error
         self._network.transport = self._peers
-        self._follow_the_log()
+        self._neighbours.follow(self._peers)
         self._driver.start()
         log.info(
             "member %s of cluster %r serves clients on %s, peers on %s",
@@ -176,6 +191,18 @@ class Member:
                 return
         done(failure(TransferRefused(f"there is no member {target!r}")))
 
+    async def _change_members(self, wanted: Any) -> Answer:
+        """For doors that wait. Raises InvalidRequest."""
+        answered: asyncio.Future[Answer] = self._loop.create_future()
+
+        def on_answer(answer: Answer) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        self._service.change_members(read_request(wanted), on_answer, CHANGE_TIMEOUT_MS)
+        self.schedule_pump()
+        return await answered
+
     def schedule_pump(self) -> None:
         """Act on what was submitted, at the end of this turn."""
         self._driver.schedule_pump()
@@ -216,7 +243,7 @@ class Member:
             journal_bytes_max=self._config.limits.pending_writes_bytes_max,
             counters=self.counters,
         )
-        driver.on_housekeeping = self._follow_the_log
+        driver.on_housekeeping = lambda: self._neighbours.follow(self._peers)
         return driver
 
     def _new_service(self) -> Service:
@@ -239,18 +266,31 @@ class Member:
             founding=Founding(secrets.randbits(62) or 1, membership.cluster_name, members, settings_of(config.limits)),
             own_record=lambda: record,
             first_read_context=secrets.randbits(48) or 1,
+            draw_id=lambda: secrets.randbits(63) or 1,
         )
 
     def _peer_identity(self) -> PeerIdentity:
         membership = self._membership
         return PeerIdentity(
-            cluster_id=self._storage.cluster_id,
+            cluster_id=self._storage.cluster_id or membership.cluster_id,
             cluster_name=membership.cluster_name,
             node_id=membership.node_id,
             name=membership.name,
             incarnation=membership.incarnation,
             version=raftkv.__version__,
+            address=self._config.advertise_peer,
         )
+
+    def _on_removed(self) -> None:
+        """Somebody else may have our place by now: stop, and never come back with this data."""
+        if not self.removed.done():
+            log.warning("this member was removed from the cluster: it stops")
+            save_membership(self._directory.path, replace(self._membership, removed=True))
+            self.removed.set_result(None)
+
+    def _new_client_port(self) -> ClientPort:
+        http = build_http_server(self._view, self._change_members)
+        return ClientPort(self._new_native, http, self._config.limits)
 
     def _new_native(self) -> NativeConnection:
         return NativeConnection(self._service, self, self._config.limits)
@@ -283,48 +323,13 @@ class Member:
             peers=self._peers.statistics(),
         )
 
-    # Following the log.
-
-    def _follow_the_log(self) -> None:
-        """Peers, their addresses and the cluster id as the store has them; until it has, as the initial cluster says."""
-        addresses = {node_id: address for node_id, (_, address) in self._membership.peers().items()}
-        for member in self._storage.members():
-            if member["peer_address"]:
-                addresses[member["id"]] = member["peer_address"]
-        addresses.pop(self._membership.node_id, None)
-        self._peers.set_peers(addresses)
-        if self._storage.cluster_id:
-            self._peers.set_cluster_id(self._storage.cluster_id)
-        self._heed_refusals()
-
-    def _heed_refusals(self) -> None:
-        """A member that a majority will not talk to (its disk was replaced, say) waits in vain: it says why and ends."""
-        refusals = [
-            peer.last_error.removeprefix(REFUSED)
-            for peer in self._peers.statistics().values()
-            if not peer.connected and peer.last_error.startswith(REFUSED)
-        ]
-        voters = self._raft.configuration.voters
-        if len(refusals) > len(voters) // 2:
-            self._driver.fail(ClusterMismatch(f"a majority of the cluster refuses this member: {refusals[0]}"))
-
-    def _check_incarnation(self, node_id: NodeId, incarnation: int) -> str | None:
-        names = {member["id"]: member["name"] for member in self._storage.members()}
-        names.update({known: name for known, (name, _) in self._membership.peers().items()})
-        if node_id not in names:
-            return f"member {node_id:x} is not part of this cluster"
-        return self._incarnations.check(node_id, names[node_id], incarnation)
-
 
 def found(config: DaemonConfig) -> Membership:
     """A new member of a new cluster. Raises ConfigError."""
-    if config.join is not None:
-        raise ConfigError(
-            "--join: this version cannot add members to a running cluster; start one with --initial-cluster"
-        )
     if not config.initial_cluster:
         raise ConfigError(
-            f"--initial-cluster: is required on an empty data directory, for example {config.name}={config.advertise_peer}"
+            f"--initial-cluster or --join: is required on an empty data directory, for example {config.name}="
+            f"{config.advertise_peer} for --initial-cluster"
         )
     if config.name not in config.initial_cluster:
         raise ConfigError(

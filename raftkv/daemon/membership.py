@@ -9,10 +9,11 @@ import hashlib
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from raftkv.errors import Corruption
+from raftkv.raft.messages import Configuration
 from raftkv.units import NodeId
 
 _POSITIVE_63_BITS = (1 << 63) - 1
@@ -32,8 +33,11 @@ class Membership:
     name: str
     node_id: NodeId
     incarnation: int
-    initial_cluster: dict[str, str]  # member name -> peer address
+    initial_cluster: dict[str, str]  # member name -> peer address, of those that were there at the beginning
     format: int = 1
+    cluster_id: int = 0  # of the cluster that was joined; founders learn it from the log
+    ids: dict[str, NodeId] = field(default_factory=dict)  # of the members that were found by one who joined
+    removed: bool = False  # no member any more, for ever
 
     @classmethod
     def found(cls, cluster_name: str, name: str, initial_cluster: dict[str, str]) -> "Membership":
@@ -44,7 +48,14 @@ class Membership:
 
     def peers(self) -> dict[NodeId, tuple[str, str]]:
         """Every initial member by id: name and peer address; this one included."""
-        return {node_id_of(self.cluster_name, name): (name, address) for name, address in self.initial_cluster.items()}
+        return {
+            self.ids.get(name) or node_id_of(self.cluster_name, name): (name, address)
+            for name, address in self.initial_cluster.items()
+        }
+
+    def initial_configuration(self) -> Configuration:
+        """What counts until the log says more: the founders; nobody for one who joined, because the log tells it."""
+        return Configuration(frozenset() if self.ids else frozenset(self.peers()))
 
 
 def load_membership(directory: Path) -> Membership | None:
@@ -62,7 +73,7 @@ def load_membership(directory: Path) -> Membership | None:
 
 def save_membership(directory: Path, membership: Membership) -> None:
     """Durable when it returns."""
-    _write_durably(directory / "member.json", asdict(membership))
+    write_durably(directory / "member.json", asdict(membership))
 
 
 class Incarnations:
@@ -85,14 +96,14 @@ class Incarnations:
         known = self._seen.get(str(node_id))
         if known is None:
             self._seen[str(node_id)] = incarnation
-            _write_durably(self._path, self._seen)
+            write_durably(self._path, self._seen)
             return None
         if known == incarnation:
             return None
         return f"member {name}: its disk was replaced (another incarnation): run member remove, then add it anew"
 
 
-def _write_durably(path: Path, content: object) -> None:
+def write_durably(path: Path, content: object) -> None:
     temporary = path.with_suffix(".tmp")
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)

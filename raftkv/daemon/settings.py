@@ -249,6 +249,8 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "peer_frame_bytes_max": "largest frame between members",
     "peer_send_queue_bytes_max": "messages that wait for a slow member; over it, they are dropped",
     "transfer_lag_entries_max": "a member that is further behind is not handed leadership",
+    "promotion_lag_entries_max": "a learner that is further behind is not given a vote",
+    "members_max": "members of the cluster, learners included; over it, new ones are refused",
     "wal_segment_bytes": "size of a file of the log",
     "log_retained_bytes_max": "log kept for members that are behind; who needs more gets a snapshot",
     "log_retained_entries_max": "entries of the log kept for members that are behind",

@@ -134,6 +134,10 @@ class Storage:
         """The replicated member table."""
         return self.store.members()
 
+    def removed_members(self) -> list[int]:
+        """Ids of those that were members once."""
+        return self.store.removed_members()
+
     # Commits.
 
     @property

@@ -122,15 +122,16 @@ class View:
         }
 
     def members(self) -> list[dict[str, Any]]:
-        """Every member with its addresses and whether it votes."""
-        voters = self._raft.configuration.voters
+        """Every member with its addresses and whether it votes; neither voter nor learner: recorded, not taken in yet."""
+        configuration = self._raft.configuration
         return [
             {
                 "id": member["id"],
                 "name": member["name"],
                 "address": member["address"],
                 "peer_address": member["peer_address"],
-                "voter": member["id"] in voters,
+                "voter": member["id"] in configuration.voters,
+                "learner": member["id"] in configuration.learners | configuration.learners_next,
                 "version": member["version"],
             }
             for member in self._storage.members()

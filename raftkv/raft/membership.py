@@ -2,7 +2,7 @@
 
 A configuration takes effect when its entry is appended, not when it is committed (4.1), so a truncated entry takes its
 configuration back. `History` therefore remembers the configurations of the entries that are still in the log and the
-one before them. The requests that make new configurations are no part of this file.
+one before them. The requests that make new configurations are in changes.py.
 """
 
 from typing import TYPE_CHECKING, Final, Sequence

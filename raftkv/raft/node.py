@@ -7,7 +7,7 @@ a batch is put together. Sans-IO: no clock, no chance, no sockets, no disks.
 from typing import Any, Callable, Collection, Final
 
 from raftkv.errors import InvalidRequest, NotLeader
-from raftkv.raft import election, reads, replication, snapshot, transfer
+from raftkv.raft import changes, election, membership, reads, replication, snapshot, transfer
 from raftkv.raft.config import RaftConfig, SavedState
 from raftkv.raft.effects import Effects, RoleChange
 from raftkv.raft.messages import (
@@ -104,6 +104,19 @@ class Raft:
         ):
             raise InvalidRequest("another configuration change is not finished")
         entry = replication.append(state, kind, data)
+        return entry.index, entry.term
+
+    def check_change(self, change: changes.Change, *, force: bool = False) -> None:
+        """Raise what propose_change would raise now."""
+        changes.check(self._state, change, force=force)
+
+    def propose_change(self, change: changes.Change, *, force: bool = False) -> tuple[Index, Term]:
+        """Append the configuration that a change leads to; a joint one is left by itself (4.3). See changes.check.
+
+        Raises NotLeader, and MembershipRefused with what speaks against it; `force` lets a change pass that no quorum answers.
+        """
+        following = changes.check(self._state, change, force=force)
+        entry = replication.append(self._state, ENTRY_CONFIGURATION, membership.encode_configuration(following))
         return entry.index, entry.term
 
     def read_index(self, context: int) -> None:
@@ -287,6 +300,11 @@ class Raft:
         return self._state.configuration
 
     @property
+    def configuration_index(self) -> Index:
+        """The index of the entry that brought the configuration; it is rolled back while it is not committed (4.1)."""
+        return self._state.history.latest_index
+
+    @property
     def snapshot_in_use(self) -> bool:
         """Whether a follower is being sent the offered snapshot; compaction stops at it."""
         return snapshot.is_in_use(self._state)
@@ -337,6 +355,8 @@ def _tick_leader(state: State) -> None:
         state.become_follower(state.term, NOBODY)
         return
     transfer.tick(state)
+    if state.configuration.voters_outgoing:
+        replication.leave_joint(state)
     snapshot.tick(state)
     replication.tick(state)
     state.heartbeat_elapsed += 1

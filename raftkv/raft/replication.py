@@ -166,14 +166,21 @@ def _on_committed(state: State) -> None:
     if state.history.latest_index > state.commit_index:
         return
     if configuration.voters_outgoing:
-        if configuration.auto_leave and state.transfer is None:
-            left = membership.leave_joint(configuration)
-            append(state, ENTRY_CONFIGURATION, membership.encode_configuration(left))
+        leave_joint(state)
     elif not state.is_voter(state.node_id):
         for progress in state.progress.values():
             progress.nudge = True
         flush(state)  # the others learn of the commit before the office is empty
         state.become_follower(state.term, NOBODY)
+
+
+def leave_joint(state: State) -> None:
+    """Append what follows on a joint configuration, once that is committed (4.3); nothing is appended during a transfer (3.10)."""
+    configuration = state.configuration
+    assert configuration.voters_outgoing, "only a joint configuration is left (4.3)"
+    if configuration.auto_leave and state.transfer is None and state.history.latest_index <= state.commit_index:
+        left = membership.leave_joint(configuration)
+        append(state, ENTRY_CONFIGURATION, membership.encode_configuration(left))
 
 
 def on_heartbeat_response(state: State, message: HeartbeatResponse) -> None:

@@ -23,6 +23,7 @@ from raftkv.raft.node import Raft
 from raftkv.replica.forwarding import Forwarder, Forwarding
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import FIRST_CONTEXT, QUESTIONS, LeaseDesk, Question
+from raftkv.replica.membership import Reconfiguration, Request
 from raftkv.replica.ports import StateMachine
 from raftkv.replica.proposals import Proposals
 from raftkv.replica.reads import PendingReads
@@ -57,6 +58,7 @@ class Service:
         founding: Founding,
         own_record: Callable[[], list[Any]],
         first_read_context: int,
+        draw_id: Callable[[], NodeId],
     ) -> None:
         self._raft = raft
         self._state_machine = state_machine
@@ -70,6 +72,9 @@ class Service:
         self._new_bytes = 0
         self._forwarding = Forwarding(forwarder, first_read_context, limits.pending_writes_max)
         self._upkeep = Upkeep(directory, founding, own_record, self.forward)
+        self._reconfiguration = Reconfiguration(
+            raft, directory, limits, submit=self.submit_writes, elsewhere=self.elsewhere, draw_id=draw_id
+        )
         self._now_ms: Milliseconds = 0
         self._clock_base_ms: Milliseconds | None = None  # replicated time when the office was taken; None: not yet
         self._office_since_ms: Milliseconds = 0
@@ -123,6 +128,10 @@ class Service:
         else:
             self.submit_writes(group)
 
+    def change_members(self, request: Request, done: Callable[[Answer], None], timeout_ms: Milliseconds) -> None:
+        """Change the membership, on the leader; `done` is called once, perhaps before this returns."""
+        self._reconfiguration.ask(request, done, self._now_ms, self.deadline(timeout_ms))
+
     def deadline(self, timeout_ms: Milliseconds) -> Milliseconds:
         """When a request that just arrived with this timeout (0: none) is given up."""
         return self._now_ms + (timeout_ms or 1 << 40)
@@ -157,6 +166,7 @@ class Service:
         self._reads.give_up_round(now_ms, READ_ROUND_TIMEOUT_MS)
         self._expire_new(now_ms)
         self._forwarding.expire(now_ms)
+        self._reconfiguration.tick(now_ms)
         raft = self._raft
         if raft.leader == NOBODY and not raft.quorum_contact:
             # Pre-votes went unanswered: whoever still waits for a confirmation waits in vain.
@@ -219,6 +229,7 @@ class Service:
         raft = self._raft
         self._leases.on_applied()
         self._proposals.applied(entry.index, entry.term, answers)
+        self._reconfiguration.on_applied(entry.index)
         if self._clock_base_ms is None and raft.role == LEADER and entry.term == raft.term:
             # Everything before our office is applied: from here on replicated time moves with our monotonic clock.
             self._clock_base_ms = self._state_machine.clock_ms
@@ -257,6 +268,7 @@ class Service:
             lost.details.update(elsewhere.details)
             self._proposals.fail_all(lost)
             self._refuse_new(elsewhere)
+            self._reconfiguration.on_office_lost()
         self._forwarding.fail_all()
         self._upkeep.on_leader_change()
         self.on_leader_change(change)

@@ -34,6 +34,7 @@ from raftkv.wire.commands import (
     DELETE_RANGE,
     EXPIRE_LEASES,
     EXPIRE_SESSIONS,
+    FORGET_MEMBER,
     GUARDED,
     INCREMENT,
     LEASE_GRANT,
@@ -41,6 +42,7 @@ from raftkv.wire.commands import (
     OK,
     PUBLISH_MEMBER,
     PUT,
+    RECORD_MEMBER,
     TXN,
     Answer,
     Command,
@@ -271,6 +273,18 @@ def _create_cluster(state: State, command: Command) -> Answer:
     return [OK, state.mvcc.revision]
 
 
+def _record_member(state: State, command: Command) -> Answer:
+    state.cluster.record(command)
+    state.change_cluster()
+    return [OK, state.mvcc.revision]
+
+
+def _forget_member(state: State, command: Command) -> Answer:
+    state.cluster.forget(command)
+    state.change_cluster()
+    return [OK, state.mvcc.revision]
+
+
 def _expire_sessions(state: State, command: Command) -> Answer:
     expired = state.sessions.expire(state.clock_ms)
     state.effects += expired
@@ -291,4 +305,6 @@ _HANDLERS: Final[dict[int, Callable[[State, Command], Answer]]] = {
     EXPIRE_SESSIONS: _expire_sessions,
     EXPIRE_LEASES: lease_commands.expire,
     CHECKPOINT_LEASES: lease_commands.checkpoint,
+    RECORD_MEMBER: _record_member,
+    FORGET_MEMBER: _forget_member,
 }

@@ -1,7 +1,8 @@
 """Who the cluster is: its id and name, the settings that apply obeys, and what each member has published about itself.
 
-The configuration (who votes) is the consensus core's; here it is only kept, as the bytes of the last applied entry, so that
-it commits with the data and travels with a snapshot.
+The configuration (who votes) is the consensus core's; here it is kept as the bytes of the last applied entry, so that it commits
+with the data and travels with a snapshot. A member is recorded before a configuration names it, so that everybody knows where
+it is; its record goes when a configuration names it no more, and its id never comes back.
 """
 
 from typing import Any, Final
@@ -9,11 +10,13 @@ from typing import Any, Final
 import msgpack
 
 from raftkv.errors import IncarnationMismatch, InvalidRequest
+from raftkv.raft.membership import decode_configuration
 from raftkv.units import NodeId
 from raftkv.wire.commands import Command
 from raftkv.wire.settings import Settings, settings_from
 
 _MEMBERS_MAX: Final = 1000
+_REMOVED_MAX: Final = 1000  # ids that are remembered, oldest forgotten first
 _NAME_BYTES_MAX: Final = 1024
 _INT64_MAX: Final = 2**63 - 1
 
@@ -21,13 +24,14 @@ _INT64_MAX: Final = 2**63 - 1
 class Cluster:
     """Identity and member table. `cluster_id` is 0 until CREATE_CLUSTER was applied."""
 
-    __slots__ = ("cluster_id", "cluster_name", "configuration", "members", "settings")
+    __slots__ = ("cluster_id", "cluster_name", "configuration", "members", "removed", "settings")
 
     def __init__(self, settings: Settings) -> None:
         self.cluster_id = 0
         self.cluster_name = ""
         self.settings = settings
         self.members: dict[NodeId, dict[str, Any]] = {}
+        self.removed: dict[NodeId, None] = {}  # ids of former members, in the order of their end
         self.configuration = b""  # data of the last applied ENTRY_CONFIGURATION; empty before the first one
 
     def create(self, command: Command) -> None:
@@ -63,18 +67,72 @@ class Cluster:
             raise InvalidRequest("PUBLISH_MEMBER has an id above 0 and texts")
         if not _is_incarnation(incarnation):
             raise InvalidRequest("an incarnation is an integer, a text or bytes")
+        self._check_room(node_id)
         known = self.members.get(node_id)
-        if known is None and len(self.members) >= _MEMBERS_MAX:
-            raise InvalidRequest(f"a cluster has at most {_MEMBERS_MAX} members")
         if known is not None and known["incarnation"] not in (None, incarnation):
             raise IncarnationMismatch(details={"id": node_id, "name": known["name"]})
-        self.members[node_id] = _member(node_id, name, incarnation, client_address, peer_address, version)
+        self.members[node_id] = record = _member(node_id, name, incarnation, client_address, peer_address, version)
+        if known is not None:
+            record["pending"], record["wants_vote"] = known["pending"], known["wants_vote"]
+
+    def record(self, command: Command) -> None:
+        """RECORD_MEMBER: somebody who is about to become a member, or who has moved. Raises InvalidRequest."""
+        if len(command) != 6:
+            raise InvalidRequest(f"RECORD_MEMBER has 6 items, not {len(command)}")
+        _, _, node_id, name, peer_address, wants_vote = command
+        if not _is_node_id(node_id) or not _is_text(name) or not _is_text(peer_address) or type(wants_vote) is not bool:
+            raise InvalidRequest("RECORD_MEMBER has an id above 0, two texts and a flag")
+        self._check_room(node_id)
+        if any(other["name"] == name and other["id"] != node_id for other in self.members.values()):
+            raise InvalidRequest(f"the name {name!r} is taken by another member")
+        record = self.members.setdefault(node_id, _member(node_id, name, None, "", peer_address, "", pending=True))
+        record["peer_address"], record["wants_vote"] = peer_address, wants_vote
+
+    def forget(self, command: Command) -> None:
+        """FORGET_MEMBER: a record that no configuration ever named. Raises InvalidRequest."""
+        if len(command) != 3 or not _is_node_id(command[2]):
+            raise InvalidRequest("FORGET_MEMBER has an id above 0")
+        record = self.members.get(command[2])
+        if record is None or not record["pending"]:
+            raise InvalidRequest(f"member {command[2]} is not a record without a configuration")
+        self._remove(command[2])
+
+    def configure(self, data: bytes) -> None:
+        """A configuration takes effect in the state machine: who is in it is a member, who is not any more is gone for good."""
+        self.configuration = data
+        configuration = decode_configuration(data)
+        present = configuration.members() | configuration.learners_next
+        for node_id, record in list(self.members.items()):
+            if node_id in present:
+                record["pending"] = False
+                record["wants_vote"] = record["wants_vote"] and node_id not in configuration.voters
+            elif not record["pending"]:
+                self._remove(node_id)
+
+    def _remove(self, node_id: NodeId) -> None:
+        del self.members[node_id]
+        self.removed[node_id] = None
+        if len(self.removed) > _REMOVED_MAX:
+            del self.removed[next(iter(self.removed))]
+
+    def _check_room(self, node_id: NodeId) -> None:
+        if node_id in self.removed:
+            raise InvalidRequest(f"member {node_id} was removed from the cluster")
+        if node_id not in self.members and len(self.members) >= _MEMBERS_MAX:
+            raise InvalidRequest(f"a cluster has at most {_MEMBERS_MAX} members")
 
     def pack(self) -> bytes:
         """All of it as bytes, the same on every member; also what the digest folds."""
         members = [self.members[node_id] for node_id in sorted(self.members)]
         packed: bytes = msgpack.packb(
-            [self.cluster_id, self.cluster_name, self.settings.to_items(), members, self.configuration],
+            [
+                self.cluster_id,
+                self.cluster_name,
+                self.settings.to_items(),
+                members,
+                self.configuration,
+                list(self.removed),
+            ],
             use_bin_type=True,
         )
         return packed
@@ -82,17 +140,25 @@ class Cluster:
 
 def unpack_cluster(data: bytes) -> Cluster:
     """Undo Cluster.pack."""
-    cluster_id, name, settings_items, members, configuration = msgpack.unpackb(data)
+    cluster_id, name, settings_items, members, configuration, removed = msgpack.unpackb(data)
     settings = settings_from(settings_items)
     assert settings is not None, "what was packed is a mapping"
     cluster = Cluster(settings)
     cluster.cluster_id, cluster.cluster_name, cluster.configuration = cluster_id, name, configuration
     cluster.members = {member["id"]: member for member in members}
+    cluster.removed = dict.fromkeys(removed)
     return cluster
 
 
 def _member(
-    node_id: NodeId, name: str, incarnation: Any, client_address: str, peer_address: str, version: str
+    node_id: NodeId,
+    name: str,
+    incarnation: Any,
+    client_address: str,
+    peer_address: str,
+    version: str,
+    *,
+    pending: bool = False,
 ) -> dict[str, Any]:
     return {
         "id": node_id,
@@ -101,6 +167,8 @@ def _member(
         "peer_address": peer_address,
         "version": version,
         "incarnation": incarnation,
+        "pending": pending,  # recorded, and in no configuration yet
+        "wants_vote": False,  # gets a vote as soon as it has caught up
     }
 
 

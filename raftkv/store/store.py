@@ -25,7 +25,7 @@ from raftkv.store.overlay import Overlay
 from raftkv.store.ranges import RangeCursor, read_range
 from raftkv.store.records import key_value
 from raftkv.store.sessions import load_sessions
-from raftkv.units import Index, Milliseconds, Revision, Term
+from raftkv.units import Index, Milliseconds, NodeId, Revision, Term
 from raftkv.wire.commands import GET, LEASES, OK, RANGE, Answer, decode_batch
 from raftkv.wire.settings import settings_of
 from raftkv.wire.validate import validate
@@ -147,6 +147,10 @@ class Store:
         members = self._state.cluster.members
         return [dict(members[node_id]) for node_id in sorted(members)]
 
+    def removed_members(self) -> list[NodeId]:
+        """Ids of those that were members once, and never will be again."""
+        return list(self._state.cluster.removed)
+
     @property
     def sessions_count(self) -> int:
         return len(self._state.sessions)
@@ -177,7 +181,7 @@ class Store:
             state.index, state.term, state.draws = entry.index, entry.term, 0
             answers = apply_batch(state, time_ms, groups)
         elif entry.kind == ENTRY_CONFIGURATION:
-            state.cluster.configuration = entry.data
+            state.cluster.configure(entry.data)
             state.change_cluster()
         elif entry.kind != ENTRY_NOOP:
             raise Corruption(

@@ -32,7 +32,10 @@ _CONFIGURATION_MEMBERS_MAX: Final = 1024
 
 @dataclass(slots=True)
 class Hello:
-    """The first message of both sides. `cluster_id` 0: not known yet, which fits every cluster of that name."""
+    """The first message of both sides. `cluster_id` 0: not known yet, which fits every cluster of that name.
+
+    `address` is where the sender listens for peers: it may have moved, and the receiver may never have heard of it.
+    """
 
     protocol_version: int
     cluster_id: int
@@ -41,6 +44,7 @@ class Hello:
     name: str
     incarnation: int
     version: str
+    address: str = ""
 
 
 @dataclass(slots=True)
@@ -141,6 +145,7 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
         name=str,
         incarnation=int,
         version=str,
+        address=str,
     ),
     _layout(65, Refusal, reason=str),
     _layout(66, Goodbye, source=int),

@@ -10,8 +10,11 @@ from typing import Callable, Protocol, TypeAlias
 from raftkv.transport.frames import PROTOCOL_VERSION, Hello, RoutedMessage
 from raftkv.units import NOBODY, NodeId
 
-CheckIncarnation: TypeAlias = Callable[[NodeId, int], str | None]
-"""The owner's word on a member id and its incarnation: None to let it in, else the reason why not."""
+CheckMember: TypeAlias = Callable[[Hello], str | None]
+"""The owner's word on who greets, its id and incarnation above all: None to let it in, else the reason why not."""
+
+REMOVED = "was removed from the cluster"
+"""How every refusal of a former member ends: it stops when it reads that."""
 
 
 class PeerEvents(Protocol):
@@ -44,6 +47,7 @@ class Identity:
     name: str
     incarnation: int
     version: str
+    address: str = ""  # where it listens for peers
 
     def __post_init__(self) -> None:
         assert self.node_id != NOBODY, "0 means nobody"
@@ -58,10 +62,11 @@ class Identity:
             self.name,
             self.incarnation,
             self.version,
+            self.address,
         )
 
 
-def find_refusal(own: Identity, other: Hello, check_incarnation: CheckIncarnation) -> str | None:
+def find_refusal(own: Identity, other: Hello, check_member: CheckMember) -> str | None:
     """Why `other` must not be connected with this member; None when it may."""
     if other.protocol_version != PROTOCOL_VERSION:
         return (
@@ -79,4 +84,4 @@ def find_refusal(own: Identity, other: Hello, check_incarnation: CheckIncarnatio
         return f"{other.name!r} gives no member id"
     if other.node_id == own.node_id:
         return f"{other.name!r} and {own.name} both claim to be member {own.node_id:x}"
-    return check_incarnation(other.node_id, other.incarnation)
+    return check_member(other)

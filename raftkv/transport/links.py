@@ -17,7 +17,7 @@ from raftkv.limits import Limits
 from raftkv.raft.messages import AppendEntries, InstallSnapshot
 from raftkv.transport.addresses import split_address
 from raftkv.transport.frames import Forward, ForwardAnswer, Hello, PackedEntries, RoutedMessage, encode_frames
-from raftkv.transport.handshake import CheckIncarnation, Identity, find_refusal
+from raftkv.transport.handshake import CheckMember, Identity, find_refusal
 from raftkv.transport.link_connection import LinkConnection, describe_error, retrieve_error
 from raftkv.transport.settings import LinkSettings, tune_socket
 from raftkv.units import NodeId
@@ -55,7 +55,7 @@ class LinkOwner(Protocol):
     identity: Identity
     limits: Limits
     settings: LinkSettings
-    check_incarnation: CheckIncarnation
+    check_member: CheckMember
     draw: Callable[[], float]
 
     def on_link_up(self, node_id: NodeId) -> None: ...
@@ -239,7 +239,7 @@ class Link:
         """Why the member that answered is not the one that was dialled; None when it is."""
         if hello.node_id != self.node_id:
             return f"member {hello.name!r} ({hello.node_id:x}) answers there, not member {self.node_id:x}"
-        return find_refusal(self.identity, hello, self._owner.check_incarnation)
+        return find_refusal(self.identity, hello, self._owner.check_member)
 
     def on_writable(self) -> None:
         """The connection takes data again: what waited goes out."""

@@ -23,7 +23,7 @@ from raftkv.transport.frames import (
     RoutedMessage,
     encode_frame,
 )
-from raftkv.transport.handshake import CheckIncarnation, Identity, find_refusal
+from raftkv.transport.handshake import CheckMember, Identity, find_refusal
 from raftkv.transport.settings import LinkSettings, tune_socket
 from raftkv.units import NOBODY, NodeId
 
@@ -39,7 +39,7 @@ class ListenerOwner(Protocol):
     identity: Identity
     limits: Limits
     settings: LinkSettings
-    check_incarnation: CheckIncarnation
+    check_member: CheckMember
 
     def on_incoming_messages(self, node_id: NodeId, messages: list[RoutedMessage], received_bytes: int) -> None: ...
 
@@ -83,12 +83,12 @@ class Listener:
         for connection in connections:
             connection.abort()
 
-    def close_mismatched(self) -> None:
-        """After the own cluster id became known: end connections of members that greeted with another one."""
+    def close_refused(self) -> None:
+        """The own cluster id became known, or somebody is no member any more: end connections that would be refused now."""
         for connection in tuple(self.established.values()):
             hello = connection.hello
             assert hello is not None, "established connections were greeted"
-            if hello.cluster_id and find_refusal(self.owner.identity, hello, self.owner.check_incarnation):
+            if find_refusal(self.owner.identity, hello, self.owner.check_member) is not None:
                 connection.abort()
 
     def establish(self, connection: "IncomingConnection", hello: Hello) -> None:
@@ -166,7 +166,7 @@ class IncomingConnection(asyncio.Protocol):
             raise ProtocolError("a connection starts with one Hello")
         assert self._transport is not None, "data comes from open connections"
         self._disarm()
-        reason = find_refusal(self._owner.identity, hello, self._owner.check_incarnation)
+        reason = find_refusal(self._owner.identity, hello, self._owner.check_member)
         if reason is not None:
             self._listener.complain(hello.node_id, f"{reason} (from {self._remote_host()})")
             self._transport.write(encode_frame([Refusal(reason)]))

@@ -10,7 +10,7 @@ from typing import Callable, Mapping, Sequence
 
 from raftkv.limits import Limits
 from raftkv.transport.frames import PackedEntries, RoutedMessage
-from raftkv.transport.handshake import CheckIncarnation, Identity, PeerEvents
+from raftkv.transport.handshake import CheckMember, Identity, PeerEvents
 from raftkv.transport.links import Link, PeerStatistics
 from raftkv.transport.listener import Listener
 from raftkv.transport.settings import LinkSettings
@@ -28,14 +28,14 @@ class PeerTransport:
         events: PeerEvents,
         limits: Limits,
         *,
-        check_incarnation: CheckIncarnation,
+        check_member: CheckMember,
         settings: LinkSettings | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.identity = identity
         self.limits = limits
         self.settings = settings or LinkSettings()
-        self.check_incarnation = check_incarnation
+        self.check_member = check_member
         self.draw = draw  # in [0, 1): the jitter of the backoff
         self._events = events
         self._listener = Listener(self)
@@ -68,7 +68,7 @@ class PeerTransport:
         assert cluster_id > 0, "a cluster id is positive"
         if cluster_id != self.identity.cluster_id:
             self.identity.cluster_id = cluster_id
-            self._listener.close_mismatched()
+            self._listener.close_refused()
 
     def send(self, messages: Sequence[RoutedMessage]) -> None:
         """Queue for this loop turn's write. What cannot be queued is dropped; the peer is then reported unreachable."""
@@ -102,6 +102,18 @@ class PeerTransport:
         """Whether a message to the peer would be written, not dropped."""
         link = self._links.get(node_id)
         return link is not None and link.statistics.connected
+
+    def introductions(self) -> dict[NodeId, str]:
+        """Where those who have connected to here say that they listen: fresher than the log, for one that has moved."""
+        return {
+            node_id: connection.hello.address
+            for node_id, connection in self._listener.established.items()
+            if connection.hello is not None and connection.hello.address
+        }
+
+    def recheck(self) -> None:
+        """Somebody is no member any more: connections of those that would be refused now end."""
+        self._listener.close_refused()
 
     def statistics(self) -> dict[NodeId, PeerStatistics]:
         """The figures of every peer that has a link."""

@@ -21,6 +21,8 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | EXPIRE_LEASES | op, 0, term, [lease id, ...] (proposed by the leader of that term; changes nothing in an entry of another) |
 | CHECKPOINT_LEASES | op, 0, term, [[lease id, remaining_ms], ...] (as EXPIRE_LEASES): what a new leader has to give them |
 | CREATE_CLUSTER | op, 0, cluster_id, cluster_name, [[node_id, name, peer_address], ...], settings (see wire/settings.py) (the first leader's first entry) |
+| RECORD_MEMBER | op, 0, node_id, name, peer_address, wants_vote: known to all before a configuration names it (proposed by the leader) |
+| FORGET_MEMBER | op, 0, node_id: a recorded member that no configuration names (proposed by the leader) |
 | GET | op, flags (SERIALIZABLE), key |
 | LEASE_TTL | op, flags (WITH_KEYS), lease id (asked of the leader) |
 | LEASES | op, flags (SERIALIZABLE) |
@@ -43,7 +45,7 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 | RANGE | revision, key-values, more, count |
 | LEASE_TTL | revision, remaining_ms (-1: no such lease), ttl_ms as granted, attached keys |
 | LEASES | revision, [lease id, ...] |
-| PUBLISH_MEMBER, CREATE_CLUSTER | revision |
+| PUBLISH_MEMBER, CREATE_CLUSTER, RECORD_MEMBER, FORGET_MEMBER | revision |
 | EXPIRE_SESSIONS | revision, count of sessions dropped |
 | EXPIRE_LEASES, CHECKPOINT_LEASES | revision, count of leases changed |
 | a failure | status 1, code, may_have_happened, message, details (see raftkv.errors) |
@@ -75,13 +77,25 @@ EXPIRE_SESSIONS: Final = 33
 CREATE_CLUSTER: Final = 34
 EXPIRE_LEASES: Final = 35
 CHECKPOINT_LEASES: Final = 36
+RECORD_MEMBER: Final = 38
+FORGET_MEMBER: Final = 39
 GET: Final = 64
 RANGE: Final = 65
 LEASE_TTL: Final = 66
 LEASES: Final = 67
 
 CLIENT_WRITES: Final = frozenset({PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, LEASE_GRANT, LEASE_REVOKE, GUARDED})
-SYSTEM_WRITES: Final = frozenset({PUBLISH_MEMBER, EXPIRE_SESSIONS, CREATE_CLUSTER, EXPIRE_LEASES, CHECKPOINT_LEASES})
+SYSTEM_WRITES: Final = frozenset(
+    {
+        PUBLISH_MEMBER,
+        EXPIRE_SESSIONS,
+        CREATE_CLUSTER,
+        EXPIRE_LEASES,
+        CHECKPOINT_LEASES,
+        RECORD_MEMBER,
+        FORGET_MEMBER,
+    }
+)
 READS: Final = frozenset({GET, RANGE, LEASES})
 
 # Flags of writes.

@@ -14,8 +14,9 @@ Control commands (everything else is in wire/commands.py):
 | HELLO | op, options: protocol, cluster_name or None, session (16 bytes) or None, client (a name for logs) | a mapping: protocol, version, cluster_id, cluster_name, member_id, member_name, incarnation, leader, members, limits |
 | ACK | op, ack_below, register | none |
 | STATUS | op | a mapping, see DESIGN of `status -o json` |
-| MEMBERS | op | [{id, name, address, peer_address, voter}, ...] |
+| MEMBERS | op | [{id, name, address, peer_address, voter, learner, version}, ...] |
 | MOVE_LEADER | op, target name or "" for the best | {leader: {...}} |
+| CHANGE_MEMBERS | op, mapping: any of add [[name, peer_address, learner or None, incarnation or None], ...], promote, demote, remove [name, ...], force | {members, ids: {name: id}, cluster_id}; only the leader does it |
 | FORWARD | op, session, register, ack_below, command | the answer of that command, from the leader: one hop, never retried |
 | PING | op | nothing |
 | KEEP_ALIVE | op, [lease id, ...] | revision, [ttl_ms, ...]: the whole time again from before the request, 0 for a lease that does not exist |
@@ -43,6 +44,7 @@ MEMBERS: Final = 99
 MOVE_LEADER: Final = 100
 FORWARD: Final = 101
 PING: Final = 102
+CHANGE_MEMBERS: Final = 103
 KEEP_ALIVE: Final = 117
 
 SESSION_ID_BYTES: Final = 16

@@ -105,6 +105,7 @@ class Process:
             ),
             own_record=lambda: record,
             first_read_context=self._random.getrandbits(48) or 1,
+            draw_id=world.draw_member_id,
         )
 
     def now_ms(self) -> Milliseconds:

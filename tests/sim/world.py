@@ -111,6 +111,10 @@ class World:
         if self.story is not None:
             self.story(f"{self.now_us / 1e6:11.6f}  {text}")
 
+    def draw_member_id(self) -> NodeId:
+        """Ids of added members are those of the spare machines: see nemesis.py."""
+        raise AssertionError("the simulator names its members itself")
+
     # A whole run.
 
     def run(self) -> None:

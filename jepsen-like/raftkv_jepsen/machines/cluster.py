@@ -52,6 +52,8 @@ class Cluster:
     def __init__(self, options: ClusterOptions | None = None) -> None:
         options = options or ClusterOptions()
         self.directory = Path(tempfile.mkdtemp(prefix="raftkv-test-"))
+        self.cluster_name = options.cluster_name
+        self._environment = dict(options.environment)
         self._ports = PortReservations()
         self._at_close: list[Callable[[], None]] = []
         places = options.places or [self._loopback_place() for _ in range(options.size)]
@@ -71,6 +73,23 @@ class Cluster:
             )
             for name, place in zip(names, places, strict=True)
         ]
+
+    def add_node(self, name: str, *, join: str, environment: dict[str, str] | None = None) -> Node:
+        """Another node on loopback, not started: it will join through the client address `join`."""
+        place = self._loopback_place()
+        node = Node(
+            name=name,
+            client_endpoint=place.client_endpoint,
+            peer_endpoint=place.peer_endpoint,
+            data_directory=self.directory / name,
+            log_path=self.directory / f"{name}.log",
+            cluster_name=self.cluster_name,
+            initial_cluster="",
+            environment=dict(self._environment if environment is None else environment),
+            flags={"join": join},
+        )
+        self.nodes.append(node)
+        return node
 
     def __enter__(self) -> "Cluster":
         return self

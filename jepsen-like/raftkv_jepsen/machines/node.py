@@ -43,6 +43,7 @@ class Node:
             **self.flags,
             **overrides,
         }
+        flags = {flag: value for flag, value in flags.items() if value or flag != "initial_cluster"}
         words = [*self.launcher, *RAFTKV, "serve"]
         for flag, value in flags.items():
             words += ["--" + flag.replace("_", "-"), value]

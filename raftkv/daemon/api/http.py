@@ -7,21 +7,24 @@
 | /health | as etcd: {"health":"true","reason":""}, or 503 with "false" |
 | /metrics | Prometheus text |
 | /status, /version | JSON objects |
+| /members | a JSON list; POST of a JSON object changes the membership (see docs/deployment.md), on the leader |
 | / | a page for people |
 
-It sees a MemberView and nothing else of the member. Paths and methods are a table; errors are JSON and never a traceback.
-Bodies are not read: no path takes one.
+It sees a MemberView and nothing else of the member. Paths and methods are a table; errors are JSON and never a traceback. The
+one body that is read has to call itself JSON, so that a page in somebody's browser cannot send it unasked.
 """
 
 import html
 import json
 import logging
-from typing import Any, Callable, Final, Protocol, TypeAlias
+from typing import Any, Awaitable, Callable, Final, Protocol, TypeAlias
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import raftkv
+from raftkv.errors import InvalidRequest, RaftKVError
+from raftkv.wire.commands import OK, Answer, error_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ ALLOWED_METHODS: Final = ("GET", "HEAD")
 KEEP_ALIVE_S: Final = 75.0
 LINGER_S: Final = 1.0  # how long the rest of an unwanted body is read before the connection is closed
 HEAD_LINE_BYTES_MAX: Final = 8190
+BODY_BYTES_MAX: Final = 65_536
 
 
 class MemberView(Protocol):
@@ -40,27 +44,34 @@ class MemberView(Protocol):
 
     def health(self) -> tuple[bool, str]: ...
 
+    def members(self) -> list[dict[str, Any]]: ...
+
     @property
     def metrics_text(self) -> Callable[[], bytes]: ...
 
 
+ChangeMembers: TypeAlias = Callable[[Any], Awaitable[Answer]]
+"""Carry out what a JSON object asks for; raises InvalidRequest."""
+
 Page: TypeAlias = Callable[[MemberView, web.BaseRequest], web.Response]
 
 
-def build_http_server(view: MemberView) -> web.Server:
+def build_http_server(view: MemberView, change_members: ChangeMembers) -> web.Server:
     """The factory of HTTP connections for daemon/mux.py; it needs a running event loop."""
 
     async def handle(request: web.BaseRequest) -> web.Response:
         page = PAGES.get(request.path)
         if page is None:
             return error_response(404, "not_found", f"there is nothing at {request.path}")
-        if request.method not in ALLOWED_METHODS:
-            response = error_response(
-                405, "method_not_allowed", f"{request.path} takes {' and '.join(ALLOWED_METHODS)}"
-            )
-            response.headers["Allow"] = ", ".join(ALLOWED_METHODS)
+        takes_post = page is members
+        allowed = (*ALLOWED_METHODS, "POST") if takes_post else ALLOWED_METHODS
+        if request.method not in allowed:
+            response = error_response(405, "method_not_allowed", f"{request.path} takes {' and '.join(allowed)}")
+            response.headers["Allow"] = ", ".join(allowed)
             return response
         try:
+            if request.method == "POST":
+                return await _post_members(request, change_members)
             return page(view, request)
         except Exception:
             # Nothing here decides anything: a page that breaks is a bug, and no reason for a member to stop.
@@ -109,6 +120,30 @@ def status(view: MemberView, request: web.BaseRequest) -> web.Response:
     return _json(view.status())
 
 
+def members(view: MemberView, request: web.BaseRequest) -> web.Response:
+    return _json(view.members())
+
+
+async def _post_members(request: web.BaseRequest, change_members: ChangeMembers) -> web.Response:
+    if request.content_type != "application/json":
+        return error_response(415, "unsupported", "the body must be application/json")
+    try:
+        text = await request.content.read(BODY_BYTES_MAX + 1)
+        if len(text) > BODY_BYTES_MAX:
+            raise InvalidRequest(f"the body has more than {BODY_BYTES_MAX} bytes")
+        answer = await change_members(json.loads(text))
+    except ValueError as error:
+        return error_response(400, InvalidRequest.code, f"the body is not JSON: {error}")
+    except InvalidRequest as error:
+        return _refusal(error, 400)
+    return _json(answer[1]) if answer[0] == OK else _refusal(error_of(answer), 409)
+
+
+def _refusal(error: RaftKVError, status_code: int) -> web.Response:
+    content = {"code": error.code, "message": error.message, "details": error.details}
+    return _json(content | {"may_have_happened": error.may_have_happened}, status_code)
+
+
 def version(view: MemberView, request: web.BaseRequest) -> web.Response:
     return _json({"raftkv": raftkv.__version__})
 
@@ -132,6 +167,7 @@ PAGES: Final[dict[str, Page]] = {
     "/health": health,
     "/metrics": metrics,
     "/status": status,
+    "/members": members,
     "/version": version,
 }
 

@@ -14,6 +14,7 @@ from raftkv.errors import ClusterMismatch, InvalidRequest, ProtocolError, RaftKV
 from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import QUESTIONS
+from raftkv.replica.membership import read_request
 from raftkv.replica.service import Service
 from raftkv.transport.direct import socket_of, write_at_once
 from raftkv.wire.commands import (
@@ -28,6 +29,7 @@ from raftkv.wire.commands import (
 )
 from raftkv.wire.protocol import (
     ACK,
+    CHANGE_MEMBERS,
     FORWARD,
     HELLO,
     MEMBERS,
@@ -203,6 +205,8 @@ class NativeConnection(asyncio.Protocol):
             if len(command) != 2 or type(command[1]) is not str:
                 raise ProtocolError("MOVE_LEADER takes a member's name")
             self._member.move_leader(command[1], lambda answer: self._answer_now(request_id, answer))
+        elif operation == CHANGE_MEMBERS:
+            self._receive_change(request_id, timeout_ms, command)
         elif operation == FORWARD:
             self._receive_forward(request_id, timeout_ms, command)
         elif operation in QUESTIONS:
@@ -217,6 +221,15 @@ class NativeConnection(asyncio.Protocol):
             self._answer_now(request_id, failure(error))
         else:
             self._questions.add(request_id, timeout_ms, command)
+
+    def _receive_change(self, request_id: int, timeout_ms: int, command: Command) -> None:
+        try:
+            request = read_request(command[1] if len(command) == 2 else None)
+        except InvalidRequest as error:
+            self._answer_now(request_id, failure(error))
+            return
+        self._service.change_members(request, lambda answer: self._answer_now(request_id, answer), timeout_ms)
+        self._member.schedule_pump()
 
     def _receive_ack(self, command: Command) -> None:
         if len(command) != 3 or type(command[1]) is not int or type(command[2]) is not bool:

@@ -11,7 +11,10 @@ import pytest
 
 from raftkv.daemon.api.http import PAGES, build_http_server
 from raftkv.daemon.mux import ClientPort, recognize
+from raftkv.errors import MembershipRefused
 from raftkv.limits import DEFAULT_LIMITS, Limits
+from raftkv.replica.membership import read_request
+from raftkv.wire.commands import OK, failure
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -31,6 +34,9 @@ class View:
 
     def health(self) -> tuple[bool, str]:
         return self.healthy
+
+    def members(self) -> list[dict[str, Any]]:
+        return [{"id": 7, "name": "n1"}]
 
     @property
     def metrics_text(self) -> Callable[[], bytes]:
@@ -59,9 +65,16 @@ class Native(asyncio.Protocol):
 class Door:
     def __init__(self, limits: Limits = DEFAULT_LIMITS, **options: Any) -> None:
         self.natives: list[Native] = []
+        self.changes: list[Any] = []
         self.view = View()
-        self.port = ClientPort(lambda: Native(self.natives), build_http_server(self.view), limits, **options)
+        http = build_http_server(self.view, self.change_members)
+        self.port = ClientPort(lambda: Native(self.natives), http, limits, **options)
         self.address: tuple[str, int] = ("", 0)
+
+    async def change_members(self, wanted: Any) -> list[Any]:
+        read_request(wanted)
+        self.changes.append(wanted)
+        return failure(MembershipRefused("no")) if wanted.get("force") else [OK, {"ids": {}}]
 
     async def connect(self, first_bytes: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self.address)
@@ -221,6 +234,29 @@ def test_the_index_is_escaped_and_points_everywhere(run: Run) -> None:
     run(scenario())
 
 
+def test_the_membership_is_changed_by_json_that_says_so(run: Run) -> None:
+    def post(body: bytes, kind: str = "application/json") -> bytes:
+        head = f"POST /members HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: {kind}\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    async def scenario() -> None:
+        async with opened() as door:
+            status, _, body = parts(await door.ask(post(b'{"remove": ["n3"]}')))
+            assert (status, json.loads(body)) == (200, {"ids": {}})
+            assert door.changes == [{"remove": ["n3"]}]
+            for sent, kind, expected in (
+                (b'{"remove": ["n3"]}', "text/plain", (415, "unsupported")),
+                (b'{"remove": ', "application/json", (400, "invalid_request")),
+                (b'{"other": 1}', "application/json", (400, "invalid_request")),
+                (b'["' + b"x" * 70_000 + b'"]', "application/json", (400, "invalid_request")),
+                (b'{"force": true}', "application/json", (409, "membership_refused")),
+            ):
+                status, _, body = parts(await door.ask(post(sent, kind)))
+                assert (status, json.loads(body)["code"]) == expected, sent[:40]
+
+    run(scenario())
+
+
 def test_a_member_that_is_not_ready(run: Run) -> None:
     async def scenario() -> None:
         async with opened() as door:
@@ -245,10 +281,11 @@ def test_head_other_methods_and_unknown_paths(run: Run) -> None:
                 status, headers, body = parts(await door.ask(request(path, "HEAD")))
                 assert (status, body) == (200, b""), path
                 assert int(headers["content-length"]) > 0
-                for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
+                methods = ("PUT", "DELETE", "OPTIONS", "PATCH", *(("POST",) if path != "/members" else ()))
+                for method in methods:
                     status, headers, body = parts(await door.ask(request(path, method)))
                     assert status == 405
-                    assert headers["allow"] == "GET, HEAD"
+                    assert headers["allow"] == "GET, HEAD" + ("" if "POST" in methods else ", POST")
                     assert json.loads(body)["code"] == "method_not_allowed"
             status, _, body = parts(await door.ask(request("/nothing/here?x=1")))
             assert (status, json.loads(body)["code"]) == (404, "not_found")

@@ -17,6 +17,8 @@ class FakeRaft:
     def __init__(self) -> None:
         self.node_id = 1
         self.role = "leader"
+        self.is_leader = True
+        self.configuration = Configuration(frozenset({1, 2}))
         self.leader = 1
         self.term = 1
         self.quorum_contact = True
@@ -35,6 +37,7 @@ class FakeRaft:
 
     def follow(self, leader: int, *, quorum_contact: bool = True) -> None:
         self.role, self.leader, self.quorum_contact = "follower", leader, quorum_contact
+        self.is_leader = False
 
 
 class FakeStateMachine:
@@ -118,6 +121,7 @@ class Bench:
             founding=Founding(7, "test", [(1, "n1", "n1:2380"), (2, "n2", "n2:2380")], Settings()),
             own_record=lambda: [1, "n1", 11, "n1:2379", "n1:2380", "1"],
             first_read_context=100,
+            draw_id=lambda: 77,
         )
 
     def apply_all(self, answers: list[list[Answer]]) -> None:

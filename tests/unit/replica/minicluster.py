@@ -154,6 +154,7 @@ class Member:
             founding=Founding(9, "mini", [(i, f"n{i}", f"n{i}:2380") for i in cluster.ids], settings_of(limits)),
             own_record=lambda: [node_id, f"n{node_id}", node_id, f"n{node_id}:2379", f"n{node_id}:2380", "1"],
             first_read_context=node_id * 1_000_000,
+            draw_id=iter(range(100 + node_id, 10_000, 10)).__next__,
         )
         self.replica = Replica(
             raft=self.raft,
@@ -200,7 +201,7 @@ class MiniCluster:
         self.members = {node_id: Member(self, node_id, limits or Limits()) for node_id in self.ids}
 
     def post(self, source: int, target: int, deliver: Any) -> None:
-        if source not in self.cut and target not in self.cut:
+        if source not in self.cut and target not in self.cut and target in self.members:
             self._wire.append((source, target, deliver))
 
     def settle(self) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from raftkv.errors import Corruption, DiskFailure
-from raftkv.raft.messages import ENTRY_CONFIGURATION, SnapshotMeta
+from raftkv.raft.membership import encode_configuration
+from raftkv.raft.messages import ENTRY_CONFIGURATION, Configuration, SnapshotMeta
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.snapshot import (
@@ -21,6 +22,8 @@ from raftkv.store.snapshot import (
 from raftkv.store.store import Store
 from tests.unit.store.stores import LIMITS, SESSION, TWINS, Driver, keyspace_of, meta_of, put, ranged
 
+CONFIGURATION = encode_configuration(Configuration(frozenset({1})))
+
 
 def store_path(directory: Path) -> str:
     return str(directory / "store.mdb")
@@ -31,7 +34,7 @@ def made_snapshot(directory: Path) -> tuple[SnapshotFile, Driver]:
     driver = Driver(keyspace_of("lmdb", directory))
     driver.apply(put(b"a", b"1"), put(b"b" * 700, b"2"))
     driver.apply(put(b"a", b"3", seq=1), session=SESSION)
-    driver.apply_entry(ENTRY_CONFIGURATION, b"configuration")
+    driver.apply_entry(ENTRY_CONFIGURATION, CONFIGURATION)
     driver.commit()
     driver.apply(put(b"a", b"too late"))
     return write(store_path(directory), str(directory / "snapshot")), driver
@@ -49,7 +52,7 @@ def receive(directory: Path, made: SnapshotFile, meta: SnapshotMeta | None = Non
 
 def test_a_snapshot_says_where_it_was_taken(tmp_path: Path) -> None:
     made, driver = made_snapshot(tmp_path)
-    assert (made.index, made.term, made.configuration) == (3, 1, b"configuration")
+    assert (made.index, made.term, made.configuration) == (3, 1, CONFIGURATION)
     assert made.size_bytes == Path(made.path).stat().st_size
     assert driver.store.applied_index == 4
     driver.store.close()
@@ -81,7 +84,7 @@ def test_an_installed_snapshot_is_the_store_of_its_index(tmp_path: Path) -> None
     install(received, store_path(target))
     assert sorted(path.name for path in target.iterdir()) == ["store.mdb", "store.mdb-lock"]
     store = Store.open(LmdbKeyspace.open(store_path(target), LIMITS), LIMITS)
-    assert (store.applied_index, store.applied_term, store.configuration) == (3, 1, b"configuration")
+    assert (store.applied_index, store.applied_term, store.configuration) == (3, 1, CONFIGURATION)
     assert [items[5] for items in store.read(ranged())[2]] == [b"3", b"2"]
     assert store.read(ranged(revision=3))[2][0][5] == b"1"
     digest = Store.digest.fget(store)  # type: ignore[attr-defined]

@@ -7,7 +7,8 @@ import pytest
 
 from raftkv.errors import Corruption, InvalidRequest, NoSpace, Unsupported
 from raftkv.limits import MIB, Limits
-from raftkv.raft.messages import ENTRY_COMMANDS, ENTRY_CONFIGURATION, ENTRY_NOOP, Entry
+from raftkv.raft.membership import encode_configuration
+from raftkv.raft.messages import ENTRY_COMMANDS, ENTRY_CONFIGURATION, ENTRY_NOOP, Configuration, Entry
 from raftkv.store.keyspace import META, TableChange
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
 from raftkv.store.memory_keyspace import MemoryKeyspace
@@ -143,7 +144,7 @@ def test_entries_that_cannot_be_understood_stop_the_member(driver: Driver) -> No
 
 def test_other_entries_have_no_answers_and_move_the_index(driver: Driver) -> None:
     assert driver.apply_entry(ENTRY_NOOP, b"") == []
-    assert driver.apply_entry(ENTRY_CONFIGURATION, b"members") == []
+    assert driver.apply_entry(ENTRY_CONFIGURATION, encode_configuration(Configuration(frozenset({1})))) == []
     assert (driver.store.applied_index, driver.store.applied_term, driver.store.revision) == (2, 1, 1)
 
 

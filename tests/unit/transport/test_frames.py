@@ -52,7 +52,7 @@ ONE_OF_EACH: list[Any] = [
     raft.ReadIndexResponse(5, 1, 2, 2**63, 10),
     Forward(1, 1, 2, b"request"),
     ForwardAnswer(1, 2, 1, b"answer"),
-    Hello(1, 2**64 - 1, "default", 2**63 - 1, "n1", 2**64 - 1, "0.1.0"),
+    Hello(1, 2**64 - 1, "default", 2**63 - 1, "n1", 2**64 - 1, "0.1.0", "n1:2380"),
     Refusal("wrong cluster: überall"),
     Goodbye(1),
 ]

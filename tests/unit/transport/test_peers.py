@@ -79,7 +79,7 @@ class Member:
             self.identity,
             self.events,
             limits,
-            check_incarnation=lambda node_id, incarnation: self.refuse.get(node_id),
+            check_member=lambda hello: self.refuse.get(hello.node_id),
             settings=settings,
             draw=lambda: 0.0,
         )

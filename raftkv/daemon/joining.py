@@ -1,0 +1,126 @@
+"""Joining a running cluster, before this member exists: ask any of its members, follow it to the leader, write down the answer.
+
+What is drawn is written down before it is said, so that a crash at any moment leads to the same member and not to two. The
+cluster is asked until it answers: it may be without a leader, or busy with the member that joins next to this one. A few
+frames of the native protocol are all that is needed; the client library is not for daemons.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+
+from raftkv.daemon.config import DaemonConfig
+from raftkv.daemon.membership import Membership, save_membership, write_durably
+from raftkv.errors import (
+    ClusterMismatch,
+    ConfigError,
+    Corruption,
+    IncarnationMismatch,
+    InvalidRequest,
+    MembershipRefused,
+    Unsupported,
+)
+from raftkv.transport.addresses import split_address
+from raftkv.wire.commands import OK, Answer, error_of
+from raftkv.wire.protocol import CHANGE_MEMBERS, HELLO, PREFACE, hello_options
+
+log = logging.getLogger("raftkv.joining")
+
+ANSWER_SECONDS_MAX: Final = 10.0
+RETRY_SECONDS: Final = 0.5
+ANSWER_BYTES_MAX: Final = 1 << 20
+FILE_NAME: Final = "joining.json"
+
+_FINAL = (ClusterMismatch, ConfigError, IncarnationMismatch, InvalidRequest, MembershipRefused, Unsupported)
+"""Asking again does not help against these."""
+
+
+async def join(config: DaemonConfig, directory: Path) -> Membership:
+    """The membership that the cluster gave, saved. Raises RaftKVError for a refusal that stays one; else asks until answered."""
+    assert config.join is not None, "somebody is to be asked"
+    incarnation = _incarnation(directory)
+    command = [CHANGE_MEMBERS, {"add": [[config.name, config.advertise_peer, None, incarnation]]}]
+    addresses, said = [config.join], ""
+    while True:
+        address = addresses.pop(0) if addresses else config.join
+        try:
+            answer = await _ask(address, config.cluster_name, command)
+        except (OSError, EOFError, TimeoutError, ValueError, msgpack.UnpackException) as error:
+            said = _say(said, f"{address} does not answer: {error or type(error).__name__}")
+        else:
+            if answer[0] == OK:
+                return _save(config, directory, incarnation, answer[1])
+            refusal = error_of(answer)
+            if isinstance(refusal, _FINAL):
+                raise refusal
+            leader = refusal.details.get("leader")
+            if leader and leader.get("address") and leader["address"] != address:
+                addresses.insert(0, leader["address"])
+                continue
+            said = _say(said, f"{address}: {refusal.message}")
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _ask(address: str, cluster_name: str, command: list[Any]) -> Answer:
+    """Greet, ask, and take the answer. Raises OSError, EOFError, TimeoutError, or what a peer that speaks otherwise causes."""
+    host, port = split_address(address)
+    async with asyncio.timeout(ANSWER_SECONDS_MAX):
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            hello = hello_options(cluster_name=cluster_name, session=None, client="a member that joins")
+            timeout_ms = int(ANSWER_SECONDS_MAX * 900)
+            writer.write(PREFACE + msgpack.packb([1, 0, [HELLO, hello]]) + msgpack.packb([2, timeout_ms, command]))
+            unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=ANSWER_BYTES_MAX)
+            while data := await reader.read(65536):
+                unpacker.feed(data)
+                for request_id, answer in unpacker:
+                    if request_id == 2 or answer[0] != OK:
+                        return list(answer)
+            raise EOFError("the connection was closed")
+        finally:
+            writer.close()
+
+
+def _incarnation(directory: Path) -> int:
+    """Drawn once, and kept across attempts. Raises Corruption."""
+    path = directory / FILE_NAME
+    try:
+        incarnation = json.loads(path.read_text())["incarnation"]
+    except FileNotFoundError:
+        incarnation = secrets.randbits(62) or 1
+        write_durably(path, {"incarnation": incarnation})
+    except (ValueError, TypeError, KeyError) as error:
+        raise Corruption(f"{path}: cannot be read ({error}): delete it and start again") from error
+    return int(incarnation)
+
+
+def _save(config: DaemonConfig, directory: Path, incarnation: int, answer: dict[str, Any]) -> Membership:
+    members = answer["members"]
+    membership = Membership(
+        cluster_name=config.cluster_name,
+        name=config.name,
+        node_id=answer["ids"][config.name],
+        incarnation=incarnation,
+        initial_cluster={member["name"]: member["peer_address"] for member in members},
+        cluster_id=answer["cluster_id"],
+        ids={member["name"]: member["id"] for member in members},
+    )
+    save_membership(directory, membership)
+    (directory / FILE_NAME).unlink()
+    log.info("joined cluster %r as member %s (%x)", config.cluster_name, config.name, membership.node_id)
+    return membership
+
+
+def _say(said: str, text: str) -> str:
+    """Log a reason for waiting once."""
+    if text != said:
+        log.warning("cannot join yet: %s", text)
+    return text
+
+
+__all__ = ["join"]

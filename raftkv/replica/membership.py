@@ -1,0 +1,323 @@
+"""Changes of the membership as use-cases (chapter 4): by name, step by step, one at a time, and only on the leader.
+
+A new member is recorded through the log first, so that everybody can reach it, and is then made a learner; when it wants a vote,
+the leader promotes it once it has caught up. A leader that is to go hands over first, and the request goes on at the next one.
+What the core refuses (raft/changes.py) is refused before anything is recorded. Everything can be asked for again: what is
+done already is not done twice. Sans-IO; ids are drawn by whoever owns this.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Callable, Final, Mapping, Protocol, Sequence
+
+from raftkv.errors import (
+    InvalidRequest,
+    LeadershipLost,
+    MembershipBusy,
+    MembershipRefused,
+    OutcomeUnknown,
+    RaftKVError,
+    TransferRefused,
+)
+from raftkv.limits import Limits
+from raftkv.raft.changes import Change
+from raftkv.raft.node import Raft
+from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.units import Index, Milliseconds, NodeId
+from raftkv.wire.commands import FORGET_MEMBER, OK, RECORD_MEMBER, Answer, Command, failure
+
+SIZE_BYTES: Final = 256  # of a command, about
+NAME_BYTES_MAX: Final = 256
+
+_MEMBER_ID: Final = re.compile(r"\bmember (\d+)\b")
+_LISTS: Final = ("promote", "demote", "remove")
+
+Done = Callable[[Answer], None]
+
+
+class MemberTable(Protocol):
+    """What the replicated store knows of the members (store/members.py)."""
+
+    @property
+    def cluster_id(self) -> int: ...
+
+    def members(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """Somebody to add. `learner` None: as it was announced, with a vote if it was not; `incarnation` None: whoever starts under that
+    name."""
+
+    name: str
+    peer_address: str
+    learner: bool | None
+    incarnation: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks for; members by name, or by id as text."""
+
+    add: tuple[Newcomer, ...] = ()
+    promote: tuple[str, ...] = ()
+    demote: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    force: bool = False
+
+
+@dataclass(slots=True)
+class _Job:
+    """The request that runs. `index`: of the configuration that is waited for, 0 before there is one."""
+
+    request: Request
+    done: Done
+    deadline_ms: Milliseconds
+    change: Change
+    ids: dict[str, NodeId]
+    commands: list[Command] = field(default_factory=list)
+    index: Index = 0
+    hands_over: bool = False
+
+
+def read_request(mapping: Any) -> Request:
+    """The request in a CHANGE_MEMBERS. Raises InvalidRequest."""
+    if type(mapping) is not dict or set(mapping) - {"add", *_LISTS, "force"}:
+        raise InvalidRequest("a membership change is a mapping of add, promote, demote, remove and force")
+    lists: dict[str, tuple[str, ...]] = {}
+    for key in _LISTS:
+        names = mapping.get(key, [])
+        if type(names) is not list or not all(map(_is_name, names)):
+            raise InvalidRequest(f"{key} of a membership change lists names")
+        lists[key] = tuple(names)
+    add, force = mapping.get("add", []), mapping.get("force", False)
+    if type(add) is not list or type(force) is not bool:
+        raise InvalidRequest("add of a membership change is a list, force a flag")
+    return Request(add=tuple(map(_read_newcomer, add)), force=force, **lists)
+
+
+def _read_newcomer(item: Any) -> Newcomer:
+    if type(item) is not list or len(item) != 4:
+        raise InvalidRequest("a new member is its name, its peer address, whether it only learns, and its incarnation")
+    name, peer_address, learner, incarnation = item
+    if not _is_name(name) or not _is_name(peer_address) or type(learner) not in (bool, type(None)):
+        raise InvalidRequest("a new member has a name and a peer address")
+    if incarnation is not None and (type(incarnation) is not int or incarnation <= 0):
+        raise InvalidRequest("an incarnation is an integer above 0")
+    return Newcomer(name, peer_address, learner, incarnation)
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and 0 < len(value) <= NAME_BYTES_MAX and value.isprintable()
+
+
+def with_names(message: str, members: Sequence[Mapping[str, Any]]) -> str:
+    """The core knows members by their ids only; people know their names."""
+    names = {str(member["id"]): member["name"] for member in members}
+    return _MEMBER_ID.sub(lambda found: f"member {names.get(found[1]) or found[1]}", message)
+
+
+class Reconfiguration:
+    """The desk where changes are asked for. Also the origin of the records that it proposes."""
+
+    takes_answers = True
+
+    def __init__(
+        self,
+        raft: Raft,
+        table: MemberTable,
+        limits: Limits,
+        *,
+        submit: Callable[[WriteGroup], None],
+        elsewhere: Callable[[], RaftKVError],
+        draw_id: Callable[[], NodeId],
+    ) -> None:
+        self._raft = raft
+        self._table = table
+        self._limits = limits
+        self._submit = submit
+        self._elsewhere = elsewhere
+        self._draw_id = draw_id
+        self._job: _Job | None = None
+
+    # Asking.
+
+    def ask(self, request: Request, done: Done, now_ms: Milliseconds, deadline_ms: Milliseconds) -> None:
+        """Carry the request out; `done` gets [OK, mapping] once it is applied here, or a failure."""
+        if not self._raft.is_leader:
+            done(failure(self._elsewhere()))
+        elif self._job is not None:
+            done(failure(MembershipBusy("another membership change is running")))
+        else:
+            try:
+                self._job = self._plan(request, done, deadline_ms)
+                self._begin(self._job, now_ms)
+            except RaftKVError as error:
+                self._job = None
+                done(failure(self._named(error)))
+
+    def _plan(self, request: Request, done: Done, deadline_ms: Milliseconds) -> _Job:
+        """Names become ids, and what is done already falls away. Raises MembershipRefused."""
+        records = {member["name"]: member for member in self._table.members()}
+        by_id = {str(member["id"]): member for member in records.values()}
+        now = self._raft.configuration
+        ids: dict[str, NodeId] = {}
+        commands: list[Command] = []
+        for newcomer in request.add:
+            record = self._record_of(newcomer, records)
+            ids[newcomer.name] = node_id = self._draw_id() if record is None else record["id"]
+            announced = newcomer.learner is None and record is not None
+            wants_vote = record["wants_vote"] if record is not None and announced else not newcomer.learner
+            wants_vote = wants_vote and node_id not in now.voters
+            if record is None or (record["peer_address"], record["wants_vote"]) != (newcomer.peer_address, wants_vote):
+                commands.append([RECORD_MEMBER, 0, node_id, newcomer.name, newcomer.peer_address, wants_vote])
+        chosen: dict[str, frozenset[NodeId]] = {}
+        for key, names in (("promote", request.promote), ("demote", request.demote), ("remove", request.remove)):
+            found = []
+            for name in names:
+                record = records.get(name) or by_id.get(name)
+                if record is None:
+                    raise MembershipRefused(f"there is no member {name!r}")
+                if key == "remove" and record["id"] not in now.members():
+                    commands.append([FORGET_MEMBER, 0, record["id"]])
+                else:
+                    found.append(record["id"])
+            chosen[key] = frozenset(found)
+        change = Change(learn=frozenset(ids.values()) - now.members(), **chosen)
+        if change.named():
+            self._raft.check_change(change, force=request.force)
+        return _Job(request, done, deadline_ms, change, ids, commands)
+
+    def _record_of(self, newcomer: Newcomer, records: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """The record that the newcomer has already, when it was asked for before. Raises MembershipRefused."""
+        for other in records.values():
+            if other["peer_address"] == newcomer.peer_address and other["name"] != newcomer.name:
+                raise MembershipRefused(f"{newcomer.peer_address} is the peer address of member {other['name']!r}")
+        record = records.get(newcomer.name)
+        if record is None:
+            if len(records) >= self._limits.members_max:
+                raise MembershipRefused(f"a cluster has at most {self._limits.members_max} members")
+            return None
+        if record["incarnation"] in (None, newcomer.incarnation):
+            return record
+        raise MembershipRefused(
+            f"there is a member {newcomer.name!r} already; if its disk was replaced, remove it first, or take another name"
+        )
+
+    # Steps.
+
+    def _begin(self, job: _Job, now_ms: Milliseconds) -> None:
+        going = job.change.remove | job.change.demote
+        if self._raft.node_id in going and self._hand_over(job, going):
+            return
+        if job.commands:
+            group = WriteGroup(
+                self,
+                [0] * len(job.commands),
+                job.commands,
+                size_bytes=SIZE_BYTES * len(job.commands),
+                deadline_ms=job.deadline_ms,
+            )
+            self._submit(group)
+        else:
+            self._configure(job)
+
+    def _hand_over(self, job: _Job, going: frozenset[NodeId]) -> bool:
+        """False: there is nobody to hand over to, so that this leader removes itself (4.2.2)."""
+        raft = self._raft
+        if not raft.configuration.voters - going - {raft.node_id}:
+            return False
+        try:
+            raft.transfer_leadership(avoid=going)
+        except TransferRefused:
+            if job.request.force:
+                return False
+            raise
+        job.hands_over = True
+        return True
+
+    def _configure(self, job: _Job) -> None:
+        if not job.change.named():
+            self._finish(job)
+            return
+        job.index, _ = self._raft.propose_change(job.change, force=job.request.force)
+
+    def _finish(self, job: _Job) -> None:
+        self._job = None
+        members = [
+            {key: member[key] for key in ("id", "name", "address", "peer_address")} for member in self._table.members()
+        ]
+        job.done([OK, {"ids": job.ids, "members": members, "cluster_id": self._table.cluster_id}])
+
+    def _fail(self, error: RaftKVError) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            job.done(failure(self._named(error)))
+
+    def _named(self, error: RaftKVError) -> RaftKVError:
+        named = with_names(error.message, self._table.members())
+        return type(error)(named, details=error.details, may_have_happened=error.may_have_happened)
+
+    # What happens.
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        """The records are applied (or refused by apply)."""
+        job = self._job
+        if job is None or job.commands is not group.commands:
+            return
+        refused = [answer for answer in answers if answer[0] != OK]
+        if refused:
+            self._job = None
+            job.done(refused[0])
+            return
+        try:
+            self._configure(job)
+        except RaftKVError as error:
+            self._fail(error)
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        """The records were not taken, or what became of them is not known."""
+        job = self._job
+        if job is not None and job.commands is group.commands:
+            self._fail(error)
+
+    def on_applied(self, index: Index) -> None:
+        """Everything up to `index` is applied here: perhaps the configuration that is waited for, or the one that follows it."""
+        job = self._job
+        if job is None or not job.index or index < job.index:
+            return
+        raft = self._raft
+        if raft.configuration.voters_outgoing or raft.configuration_index > index:
+            job.index = raft.configuration_index if raft.configuration_index > index else index + 1
+        else:
+            self._finish(job)
+
+    def on_office_lost(self) -> None:
+        """This member leads no more: a hand-over has succeeded, anything else is somebody else's to end."""
+        job = self._job
+        if job is not None:
+            self._fail(self._elsewhere() if job.hands_over else LeadershipLost())
+
+    def tick(self, now_ms: Milliseconds) -> None:
+        """A few times a second: requests that take too long, and learners that have caught up."""
+        raft, job = self._raft, self._job
+        if job is not None:
+            if job.hands_over and not raft.is_transferring:
+                self._fail(TransferRefused("nobody took the leadership over from the member that is to go"))
+            elif job.deadline_ms <= now_ms:
+                self._fail(OutcomeUnknown("the change is not finished yet; it goes on by itself"))
+        elif raft.is_leader and raft.configuration.learners:
+            self._promote_who_wants_it()
+
+    def _promote_who_wants_it(self) -> None:
+        learners = self._raft.configuration.learners
+        for member in self._table.members():
+            if member["wants_vote"] and member["id"] in learners:
+                try:
+                    self._raft.propose_change(Change(promote=frozenset({member["id"]})))
+                except RaftKVError:
+                    continue  # it has not caught up, or another change is not finished: the next tick tries again
+                return
+
+
+__all__ = ["Newcomer", "Reconfiguration", "Request", "read_request", "with_names"]

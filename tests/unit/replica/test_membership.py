@@ -1,0 +1,200 @@
+"""Membership as use-cases, on three members in one process: records, learners, promotion, hand-over, refusals, lost offices."""
+
+from typing import Any
+
+import pytest
+
+from raftkv.errors import InvalidRequest
+from raftkv.limits import Limits
+from raftkv.replica.membership import Newcomer, Request, read_request
+from raftkv.wire.commands import OK, Answer, error_of
+
+from .minicluster import Member, MiniCluster
+
+N4 = Newcomer("n4", "n4:2380", True, None)
+
+
+def led(cluster: MiniCluster) -> Member:
+    """The leader, once everybody is known to the log."""
+    leader = cluster.elect()
+    cluster.pass_time(2_000)
+    return leader
+
+
+def ask(cluster: MiniCluster, member: Member, timeout_ms: int = 5_000, **request: Any) -> list[Answer]:
+    """The answers, filled in as they come."""
+    answers: list[Answer] = []
+    member.service.change_members(Request(**request), answers.append, timeout_ms)
+    cluster.settle()
+    return answers
+
+
+def code_of(answers: list[Answer]) -> str:
+    (answer,) = answers
+    return error_of(answer).code
+
+
+def test_a_new_member_is_recorded_everywhere_and_learns() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    ((status, result),) = ask(cluster, leader, add=(N4,))
+    assert status == OK
+    node_id = result["ids"]["n4"]
+    assert [member["name"] for member in result["members"] if member["id"] == node_id] == ["n4"]
+    cluster.pass_time(200)
+    for member in cluster.members.values():
+        assert node_id in member.raft.configuration.learners
+        assert {"n4"} < {record["name"] for record in member.storage.members()}
+    again = ask(cluster, leader, add=(N4,))
+    assert again[0][1]["ids"]["n4"] == node_id, "asked again, it is the same member"
+
+
+def test_a_follower_sends_the_asker_to_the_leader() -> None:
+    cluster = MiniCluster()
+    led(cluster)
+    assert code_of(ask(cluster, cluster.followers()[0], add=(N4,))) == "not_leader"
+
+
+def test_a_learner_that_wants_a_vote_gets_it_when_it_has_caught_up() -> None:
+    cluster = MiniCluster(size=4)
+    leader = led(cluster)
+    learner = next(member for member in cluster.followers())
+    name = f"n{learner.node_id}"
+    assert ask(cluster, leader, demote=(name,))[0][0] == OK
+    assert learner.node_id in leader.raft.configuration.learners
+    cluster.pass_time(2_000)
+    assert learner.node_id in leader.raft.configuration.learners, "it does not want one by itself"
+    add = Newcomer(name, f"{name}:2380", False, learner.node_id)
+    assert ask(cluster, leader, add=(add,))[0][0] == OK
+    cluster.pass_time(2_000)
+    assert learner.node_id in leader.raft.configuration.voters
+
+
+def test_a_removed_member_is_gone_for_good() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    gone = cluster.followers()[0]
+    name = f"n{gone.node_id}"
+    assert ask(cluster, leader, remove=(name,))[0][0] == OK
+    assert gone.node_id in leader.storage.store.removed_members()
+    assert code_of(ask(cluster, leader, remove=(name,))) == "membership_refused"
+
+
+def test_what_was_only_announced_is_forgotten_without_a_configuration() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    before = leader.raft.configuration_index
+    ask(cluster, leader, add=(N4,))
+    assert leader.raft.configuration_index > before
+    assert ask(cluster, leader, remove=("n4",))[0][0] == OK
+    assert not leader.raft.configuration.learners
+
+
+def test_a_leader_that_is_to_go_hands_over_and_sends_the_asker_on() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    answers = ask(cluster, leader, remove=(f"n{leader.node_id}",))
+    assert code_of(answers) == "not_leader"
+    following = cluster.elect()
+    assert following is not leader
+    assert ask(cluster, following, remove=(f"n{leader.node_id}",))[0][0] == OK
+    assert following.raft.configuration.voters == {1, 2, 3} - {leader.node_id}
+
+
+def test_a_leader_that_nobody_takes_over_from_stays_and_says_so() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    target = leader.raft.configuration.voters - {leader.node_id}
+    answers: list[Answer] = []
+    request = Request(remove=(f"n{leader.node_id}",))
+    leader.service.change_members(request, answers.append, 60_000)
+    cluster.cut = {leader.raft.transfer_target or 0}
+    assert cluster.cut < target
+    cluster.pass_time(1_900)
+    cluster.cut.clear()
+    assert code_of(answers) in ("transfer_refused", "not_leader")
+    assert leader.node_id in leader.raft.configuration.voters
+
+
+def test_a_member_alone_cannot_go() -> None:
+    cluster = MiniCluster(size=1)
+    leader = led(cluster)
+    assert code_of(ask(cluster, leader, remove=("n1",))) == "membership_refused"
+
+
+def test_one_request_at_a_time() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    first: list[Answer] = []
+    leader.service.change_members(Request(add=(N4,)), first.append, 5_000)
+    assert code_of(ask(cluster, leader, add=(Newcomer("n5", "n5:2380", True, None),))) == "membership_busy"
+    assert first[0][0] == OK
+
+
+def test_a_request_that_its_leader_did_not_survive_has_an_unknown_outcome() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    cluster.cut = {leader.node_id}
+    answers: list[Answer] = []
+    leader.service.change_members(Request(add=(N4,)), answers.append, 60_000)
+    cluster.pass_time(3_000)
+    error = error_of(answers[0])
+    assert error.may_have_happened
+    assert len(answers) == 1
+
+
+def test_a_request_that_takes_too_long_ends_with_an_unknown_outcome() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    for follower in cluster.followers():
+        follower.journal.automatic = False
+    answers: list[Answer] = []
+    leader.service.change_members(Request(remove=(f"n{cluster.followers()[0].node_id}",)), answers.append, 1_000)
+    cluster.pass_time(2_000)
+    assert code_of(answers) == "outcome_unknown"
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ({"remove": ("n9",)}, "there is no member 'n9'"),
+        ({"promote": ("n1",)}, "member n1 has a vote already"),
+        ({"add": (Newcomer("n4", "n1:2380", True, None),)}, "n1:2380 is the peer address of member 'n1'"),
+        ({"add": (Newcomer("n1", "n1:2380", True, 99),)}, "there is a member 'n1' already"),
+    ],
+)
+def test_refusals_name_people_and_not_numbers(request_: dict[str, Any], reason: str) -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    index = leader.raft.last_index
+    error = error_of(ask(cluster, leader, **request_)[0])
+    assert (error.code, error.may_have_happened) == ("membership_refused", False)
+    assert reason in error.message
+    assert leader.raft.last_index == index
+
+
+def test_a_cluster_has_a_bound() -> None:
+    cluster = MiniCluster(Limits(members_max=3))
+    assert code_of(ask(cluster, led(cluster), add=(N4,))) == "membership_refused"
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        None,
+        [],
+        {"addd": []},
+        {"remove": "n1"},
+        {"remove": [1]},
+        {"remove": [""]},
+        {"force": 1},
+        {"add": [["n4", "n4:2380", True]]},
+        {"add": [["n4", "n4:2380", 1, None]]},
+        {"add": [["n4", "n4:2380", True, 0]]},
+        {"add": [["n4", "", True, None]]},
+        {"add": {}},
+    ],
+)
+def test_what_is_no_request_is_refused(mapping: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        read_request(mapping)
