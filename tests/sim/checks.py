@@ -270,6 +270,8 @@ class Checks:
 
     def _check_acknowledgement(self, message: AppendEntriesResponse) -> None:
         books = self._books[message.source]
+        if message.term != books.term:
+            return  # it was made durable, and replaced by a later leader, in one save: as good as an answer that was long on its way
         if not message.rejected and message.match_index > books.durable.last:
             self.violate(f"{books.name} acknowledges {message.match_index}, its disk holds {books.durable.last}")
         if message.term > books.durable_term:

@@ -221,6 +221,8 @@ class Machine:
 
     def rot(self) -> bool:
         """Flip a bit in an old segment, where a start has to notice it; False when there is none."""
+        if self._operations_left >= 0:
+            return False  # the power is about to be lost, which only an operation of the machine itself may meet
         names = sorted(name for name in self.disk.list(LOG_DIRECTORY) if name.endswith(".wal"))
         if len(names) < 2:
             return False
