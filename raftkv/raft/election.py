@@ -66,7 +66,7 @@ def tick(state: State) -> None:
     state.election_elapsed += 1
     if state.election_elapsed < state.election_timeout:
         return
-    if state.is_voter(state.node_id):
+    if state.may_run():
         campaign(state)
     elif state.leader != NOBODY:
         state.become_follower(state.term, NOBODY)  # a learner cannot run, but it knows that nobody leads any more
@@ -164,7 +164,7 @@ def on_peer_reset(state: State, peer: NodeId) -> None:
     for source, context in state.reads.drain():
         state.refuse_read(source, context)
     state.contact_tick = NEVER
-    if not state.is_voter(state.node_id):
+    if not state.may_run():
         return
     jitter = state.draw_ticks(0, state.config.fast_failover_jitter_ticks)
     state.election_timeout = min(state.election_timeout, state.election_elapsed + jitter)

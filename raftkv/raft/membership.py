@@ -74,6 +74,12 @@ class History:
         """The index of the entry that brought the latest configuration."""
         return self._entries[-1][0]
 
+    def possible(self, commit_index: Index) -> list[Configuration]:
+        """The newest committed configuration and all after it: one of them is in force in the cluster."""
+        entries = self._entries
+        first = max((at for at, (index, _) in enumerate(entries) if index <= commit_index), default=0)
+        return [configuration for _, configuration in entries[first:]]
+
     def append(self, index: Index, configuration: Configuration) -> None:
         assert index > self.latest_index, "configurations follow the order of the log (4.1)"
         self._entries.append((index, configuration))

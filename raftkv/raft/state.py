@@ -142,6 +142,14 @@ class State:
     def is_voter(self, node_id: NodeId) -> bool:
         return node_id in self.configuration.voters or node_id in self.configuration.voters_outgoing
 
+    def may_run(self) -> bool:
+        """Whether this member may be elected: it has a vote, or only an entry that is not committed takes it away.
+
+        Until that entry is committed, this member may be the only one whose log lets it win (4.2.2, figure 4.6).
+        """
+        possible = self.history.possible(self.commit_index)
+        return any(self.node_id in known.voters | known.voters_outgoing for known in possible)
+
     def become_follower(self, term: Term, leader: NodeId) -> None:
         """Fall back, or follow another leader or a newer term; `leader` is NOBODY while it is not known."""
         assert term >= self.term, "terms never decrease (3.3)"
@@ -152,14 +160,14 @@ class State:
     def become_pre_candidate(self) -> None:
         """Ask whether an election could be won; term and vote stay as they are (9.6)."""
         assert not self.is_leader, "a leader does not run for its own office (3.4)"
-        assert self.is_voter(self.node_id), "a learner never starts an election (4.2.1)"
+        assert self.may_run(), "a learner never starts an election (4.2.1)"
         self._leave_role(PRE_CANDIDATE, NOBODY)
         self.votes[self.node_id] = True
 
     def become_candidate(self) -> None:
         """Run for the next term. The own vote counts only once it is durable (3.8)."""
         assert not self.is_leader, "a leader does not run for its own office (3.4)"
-        assert self.is_voter(self.node_id), "a learner never starts an election (4.2.1)"
+        assert self.may_run(), "a learner never starts an election (4.2.1)"
         self.term, self.vote = self.term + 1, self.node_id
         self._leave_role(CANDIDATE, NOBODY)
 

@@ -5,7 +5,7 @@ any member ever applied at that index, every election with the leaders of its te
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 import msgpack
@@ -191,7 +191,9 @@ class Node:
         last = self.applied[-1]
         self.cluster.snapshots_offered += 1
         snapshot_id = self.cluster.snapshots_offered
-        meta = SnapshotMeta(last.index, last.term, self.raft.configuration, len(image), 0, snapshot_id)
+        changes = [entry for entry in self.applied if entry.kind == ENTRY_CONFIGURATION]
+        configuration = decode_configuration(changes[-1].data) if changes else self.cluster.first_configuration
+        meta = SnapshotMeta(last.index, last.term, configuration, len(image), 0, snapshot_id)
         self.snapshot = (meta, image)
         self.raft.offer_snapshot(meta)
 
@@ -208,6 +210,9 @@ class Node:
         if len(image) < meta.size_bytes:
             return 0
         self.incoming = (0, bytearray())
+        if self.raft.node_id in self.cluster.installs_fail:
+            self.raft.on_snapshot_installed(meta, False)
+            return 0
         self.applied = [Entry(*items) for items in msgpack.unpackb(bytes(image))]
         self.disk.applied, self.disk.installing = list(self.applied), meta.configuration
         self.raft.on_snapshot_installed(meta, True)
@@ -232,6 +237,7 @@ class Cluster:
         configuration = Configuration(voters, learners=frozenset(range(size + 1, size + learners + 1)))
         if limits is not None:
             settings["limits"] = limits
+        self.first_configuration = configuration
         self.nodes: dict[int, Node] = {}
         self.wire: list[Message] = []
         self.cuts: set[tuple[int, int]] = set()
@@ -240,6 +246,7 @@ class Cluster:
         self.makes_snapshots = True
         self.snapshots_offered = 0
         self.saves_held: set[int] = set()
+        self.installs_fail: set[int] = set()  # members whose state machine cannot take a snapshot
         self.observer: Callable[[Node, Effects], None] | None = None
         self.committed: dict[int, tuple[int, int, bytes]] = {}
         self.leaders: dict[int, int] = {}
@@ -278,17 +285,25 @@ class Cluster:
 
     # Time.
 
-    def settle(self, rounds_max: int = 10_000) -> None:
-        """Carry out, save and deliver in order until nothing is left to do."""
+    def settle(self, rounds_max: int = 10_000, *, only: Collection[int] | None = None) -> None:
+        """Carry out, save and deliver in order until nothing is left to do.
+
+        With `only`, the other members do nothing, and what is for them stays on the wire.
+        """
+        active = {name: node for name, node in self.nodes.items() if only is None or name in only}
         for _ in range(rounds_max):
-            busy = [node.pump() for node in self.nodes.values()].count(True) > 0
-            for node_id, node in self.nodes.items():
+            busy = [node.pump() for node in active.values()].count(True) > 0
+            for node_id, node in active.items():
                 while node_id not in self.saves_held and node.finish_save():
                     busy = True
             wire, self.wire = self.wire, []
             for message in wire:
-                self.deliver(message)
-            if not busy and not wire:
+                if only is None or message.target in active:
+                    self.deliver(message)
+                    busy = True
+                else:
+                    self.wire.append(message)
+            if not busy:
                 return
         raise AssertionError("the cluster does not come to rest")
 
