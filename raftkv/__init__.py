@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raftkv.client.client import AsyncClient, connect
-    from raftkv.client.results import DeleteResult, KeyValue, Member, PutResult, RangeResult, TxnResult
+    from raftkv.client.keptlease import KeptLease
+    from raftkv.client.keptlease_async import AsyncKeptLease
+    from raftkv.client.results import (
+        DeleteResult,
+        GrantedLease,
+        KeyValue,
+        LeaseInfo,
+        Member,
+        PutResult,
+        RangeResult,
+        TxnResult,
+    )
     from raftkv.client.sync import Client
     from raftkv.client.txn import (
         CreateRevision,
@@ -32,8 +43,11 @@ _HOME = {
     "AsyncClient": "raftkv.client.client",
     "Client": "raftkv.client.sync",
     "RaftKVError": "raftkv.errors",
+    "KeptLease": "raftkv.client.keptlease",
+    "AsyncKeptLease": "raftkv.client.keptlease_async",
     **dict.fromkeys(
-        ("KeyValue", "PutResult", "DeleteResult", "RangeResult", "TxnResult", "Member"), "raftkv.client.results"
+        ("KeyValue", "PutResult", "DeleteResult", "RangeResult", "TxnResult", "Member", "GrantedLease", "LeaseInfo"),
+        "raftkv.client.results",
     ),
     **dict.fromkeys(
         ("Value", "Version", "CreateRevision", "ModRevision", "Lease", "exists", "missing"), "raftkv.client.txn"
@@ -67,6 +81,10 @@ __all__ = [
     "RangeResult",
     "TxnResult",
     "Member",
+    "GrantedLease",
+    "LeaseInfo",
+    "KeptLease",
+    "AsyncKeptLease",
     "Value",
     "Version",
     "CreateRevision",

@@ -22,7 +22,7 @@ def exit_code_of(error: RaftKVError, *, writes: bool) -> int:
     """The exit code for an error of a verb that writes or only reads."""
     if writes and error.may_have_happened:
         return UNKNOWN
-    if error.code == "key_not_found":
+    if error.code in ("key_not_found", "lease_not_found"):
         return NOT_FOUND
     if error.code == "config":
         return USAGE

@@ -5,12 +5,13 @@ the same names and meanings is sync.py; a test holds the two together.
 """
 
 import asyncio
-from typing import Any, AsyncIterator, Awaitable, Final, Mapping, Sequence, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Final, Mapping, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests, roster
-from raftkv.client.decisions import BARE_WRITE, CONTROL, READ, STALE_READ, WRITE
+from raftkv.client.decisions import BARE_WRITE, CONTROL, QUESTION, READ, STALE_READ, WRITE
 from raftkv.client.dispatch import Dispatcher
 from raftkv.client.endpoints import Directory, parse_endpoints
+from raftkv.client.lease_verbs import AsyncLeaseVerbs
 from raftkv.client.options import (
     DEFAULT_ENDPOINTS,
     DEFAULT_IDLE_S,
@@ -36,6 +37,9 @@ from raftkv.errors import ClientClosed, RaftKVError
 from raftkv.units import Revision
 from raftkv.wire.commands import GET, PREV_KV, PUT, SERIALIZABLE, Answer, Command
 from raftkv.wire.protocol import MEMBERS, MOVE_LEADER, PING, STATUS
+
+if TYPE_CHECKING:
+    from raftkv.client.keptlease_async import AsyncKeeper
 
 Default = TypeVar("Default")
 
@@ -71,7 +75,7 @@ def connect(
     )
 
 
-class AsyncClient:
+class AsyncClient(AsyncLeaseVerbs):
     """A client for one event loop. All its calls share one connection per member; use it from as many tasks as you like."""
 
     def __init__(
@@ -100,6 +104,7 @@ class AsyncClient:
         self._dispatcher: Dispatcher | None = None
         self._submit = self._first_submit
         self._closed = False
+        self._keeper: AsyncKeeper | None = None
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -115,6 +120,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Hang up. Calls under way end with ClientClosed; nothing stays pending in the loop."""
         self._closed = True
+        if self._keeper is not None:
+            await self._keeper.close()
         if self._dispatcher is not None:
             await self._dispatcher.close()
 
@@ -333,6 +340,17 @@ class AsyncClient:
 
     def _read(self, command: Command, stale: bool, timeout: float | None) -> asyncio.Future[Answer]:
         return self._submit(command, STALE_READ if stale else READ, timeout)
+
+    def _ask_leader(self, command: Command, timeout: float | None) -> asyncio.Future[Answer]:
+        return self._submit(command, QUESTION, timeout)
+
+    def _lease_keeper(self) -> "AsyncKeeper":
+        """What keeps the leases of this client alive, on a connection of its own; made with the first lease."""
+        if self._keeper is None:
+            from raftkv.client.keptlease_async import AsyncKeeper
+
+            self._keeper = AsyncKeeper(Dispatcher(self._directory, self._options._replace(session=False)))
+        return self._keeper
 
     async def _range(self, command: Command, stale: bool, timeout: float | None) -> RangeResult:
         pager = Pager(command)

@@ -15,9 +15,11 @@ STALE_READ: Final = 1
 """Answered by whoever is asked."""
 WRITE: Final = 2
 """A write under a session: repeated until its outcome is known."""
-BARE_WRITE: Final = 3
+QUESTION: Final = 3
+"""Only the leader can answer it, directly or through another member; harmless to repeat."""
+BARE_WRITE: Final = 4
 """A write without a session: repeated only after a refusal."""
-CONTROL: Final = 4
+CONTROL: Final = 5
 """A request to the leader that is neither in the log nor forwarded."""
 
 

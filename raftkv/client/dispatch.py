@@ -46,7 +46,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         tick_s = min(TICK_S, options.attempt_timeout_s / 4)
         self._ticker = Ticker(self.loop, tick_s, self._sweep_all, self._ask_for_signs)
-        self._timeout_s = options.timeout_s
+        self.timeout_s = options.timeout_s  # of a call that does not say
         self._attempt_timeout_s = min(options.attempt_timeout_s, options.timeout_s / 3)
         self._idle_s = options.idle_s
         self._closed = False
@@ -57,7 +57,7 @@ class Dispatcher:
         """Start a call. The future ends with the answer or with a RaftKVError; cancelling it disturbs nobody else."""
         now = self._time()
         if timeout_s is None:
-            timeout_s, attempt_timeout_s = self._timeout_s, self._attempt_timeout_s
+            timeout_s, attempt_timeout_s = self.timeout_s, self._attempt_timeout_s
         else:
             attempt_timeout_s = min(self._attempt_timeout_s, timeout_s / 3)
         deadline = now + timeout_s

@@ -8,7 +8,7 @@ page into the request for the next.
 from typing import Final, Literal, Sequence, TypeAlias
 
 from raftkv.client.results import KeyValue, RangeResult, range_result
-from raftkv.errors import InvalidRequest
+from raftkv.errors import InvalidRequest, LeaseTtlTooLarge
 from raftkv.units import Revision
 from raftkv.wire.commands import (
     APPEND,
@@ -18,8 +18,13 @@ from raftkv.wire.commands import (
     DELETE_RANGE,
     EQUAL,
     GET,
+    GUARDED,
     INCREMENT,
     KEYS_ONLY,
+    LEASE_GRANT,
+    LEASE_REVOKE,
+    LEASE_TTL,
+    LEASES,
     PREV_KV,
     PUT,
     RANGE,
@@ -33,11 +38,12 @@ from raftkv.wire.commands import (
     SORT_VALUE,
     SORT_VERSION,
     TXN,
+    WITH_KEYS,
     Answer,
     Command,
     prefix_range_end,
 )
-from raftkv.wire.protocol import CHANGE_MEMBERS
+from raftkv.wire.protocol import CHANGE_MEMBERS, KEEP_ALIVE
 
 Bytes: TypeAlias = str | bytes
 """A key or a value: text travels as UTF-8."""
@@ -53,6 +59,7 @@ _SORT_TARGETS: Final[dict[str, int]] = {
 }
 
 PAGE_KEYS: Final = 1000
+LEASE_TTL_S_MAX: Final = 9_000_000_000  # etcd's bound
 
 
 def as_bytes(value: Bytes) -> bytes:
@@ -89,6 +96,41 @@ def increment(key: Bytes, delta: int = 1) -> Command:
 
 def append(key: Bytes, value: Bytes) -> Command:
     return [APPEND, 0, as_bytes(key), as_bytes(value)]
+
+
+def lease_grant(ttl: float, lease_id: int = 0) -> Command:
+    """`ttl` in seconds. Raises InvalidRequest or LeaseTtlTooLarge."""
+    if not ttl < LEASE_TTL_S_MAX + 1:  # nor is it a number, perhaps
+        raise LeaseTtlTooLarge(f"the time to live of a lease is at most {LEASE_TTL_S_MAX} seconds")
+    return [LEASE_GRANT, 0, as_lease_id(lease_id), max(0, -int(-ttl * 1000 // 1))]
+
+
+def lease_revoke(lease_id: int) -> Command:
+    return [LEASE_REVOKE, 0, as_lease_id(lease_id)]
+
+
+def keep_alive(lease_ids: "list[int]") -> Command:
+    return [KEEP_ALIVE, [as_lease_id(lease_id) for lease_id in lease_ids]]
+
+
+def lease_ttl(lease_id: int, keys: bool = False) -> Command:
+    return [LEASE_TTL, WITH_KEYS if keys else 0, as_lease_id(lease_id)]
+
+
+def leases() -> Command:
+    return [LEASES, 0]
+
+
+def as_lease_id(lease_id: int) -> int:
+    """Raises InvalidRequest for what is no 64-bit integer."""
+    if type(lease_id) is not int or not -(2**63) <= lease_id < 2**63:
+        raise InvalidRequest(f"the id of a lease is a 64-bit integer, not {lease_id!r}")
+    return lease_id
+
+
+def guarded(guards: "list[tuple[bytes, Revision]]", command: Command) -> Command:
+    """The write is done iff each of these keys exists with this create_revision."""
+    return [GUARDED, 0, [list(guard) for guard in guards], command]
 
 
 def compare_and_set(key: Bytes, expected: Bytes | None, value: Bytes) -> Command:

@@ -7,7 +7,7 @@ the whole decoder. Nothing here knows of connections or retries.
 
 from typing import Any, Callable, Final, NamedTuple, TypeAlias
 
-from raftkv.errors import ProtocolError
+from raftkv.errors import LeaseNotFound, ProtocolError
 from raftkv.units import NodeId, Revision
 from raftkv.wire.commands import DELETE_RANGE, PUT, RANGE, TXN, Answer, KeyValueItems
 
@@ -79,6 +79,26 @@ class Member(NamedTuple):
     """Receives everything and does not vote. Neither voter nor learner: known to the log, not taken in yet."""
 
 
+class GrantedLease(NamedTuple):
+    """A lease that was granted."""
+
+    id: int
+    ttl: float
+    """Seconds that it was granted; more than asked for when that was below the cluster's minimum."""
+
+
+class LeaseInfo(NamedTuple):
+    """What the leader knows of a lease."""
+
+    id: int
+    remaining: float
+    """Seconds until it expires, unless it is kept alive; it may be 0 for a moment before it is gone."""
+    ttl: float
+    """Seconds that it was granted."""
+    keys: list[bytes]
+    """The keys that hang on it, in order, when `keys=True` was asked for."""
+
+
 def key_value_or_none(items: KeyValueItems | None) -> KeyValue | None:
     return KeyValue(*items) if items else None
 
@@ -93,6 +113,25 @@ def delete_result(answer: Answer) -> DeleteResult:
 
 def range_result(answer: Answer) -> RangeResult:
     return RangeResult([KeyValue(*items) for items in answer[2]], answer[3], answer[4], answer[1])
+
+
+def granted_lease(answer: Answer) -> GrantedLease:
+    return GrantedLease(answer[2], answer[3] / 1000)
+
+
+def renewed_ttl(answer: Answer, lease_id: int) -> float:
+    """Raises LeaseNotFound."""
+    if not answer[2][0]:
+        raise LeaseNotFound(f"lease {lease_id} does not exist")
+    return float(answer[2][0]) / 1000
+
+
+def lease_info(answer: Answer, lease_id: int) -> LeaseInfo:
+    """Raises LeaseNotFound."""
+    _, _, remaining_ms, ttl_ms, keys = answer
+    if remaining_ms < 0:
+        raise LeaseNotFound(f"lease {lease_id} does not exist")
+    return LeaseInfo(lease_id, remaining_ms / 1000, ttl_ms / 1000, keys)
 
 
 def txn_result(answer: Answer) -> TxnResult:

@@ -10,7 +10,7 @@ OutcomeUnknown. Which error a call ends with, and with which words, is decided i
 from typing import Any, Callable, Final
 
 from raftkv.client import verdict
-from raftkv.client.decisions import BARE_WRITE, CONTROL, STALE_READ, WRITE, Decision, Keep, Send, Stop, Wait
+from raftkv.client.decisions import BARE_WRITE, CONTROL, QUESTION, STALE_READ, WRITE, Decision, Keep, Send, Stop, Wait
 from raftkv.client.endpoints import Directory, Peer, peer_or_none
 from raftkv.client.session import Session
 from raftkv.errors import ClusterMismatch, RaftKVError
@@ -102,7 +102,7 @@ class Retry:
         if now >= self.deadline:
             return self._expired(now)  # the greeting came in the same turn as the end
         leader_id = self._directory.leader_id
-        misplaced = self._kind in (WRITE, BARE_WRITE, CONTROL) and leader_id != NOBODY and not current.forward
+        misplaced = self._kind in (WRITE, QUESTION, BARE_WRITE, CONTROL) and leader_id != NOBODY and not current.forward
         if misplaced and self._directory.member_at(current.address) != leader_id:
             return self._choose(now)
         return self._send(now, current.address, current.forward)
@@ -253,7 +253,7 @@ class Retry:
         for address in directory.addresses_of(leader_id):
             if address not in self._visited and not directory.is_unreachable(address, now):
                 return address, False
-        if self._kind not in (WRITE, BARE_WRITE):
+        if self._kind not in (WRITE, QUESTION, BARE_WRITE):
             return None
         for address in directory.unmet_endpoints(now):
             if address not in self._visited:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, TypeVar, cas
 
 from raftkv.client import requests
 from raftkv.client.blocking import Caller
-from raftkv.client.decisions import BARE_WRITE, CONTROL, READ, STALE_READ, WRITE
+from raftkv.client.decisions import BARE_WRITE, CONTROL, QUESTION, READ, STALE_READ, WRITE
 from raftkv.client.endpoints import Directory, parse_endpoints
+from raftkv.client.lease_verbs import LeaseVerbs
 from raftkv.client.options import (
     DEFAULT_ENDPOINTS,
     DEFAULT_IDLE_S,
@@ -39,12 +40,13 @@ from raftkv.wire.commands import Answer, Command
 from raftkv.wire.protocol import MEMBERS, MOVE_LEADER, PING, STATUS
 
 if TYPE_CHECKING:
+    from raftkv.client.keptlease import Keeper
     from raftkv.client.txn import Txn
 
 Default = TypeVar("Default")
 
 
-class Client:
+class Client(LeaseVerbs):
     """A client for threads: `with raftkv.Client("a:2379,b:2379") as kv:`. It connects with its first call.
 
     `cluster_name` pins the cluster: another one is refused with ClusterMismatch. `timeout` (seconds) is the deadline of a call,
@@ -79,7 +81,9 @@ class Client:
             raise ConfigError(f"connections_max is at least 1, not {connections_max!r}")
         self._directory = Directory(parse_endpoints(endpoints))
         self._write_kind = WRITE if session else BARE_WRITE
+        self._options = options
         self._caller = Caller(self._directory, options, connections_max)
+        self._keeper: Keeper | None = None
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -94,6 +98,8 @@ class Client:
 
     def close(self) -> None:
         """Hang up. Calls of other threads end with ClientClosed."""
+        if self._keeper is not None:
+            self._keeper.close()
         self._caller.close()
 
     # Keys.
@@ -287,6 +293,18 @@ class Client:
 
     def _read(self, command: Command, stale: bool, timeout: float | None) -> Answer:
         return self._caller.call(command, STALE_READ if stale else READ, timeout)
+
+    def _ask_leader(self, command: Command, timeout: float | None) -> Answer:
+        return self._caller.call(command, QUESTION, timeout)
+
+    def _lease_keeper(self) -> "Keeper":
+        """What keeps the leases of this client alive, in a thread and on a connection of its own; made with the first lease."""
+        from raftkv.client.keptlease import Keeper
+
+        if self._keeper is None or self._keeper.is_of_another_process:
+            caller = Caller(Directory(self.endpoints), self._options._replace(session=False), 1)
+            self._keeper = Keeper(caller, self._options.timeout_s)
+        return self._keeper
 
     def _range(self, command: Command, stale: bool, timeout: float | None) -> RangeResult:
         pager = Pager(command)

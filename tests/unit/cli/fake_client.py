@@ -7,9 +7,18 @@ drift from the real one.
 from typing import Any, ClassVar, Mapping
 
 from raftkv.client.requests import Bytes, SortBy, as_bytes
-from raftkv.client.results import DeleteResult, KeyValue, OperationResult, PutResult, RangeResult, TxnResult
+from raftkv.client.results import (
+    DeleteResult,
+    GrantedLease,
+    KeyValue,
+    LeaseInfo,
+    OperationResult,
+    PutResult,
+    RangeResult,
+    TxnResult,
+)
 from raftkv.client.txn import Txn
-from raftkv.errors import RaftKVError
+from raftkv.errors import LeaseNotFound, RaftKVError
 from raftkv.wire.commands import (
     COMPARE_VALUE,
     COMPARE_VERSION,
@@ -33,6 +42,7 @@ class Cluster:
         self.revision = REVISION_BEFORE
         self.error: RaftKVError | None = None
         self.members: list[dict[str, Any]] = []
+        self.leases: dict[int, float] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.opened_with: list[tuple[str, str | None, float]] = []
 
@@ -102,8 +112,8 @@ class FakeClient:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def put(self, key: Bytes, value: Bytes) -> PutResult:
-        self.cluster.ask("put", key=key, value=value)
+    def put(self, key: Bytes, value: Bytes, *, lease: int = 0) -> PutResult:
+        self.cluster.ask("put", key=key, value=value, lease=lease)
         return self.cluster.put(as_bytes(key), as_bytes(value))
 
     def get_kv(self, key: Bytes, *, stale: bool = False) -> KeyValue | None:
@@ -143,6 +153,34 @@ class FakeClient:
             return self.cluster.transact(command)
 
         return Txn(submit)
+
+    def lease_grant(self, ttl: float) -> GrantedLease:
+        self.cluster.ask("lease_grant", ttl=ttl)
+        self.cluster.leases[0x7B] = ttl
+        return GrantedLease(0x7B, ttl)
+
+    def lease_revoke(self, lease_id: int) -> int:
+        self.cluster.ask("lease_revoke", lease_id=lease_id)
+        if self.cluster.leases.pop(lease_id, None) is None:
+            raise LeaseNotFound
+        return 2
+
+    def lease_keep_alive_once(self, lease_id: int) -> float:
+        self.cluster.ask("lease_keep_alive_once", lease_id=lease_id)
+        if lease_id not in self.cluster.leases:
+            raise LeaseNotFound
+        return self.cluster.leases[lease_id]
+
+    def lease_ttl(self, lease_id: int, *, keys: bool = False) -> LeaseInfo:
+        self.cluster.ask("lease_ttl", lease_id=lease_id, keys=keys)
+        if lease_id not in self.cluster.leases:
+            raise LeaseNotFound
+        ttl = self.cluster.leases[lease_id]
+        return LeaseInfo(lease_id, ttl - 1.5, ttl, [b"a", b"\xff"] if keys else [])
+
+    def leases(self) -> list[int]:
+        self.cluster.ask("leases")
+        return sorted(self.cluster.leases)
 
     def status(self) -> list[dict[str, Any]]:
         self.cluster.ask("status")

@@ -21,11 +21,12 @@ from typing import Any, Callable, Coroutine, TypeAlias, TypeVar
 import msgpack
 
 from raftkv.errors import ClusterMismatch, NoQuorum, NotLeader, RaftKVError
-from raftkv.wire.commands import CLIENT_WRITES, OK, READS, SERIALIZABLE, Answer, Command, failure
+from raftkv.wire.commands import CLIENT_WRITES, LEASE_TTL, OK, READS, SERIALIZABLE, Answer, Command, failure
 from raftkv.wire.protocol import (
     ACK,
     FORWARD,
     HELLO,
+    KEEP_ALIVE,
     MEMBERS,
     MOVE_LEADER,
     PING,
@@ -39,6 +40,7 @@ from .fakestore import FakeStore
 
 Behaviour: TypeAlias = "str | type[RaftKVError] | RaftKVError"
 T = TypeVar("T")
+QUESTIONS = (KEEP_ALIVE, LEASE_TTL)
 
 
 class FakeConnection(asyncio.Protocol):
@@ -213,7 +215,9 @@ class FakeMember:
             return store.read(command)
         if operation == FORWARD:
             _, session, register, ack_below, inner = command
-            assert inner[0] in CLIENT_WRITES, "only writes are forwarded"
+            if inner[0] in QUESTIONS:
+                return store.ask(inner) if self.cluster.leader else failure(self.elsewhere())
+            assert inner[0] in CLIENT_WRITES, "only writes and questions are forwarded"
             return (
                 store.write(inner, session, register, ack_below) if self.cluster.leader else failure(self.elsewhere())
             )
@@ -222,6 +226,8 @@ class FakeMember:
         if operation == MOVE_LEADER:
             self.cluster.leader = next((m for m in self.cluster.members if m.name == command[1]), self)
             return [OK, {"leader": self.cluster.leader.hint}]
+        if operation in QUESTIONS:
+            return store.ask(command)
         assert operation in CLIENT_WRITES, f"operation {operation}"
         return store.write(command, connection.session, connection.register, connection.ack_below)
 

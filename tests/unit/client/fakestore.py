@@ -6,7 +6,15 @@ wire/commands.py: registration travels with a write, answers in the window are k
 
 from typing import Any
 
-from raftkv.errors import NotANumber, RaftKVError, SessionExpired, SessionWindow
+from raftkv.errors import (
+    FencingTokenStale,
+    LeaseExists,
+    LeaseNotFound,
+    NotANumber,
+    RaftKVError,
+    SessionExpired,
+    SessionWindow,
+)
 from raftkv.wire.commands import (
     APPEND,
     COMPARE_CREATE,
@@ -18,8 +26,13 @@ from raftkv.wire.commands import (
     EQUAL,
     GET,
     GREATER,
+    GUARDED,
     INCREMENT,
     KEYS_ONLY,
+    LEASE_GRANT,
+    LEASE_REVOKE,
+    LEASE_TTL,
+    LEASES,
     LESS,
     NOT_EQUAL,
     OK,
@@ -28,10 +41,12 @@ from raftkv.wire.commands import (
     RANGE,
     SORT_DESCEND,
     TXN,
+    WITH_KEYS,
     Answer,
     Command,
     failure,
 )
+from raftkv.wire.protocol import KEEP_ALIVE
 
 WINDOW = 1024
 
@@ -50,6 +65,8 @@ class FakeStore:
         self.sessions: dict[bytes, FakeSession] = {}
         self.applied: list[Command] = []
         """Every write that took effect, in order: what exactly-once is judged by."""
+        self.leases: dict[int, int] = {}
+        """Granted times in ms; nothing expires here unless a test deletes it."""
         self.page_keys = 0
         """Ranges are cut at so many keys, as a real member cuts them at so many bytes; 0: never."""
 
@@ -71,7 +88,21 @@ class FakeStore:
             session.answers[sequence] = self._apply(command)
         return session.answers[sequence]
 
+    def ask(self, command: Command) -> Answer:
+        """What only a leader answers."""
+        if command[0] == KEEP_ALIVE:
+            return [OK, self.revision, [self.leases.get(lease_id, 0) for lease_id in command[1]]]
+        assert command[0] == LEASE_TTL, f"operation {command[0]}"
+        _, flags, lease_id = command
+        ttl_ms = self.leases.get(lease_id)
+        if ttl_ms is None:
+            return [OK, self.revision, -1, 0, []]
+        keys = sorted(key for key, items in self.items.items() if items[4] == lease_id)
+        return [OK, self.revision, ttl_ms - 1, ttl_ms, keys if flags & WITH_KEYS else []]
+
     def read(self, command: Command) -> Answer:
+        if command[0] == LEASES:
+            return [OK, self.revision, sorted(self.leases)]
         if command[0] == GET:
             return [OK, self.revision, self.items.get(command[2])]
         return [OK, *self._range(command)]
@@ -90,6 +121,24 @@ class FakeStore:
 
     def _operate(self, command: Command, revision: int) -> list[Any]:
         operation = command[0]
+        if operation == GUARDED:
+            for key, create_revision in command[2]:
+                if (self.items[key][1] if key in self.items else 0) != create_revision:
+                    raise FencingTokenStale
+            return self._operate(command[3], revision)
+        if operation == LEASE_GRANT:
+            lease_id = command[2] or 1000 + len(self.leases)
+            if lease_id in self.leases:
+                raise LeaseExists
+            self.leases[lease_id] = command[3]
+            return [revision, lease_id, command[3]]
+        if operation == LEASE_REVOKE:
+            if self.leases.pop(command[2], None) is None:
+                raise LeaseNotFound
+            doomed = [key for key, items in self.items.items() if items[4] == command[2]]
+            for key in doomed:
+                del self.items[key]
+            return [revision, len(doomed)]
         if operation == PUT:
             previous = self._put(command[2], command[3], revision, command[4])
             return [revision, previous if command[5] & PREV_KV else None]

@@ -7,11 +7,14 @@ import pytest
 
 import raftkv
 from raftkv.client.client import AsyncClient
+from raftkv.client.guarded import AsyncGuarded, Guarded
+from raftkv.client.keptlease import KeptLease
+from raftkv.client.keptlease_async import AsyncKeptLease
 from raftkv.client.sync import Client
 
 
 def public(cls: type) -> dict[str, Any]:
-    return {name: member for name, member in vars(cls).items() if not name.startswith("_")}
+    return {name: member for base in cls.__mro__ for name, member in vars(base).items() if not name.startswith("_")}
 
 
 def test_the_names_are_the_same() -> None:
@@ -27,6 +30,23 @@ def test_a_method_is_the_same(name: str) -> None:
     assert inspect.getdoc(theirs)
     if name not in ("close", "txn"):
         assert inspect.getdoc(theirs) == inspect.getdoc(ours)
+
+
+@pytest.mark.parametrize(("asynchronous", "blocking"), [(AsyncGuarded, Guarded), (AsyncKeptLease, KeptLease)])
+def test_what_the_clients_hand_out_is_the_same(asynchronous: type, blocking: type) -> None:
+    assert set(public(asynchronous)) == set(public(blocking))
+    for name, theirs in public(asynchronous).items():
+        if not isinstance(theirs, property):
+            ours = public(blocking)[name]
+            assert inspect.signature(theirs).parameters == inspect.signature(ours).parameters, name
+            assert inspect.getdoc(theirs) == inspect.getdoc(ours)
+
+
+def test_every_write_of_a_client_can_be_guarded() -> None:
+    reads = {"get", "get_kv", "range", "get_prefix", "scan", "count"}
+    others = {"status", "members", "move_leader", "ping", "endpoints", "close"}
+    leases = {name for name in public(Client) if name.startswith("lease")}
+    assert set(public(Client)) - reads - others - leases <= set(public(Guarded)) | {"watch", "wait"}
 
 
 def test_the_options_are_the_same() -> None:

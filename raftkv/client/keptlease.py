@@ -1,0 +1,166 @@
+"""Leases of the blocking client that are kept alive: the object in the owner's hands, and the thread behind all of them.
+
+The thread has a connection of its own, so that neither the calls of other threads nor large answers stand in its way, and no call
+of its outlasts the moment at which an owner has to be told something. When to do what is decided in renewal.py.
+"""
+
+import os
+import threading
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Callable
+
+from raftkv.client import requests
+from raftkv.client.blocking import Caller
+from raftkv.client.decisions import QUESTION
+from raftkv.client.options import draw
+from raftkv.client.renewal import Plan, Renewal
+from raftkv.errors import ClientClosed, RaftKVError
+
+if TYPE_CHECKING:
+    from raftkv.client.lease_verbs import LeaseVerbs
+
+
+class KeptLease:
+    """A lease that is kept alive while its `with` block runs; made by `Client.lease`."""
+
+    def __init__(self, client: "LeaseVerbs", keeper: "Callable[[], Keeper]", ttl: float) -> None:
+        self.lost = threading.Event()
+        """Set when the lease is gone, or when nobody can tell any more: its keys may be somebody else's. Never cleared."""
+        self.doubt = threading.Event()
+        """Set while a renewal is overdue: half of the time has passed. Cleared when one succeeds."""
+        self._client = client
+        self._get_keeper = keeper
+        self._ttl = ttl
+        self._renewal: Renewal | None = None
+        self._keeper: Keeper | None = None
+
+    @property
+    def id(self) -> int:
+        """For `put(..., lease=lease.id)`."""
+        return self._held().lease_id
+
+    @property
+    def ttl(self) -> float:
+        """Seconds that the cluster grants it, with each renewal."""
+        return self._held().ttl_s
+
+    @property
+    def valid_for(self) -> float:
+        """For how many seconds from now it surely lives, whatever happens; 0 when it is lost. By this process's monotonic clock."""
+        renewal = self._held()
+        return 0.0 if renewal.lost else max(0.0, renewal.valid_until - monotonic())
+
+    def __enter__(self) -> "KeptLease":
+        assert self._renewal is None, "a lease is entered once: ask the client for another"
+        sent_at = monotonic()
+        granted = self._client.lease_grant(self._ttl)
+        self._renewal = Renewal(granted.id, granted.ttl, sent_at, draw, self._on_change)
+        self._keeper = self._get_keeper()
+        self._keeper.add(self._renewal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.revoke()
+
+    def revoke(self) -> None:
+        """End it now, with its keys. When the cluster cannot be reached it expires by itself."""
+        renewal, keeper = self._held(), self._keeper
+        assert keeper is not None, "it was entered"
+        keeper.remove(renewal)
+        if not renewal.lost:
+            try:
+                self._client.lease_revoke(renewal.lease_id)
+            except RaftKVError:
+                pass  # it expires by itself
+            renewal.lose()
+
+    def _held(self) -> Renewal:
+        assert self._renewal is not None, "a lease is granted when its block is entered"
+        return self._renewal
+
+    def _on_change(self) -> None:
+        renewal = self._held()
+        if renewal.lost:
+            self.doubt.set()
+            self.lost.set()
+        elif renewal.in_doubt:
+            self.doubt.set()
+        else:
+            self.doubt.clear()
+
+
+class Keeper:
+    """The thread that renews the leases of one client. It starts with the first of them and ends with the client."""
+
+    def __init__(self, caller: Caller, timeout_s: float) -> None:
+        self._caller = caller
+        self._timeout_s = timeout_s
+        self._plan = Plan()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._process_id = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="raftkv-leases", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_of_another_process(self) -> bool:
+        """This is a child of os.fork: the thread, and the leases, stayed with the parent."""
+        return os.getpid() != self._process_id
+
+    def add(self, renewal: Renewal) -> None:
+        """Keep it alive from now on. Raises ClientClosed."""
+        with self._changed:
+            if self._closed:
+                raise ClientClosed()
+            self._plan.add(renewal)
+            self._changed.notify()
+
+    def remove(self, renewal: Renewal) -> None:
+        """Keep it no longer."""
+        if not self.is_of_another_process:
+            with self._changed:
+                self._plan.remove(renewal)
+
+    def close(self) -> None:
+        """Keep nothing any more; owners who did not leave their blocks are told that their leases are lost."""
+        if self.is_of_another_process:
+            return
+        with self._changed:
+            self._closed = True
+            self._plan.lose_all()
+            self._changed.notify()
+        self._caller.close()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(self._timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                now = monotonic()
+                self._plan.look(now)
+                due = self._plan.take_due(now)
+                if not due:
+                    wait_s = self._plan.next_at() - now
+                    self._changed.wait(max(0.0, wait_s) if wait_s < threading.TIMEOUT_MAX else None)
+                    continue
+                timeout_s = self._plan.request_timeout_s(due, now, self._timeout_s)
+            self._renew(due, timeout_s)
+
+    def _renew(self, due: list[Renewal], timeout_s: float) -> None:
+        sent_at = monotonic()
+        ttls_ms: list[int] | None = None
+        try:
+            answer = self._caller.call(requests.keep_alive([renewal.lease_id for renewal in due]), QUESTION, timeout_s)
+            ttls_ms = answer[2]
+        except RaftKVError:
+            pass  # whatever it was: as long as there is time it is tried again, and then the owner is told
+        with self._changed:
+            if ttls_ms is None:
+                self._plan.on_failure(due, monotonic())
+            else:
+                self._plan.on_answer(due, sent_at, monotonic(), ttls_ms)
