@@ -6,6 +6,7 @@ from tests.unit.raft.solo import Solo, of_kind
 
 
 def test_a_reset_from_the_leader_starts_a_pre_vote_after_the_draw() -> None:
+    """Our addition to 3.4."""
     solo = Solo(fast_failover=True, draw=lambda low, high: high)
     solo.step(solo.heartbeat(1))
     solo.raft.on_peer_reset(2)
@@ -15,6 +16,7 @@ def test_a_reset_from_the_leader_starts_a_pre_vote_after_the_draw() -> None:
 
 
 def test_a_draw_of_zero_means_now_and_it_happens_once_per_reset() -> None:
+    """Our addition to 3.4."""
     solo = Solo(fast_failover=True)
     solo.step(solo.heartbeat(1))
     solo.raft.on_peer_reset(2)
@@ -23,6 +25,7 @@ def test_a_draw_of_zero_means_now_and_it_happens_once_per_reset() -> None:
 
 
 def test_it_frees_the_vote_for_others() -> None:
+    """Our addition to 4.2.3: what was heard of a leader that is gone keeps nobody from voting."""
     solo = Solo(fast_failover=True, draw=lambda low, high: high)
     solo.step(solo.heartbeat(1))
     solo.raft.on_peer_reset(2)
@@ -31,6 +34,7 @@ def test_it_frees_the_vote_for_others() -> None:
 
 
 def test_a_heartbeat_that_comes_after_all_calls_it_off() -> None:
+    """Our addition to 3.4."""
     solo = Solo(fast_failover=True, draw=lambda low, high: high)
     solo.step(solo.heartbeat(1))
     solo.raft.on_peer_reset(2)
@@ -39,6 +43,7 @@ def test_a_heartbeat_that_comes_after_all_calls_it_off() -> None:
 
 
 def test_others_resets_and_the_setting_off_change_nothing() -> None:
+    """Our addition to 3.4."""
     for enabled, peer in ((True, 3), (False, 2)):
         solo = Solo(fast_failover=enabled)
         solo.step(solo.heartbeat(1))
@@ -49,6 +54,7 @@ def test_others_resets_and_the_setting_off_change_nothing() -> None:
 
 
 def test_a_killed_leader_is_replaced_at_once_and_a_living_one_stays() -> None:
+    """Our addition to 3.4, with 9.6: the pre-vote decides whether the leader is really gone."""
     cluster = Cluster(3, fast_failover=True)
     cluster.elect(1)
     cluster[2].on_peer_reset(1)

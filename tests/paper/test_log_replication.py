@@ -3,8 +3,8 @@
 import pytest
 
 from raftkv.raft.messages import AppendEntries, AppendEntriesResponse, Entry, Heartbeat
-from tests.unit.raft.cluster import HEARTBEAT, Cluster, Disk
-from tests.unit.raft.solo import Solo, entries_of, of_kind, to
+from tests.unit.raft.cluster import HEARTBEAT, Cluster
+from tests.unit.raft.solo import Solo, cluster_of, entries_of, of_kind, to
 
 FIGURE_3_6 = {
     "leader": [1, 1, 1, 4, 4, 5, 5, 6, 6, 6],
@@ -15,16 +15,6 @@ FIGURE_3_6 = {
     "e": [1, 1, 1, 4, 4, 4, 4],
     "f": [1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3],
 }
-
-
-def cluster_of(logs: list[list[int]], *, term: int, **settings: bool) -> Cluster:
-    """Members 1.. with logs given by their terms, all of which know `term`."""
-    cluster = Cluster(len(logs), **settings)
-    for node, terms in zip(cluster.nodes.values(), logs, strict=True):
-        node.disk = Disk(node.disk.configuration, entries=entries_of(terms))
-        node.disk.hard_state.term = term
-        node.start()
-    return cluster
 
 
 @pytest.mark.parametrize("follower", ["a", "b", "c", "d", "e", "f"])
@@ -266,12 +256,14 @@ def test_a_saved_commit_index_is_a_hint() -> None:
 
 
 def test_entries_of_a_later_term_than_the_leaders_are_impossible() -> None:
+    """3.5: a leader has no entries of terms that are yet to come."""
     solo = Solo()
     with pytest.raises(AssertionError, match="no leader has entries of a later term"):
         solo.step(AppendEntries(1, 2, 1, 0, 0, 0, [Entry(1, 5, 1, b"")]))
 
 
 def test_only_the_leaders_followers_get_what_is_new() -> None:
+    """3.5."""
     solo = Solo()
     solo.lead()
     solo.raft.propose(1, b"x")

@@ -38,6 +38,7 @@ def test_a_truncated_configuration_is_taken_back() -> None:
 
 
 def test_a_configuration_is_found_again_after_a_restart_and_a_compaction() -> None:
+    """4.1 with 5.1."""
     cluster = Cluster(5)
     cluster.elect(1)
     cluster[1].propose(ENTRY_CONFIGURATION, encode_configuration(Configuration(voters(1, 2, 3), learners=voters(4, 5))))
@@ -152,6 +153,7 @@ def test_learners_receive_entries_and_do_not_count() -> None:
 
 
 def test_a_removed_follower_is_not_sent_anything() -> None:
+    """4.1: only the members of the latest configuration are replicated to."""
     solo = Solo()
     solo.lead()
     solo.raft.propose(ENTRY_CONFIGURATION, encode_configuration(Configuration(voters(1, 2))))
@@ -168,6 +170,7 @@ def test_a_removed_follower_is_not_sent_anything() -> None:
     ],
 )
 def test_configurations_survive_their_encoding(configuration: Configuration) -> None:
+    """4.1: configurations are entries of the log."""
     assert decode_configuration(encode_configuration(configuration)) == configuration
 
 
@@ -183,5 +186,6 @@ def test_configurations_survive_their_encoding(configuration: Configuration) -> 
     ],
 )
 def test_bytes_that_are_no_configuration_are_refused(data: bytes) -> None:
+    """4.1: nobody guesses whom to count."""
     with pytest.raises(Corruption):
         decode_configuration(data)

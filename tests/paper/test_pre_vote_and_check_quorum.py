@@ -139,7 +139,7 @@ def test_what_a_cut_off_leader_hears_from_candidates_is_no_answer() -> None:
 
 
 def test_a_member_whose_term_is_ahead_finds_its_way_back() -> None:
-    """With check-quorum its vote requests are ignored, so it tells the leader its term, which leads to an election."""
+    """3.3 with 4.2.3: its vote requests are ignored, so it tells the leader its term, which leads to an election."""
     cluster = Cluster(3, pre_vote=False)
     cluster.elect(1)
     cluster.isolate(3)
@@ -174,6 +174,7 @@ def test_a_learner_never_runs_but_votes_when_asked() -> None:
 
 
 def test_a_learner_notices_that_its_leader_is_gone() -> None:
+    """4.2.1 with 6.2."""
     cluster = Cluster(3, learners=1)
     cluster.elect(1)
     cluster.tick(2)

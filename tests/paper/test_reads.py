@@ -60,6 +60,7 @@ def test_reads_of_a_batch_share_a_round_and_later_ones_the_next() -> None:
 
 
 def test_a_lost_round_is_made_good_by_the_next_heartbeat() -> None:
+    """6.4: a round of heartbeats is a round of heartbeats, whoever started it."""
     solo = Solo()
     solo.lead()
     solo.raft.read_index(1)
@@ -72,7 +73,7 @@ def test_a_lost_round_is_made_good_by_the_next_heartbeat() -> None:
 
 
 def test_an_answer_of_an_older_term_never_confirms_a_read() -> None:
-    """Rounds are unique per term: an answer given to the office before this one says nothing about this one."""
+    """6.4: rounds are unique per term: an answer given to the office before this one says nothing about this one."""
     solo = Solo()
     solo.lead()
     solo.raft.read_index(1)
@@ -111,6 +112,7 @@ def test_a_deposed_leader_serves_no_stale_read() -> None:
 
 
 def test_reads_that_wait_fail_when_leadership_is_lost() -> None:
+    """6.4, 6.2."""
     solo = Solo(terms=[1])
     solo.elect()
     solo.raft.read_index(1)
@@ -121,6 +123,7 @@ def test_reads_that_wait_fail_when_leadership_is_lost() -> None:
 
 
 def test_a_single_voter_confirms_itself() -> None:
+    """6.4."""
     solo = Solo(size=1)
     solo.lead()
     solo.raft.read_index(3)
@@ -154,7 +157,7 @@ def test_followers_ask_the_leader_and_learn_the_commit_index_with_the_answer() -
 
 
 def test_a_follower_whose_acknowledgement_is_late_still_learns_the_commit_index() -> None:
-    """The heartbeat may only name what is known to match; an append without entries says the rest."""
+    """6.4: the heartbeat may only name what is known to match; an append without entries says the rest."""
     solo = Solo()
     solo.lead()
     solo.raft.propose(1, b"x")
@@ -168,6 +171,7 @@ def test_a_follower_whose_acknowledgement_is_late_still_learns_the_commit_index(
 
 
 def test_reads_of_followers_and_of_the_leader_share_rounds() -> None:
+    """6.4."""
     solo = Solo()
     solo.lead()
     solo.raft.read_index(1)
@@ -180,6 +184,7 @@ def test_reads_of_followers_and_of_the_leader_share_rounds() -> None:
 
 
 def test_without_a_leader_a_read_fails_at_once() -> None:
+    """6.2: nobody waits for a leader that is not known."""
     solo = Solo()
     solo.raft.read_index(4)
     solo.drain()
@@ -187,6 +192,7 @@ def test_without_a_leader_a_read_fails_at_once() -> None:
 
 
 def test_a_question_that_got_lost_fails_after_an_election_timeout() -> None:
+    """6.4."""
     solo = Solo()
     solo.step(solo.heartbeat(1))
     solo.raft.read_index(4)
@@ -201,6 +207,7 @@ def test_a_question_that_got_lost_fails_after_an_election_timeout() -> None:
 
 
 def test_a_refusal_and_a_change_of_leader_fail_what_was_asked() -> None:
+    """6.4."""
     solo = Solo()
     solo.step(solo.heartbeat(1))
     solo.raft.read_index(4)
@@ -213,6 +220,7 @@ def test_a_refusal_and_a_change_of_leader_fail_what_was_asked() -> None:
 
 
 def test_a_member_that_does_not_lead_refuses_at_once() -> None:
+    """6.2."""
     solo = Solo()
     solo.step(solo.heartbeat(1))
     (answer,) = of_kind(ReadIndexResponse, solo.step(ReadIndex(1, 3, 1, 8)))
@@ -272,6 +280,7 @@ def test_a_lease_counts_from_the_sending_not_from_the_answer() -> None:
 
 
 def test_a_lease_needs_promises_of_a_quorum() -> None:
+    """6.4.1, figure 6.3."""
     clock = Clock()
     solo = Solo(size=5, lease_reads=True, clock_ms=clock)
     solo.lead()
@@ -293,6 +302,7 @@ def test_a_lease_needs_promises_of_a_quorum() -> None:
     ],
 )
 def test_a_follower_promises_only_what_it_keeps(settings: dict[str, bool], promise_ms: int) -> None:
+    """6.4.1."""
     solo = Solo(clock_ms=lambda: 0, **settings)
     (response,) = of_kind(HeartbeatResponse, solo.step(solo.heartbeat(1)))
     assert response.promise_ms == promise_ms
@@ -330,12 +340,14 @@ def test_the_lease_ends_before_timeout_now_and_for_the_whole_term() -> None:
 
 
 def test_a_lease_ends_with_the_office() -> None:
+    """6.4.1."""
     solo = leased(Clock())
     solo.step(solo.heartbeat(5))
     assert solo.raft.lease_until_ms == 0
 
 
 def test_without_lease_reads_nobody_asks_the_clock() -> None:
+    """6.4.1: the way that depends on clocks is off unless asked for."""
     clock = Clock()
     solo = Solo(clock_ms=clock)
     solo.lead()

@@ -63,6 +63,7 @@ def test_compaction_stops_at_what_is_given_out_and_durable() -> None:
 
 
 def test_a_snapshot_is_asked_for_once_when_the_next_entry_is_gone() -> None:
+    """5.3."""
     solo = leader_of_a_late_follower()
     assert [effects.need_snapshot for effects in solo.effects].count(True) == 1
     solo.tick(2 * HEARTBEAT)
@@ -71,6 +72,7 @@ def test_a_snapshot_is_asked_for_once_when_the_next_entry_is_gone() -> None:
 
 
 def test_chunks_go_in_a_small_window_and_follow_the_answers() -> None:
+    """5.3, figure 5.3: a snapshot is split into chunks."""
     solo = leader_of_a_late_follower()
     solo.raft.offer_snapshot(meta_at(9))
     solo.drain()
@@ -90,6 +92,7 @@ def test_chunks_go_in_a_small_window_and_follow_the_answers() -> None:
 
 
 def test_a_transfer_resumes_where_the_follower_is() -> None:
+    """Our addition to 5.3."""
     solo = leader_of_a_late_follower()
     solo.raft.offer_snapshot(meta_at(9))
     solo.drain()
@@ -99,6 +102,7 @@ def test_a_transfer_resumes_where_the_follower_is() -> None:
 
 
 def test_a_follower_that_starts_over_is_served_from_there_and_only_once() -> None:
+    """Our addition to 5.3."""
     solo = leader_of_a_late_follower()
     solo.raft.offer_snapshot(meta_at(9))
     solo.step(stored(30))
@@ -109,6 +113,7 @@ def test_a_follower_that_starts_over_is_served_from_there_and_only_once() -> Non
 
 
 def test_silence_resends_after_an_election_timeout() -> None:
+    """5.3 with 3.7: what is not answered is sent again."""
     solo = leader_of_a_late_follower()
     solo.raft.offer_snapshot(meta_at(9))
     solo.step(stored(10))
@@ -121,6 +126,7 @@ def test_silence_resends_after_an_election_timeout() -> None:
 
 
 def test_when_only_the_end_was_lost_the_last_chunk_is_sent_again() -> None:
+    """5.3 with 3.7."""
     solo = leader_of_a_late_follower()
     solo.raft.offer_snapshot(meta_at(9))
     solo.step(stored(45))
@@ -132,6 +138,7 @@ def test_when_only_the_end_was_lost_the_last_chunk_is_sent_again() -> None:
 
 
 def test_an_answer_about_another_snapshot_is_ignored() -> None:
+    """5.3."""
     solo = leader_of_a_late_follower()
     solo.raft.offer_snapshot(meta_at(9))
     solo.step(stored(45, snapshot_id=4, installed=True))
@@ -139,7 +146,7 @@ def test_an_answer_about_another_snapshot_is_ignored() -> None:
 
 
 def test_a_follower_that_turns_out_to_have_enough_needs_no_snapshot() -> None:
-    """An acknowledgement that was under way shows that the log can serve it after all."""
+    """5.3: an acknowledgement that was under way shows that the log can serve it after all."""
     solo = leader_of_a_late_follower()
     solo.step(AppendEntriesResponse(2, 3, 1, 7))
     assert solo.raft.progress(3).state == "snapshot"  # type: ignore[union-attr]
@@ -148,6 +155,7 @@ def test_a_follower_that_turns_out_to_have_enough_needs_no_snapshot() -> None:
 
 
 def test_compaction_stops_at_a_snapshot_in_use_and_goes_on_when_the_follower_is_gone() -> None:
+    """5.1, 5.3."""
     solo = leader_of_a_late_follower()
     solo.raft.offer_snapshot(meta_at(9))
     solo.drain()
@@ -165,6 +173,7 @@ def test_compaction_stops_at_a_snapshot_in_use_and_goes_on_when_the_follower_is_
 
 
 def test_a_withdrawn_or_failed_snapshot_is_asked_for_again() -> None:
+    """Our addition to 5.3."""
     solo = leader_of_a_late_follower()
     before = len(solo.effects)
     solo.raft.withdraw_snapshot()
@@ -173,6 +182,7 @@ def test_a_withdrawn_or_failed_snapshot_is_asked_for_again() -> None:
 
 
 def test_several_followers_are_served_from_one_snapshot() -> None:
+    """5.3."""
     solo = leader_of_a_late_follower()
     solo.raft.offer_snapshot(meta_at(9))
     solo.raft.on_peer_unreachable(2)
@@ -192,6 +202,7 @@ def test_several_followers_are_served_from_one_snapshot() -> None:
 
 
 def test_the_leader_goes_on_serving_during_a_transfer() -> None:
+    """5.3."""
     cluster = Cluster(3, limits=CHUNKY)
     cluster.elect(1)
     cluster.isolate(3)
@@ -257,6 +268,7 @@ def test_a_suffix_that_follows_on_the_snapshot_is_kept_and_saved_again() -> None
 
 
 def test_a_stale_snapshot_is_answered_as_installed() -> None:
+    """5.3: a snapshot may come again, or late."""
     solo = Solo(terms=[1, 1, 1], commit=3)
     for index in (2, 3):
         (answer,) = of_kind(InstallSnapshotResponse, solo.step(chunk(meta_at(index))))
@@ -273,6 +285,7 @@ def test_a_log_that_holds_the_snapshots_last_entry_needs_no_snapshot() -> None:
 
 
 def test_a_snapshot_that_could_not_be_installed_starts_over() -> None:
+    """Our addition to 5.3."""
     solo = Solo()
     solo.step(chunk(meta_at(9)))
     solo.raft.on_snapshot_installed(meta_at(9), False)
@@ -282,6 +295,7 @@ def test_a_snapshot_that_could_not_be_installed_starts_over() -> None:
 
 
 def test_a_snapshot_that_was_overtaken_does_not_take_the_log_back() -> None:
+    """5.3."""
     solo = Solo(terms=[1] * 5, commit=2)
     solo.step(chunk(meta_at(9)))
     solo.step(solo.append((5, 1), [1] * 6, term=2, commit=11))
@@ -316,7 +330,7 @@ def test_a_leader_never_lacks_what_a_snapshot_holds() -> None:
 
 
 def test_a_crash_between_the_store_and_the_log_is_survived() -> None:
-    """The snapshot may be durable before the log and the hard state have heard of it."""
+    """5.3 with 3.8: the snapshot may be durable before the log and the hard state have heard of it."""
     solo = Solo(start=(9, 4), term=2, applied=9)
     assert (solo.raft.term, solo.raft.vote, solo.raft.last_index) == (4, 0, 9)
     hard_state = solo.take().hard_state

@@ -10,6 +10,7 @@ from tests.unit.raft.solo import Solo, of_kind
 
 
 def test_the_prior_leader_stops_taking_requests() -> None:
+    """3.10, step 1."""
     solo = Solo()
     solo.lead()
     solo.raft.propose(1, b"x")
@@ -20,6 +21,7 @@ def test_the_prior_leader_stops_taking_requests() -> None:
 
 
 def test_the_target_is_brought_up_to_date_first() -> None:
+    """3.10, step 2."""
     solo = Solo()
     solo.lead()
     solo.raft.propose(1, b"x")
@@ -33,6 +35,7 @@ def test_the_target_is_brought_up_to_date_first() -> None:
 
 
 def test_timeout_now_starts_an_election_at_once_without_asking() -> None:
+    """3.10, step 3."""
     solo = Solo(terms=[1])
     solo.step(solo.heartbeat(1))
     requests = of_kind(RequestVote, solo.step(TimeoutNow(1, 2, 1)))
@@ -41,6 +44,7 @@ def test_timeout_now_starts_an_election_at_once_without_asking() -> None:
 
 @pytest.mark.parametrize(("term", "source"), [(0, 2), (1, 3)])
 def test_timeout_now_from_anybody_but_the_present_leader_is_ignored(term: int, source: int) -> None:
+    """3.10 with 3.3."""
     solo = Solo()
     solo.step(solo.heartbeat(1))
     solo.step(TimeoutNow(term, source, 1))
@@ -48,6 +52,7 @@ def test_timeout_now_from_anybody_but_the_present_leader_is_ignored(term: int, s
 
 
 def test_leadership_moves_and_nothing_is_lost() -> None:
+    """3.10."""
     cluster = Cluster(3)
     cluster.elect(1)
     cluster.write(b"a")
@@ -61,6 +66,7 @@ def test_leadership_moves_and_nothing_is_lost() -> None:
 
 
 def test_without_a_target_the_most_caught_up_voter_takes_over() -> None:
+    """3.10."""
     cluster = Cluster(3, learners=1)
     cluster.elect(1)
     cluster.isolate(2)
@@ -72,6 +78,7 @@ def test_without_a_target_the_most_caught_up_voter_takes_over() -> None:
 
 
 def test_a_transfer_is_aborted_after_an_election_timeout() -> None:
+    """3.10: the prior leader must resume."""
     cluster = Cluster(3)
     cluster.elect(1)
     cluster.isolate(2)
@@ -92,6 +99,7 @@ def refusal(solo: Solo, target: int | None) -> str:
 
 
 def test_refusals_say_why() -> None:
+    """Our addition to 3.10."""
     solo = Solo(configuration=Configuration(frozenset({1, 2, 3}), learners=frozenset({4})))
     assert refusal(solo, 2) == "this member is not the leader"
     solo.lead()
@@ -142,6 +150,7 @@ def test_a_target_that_is_being_sent_a_snapshot_is_refused() -> None:
 
 
 def test_a_silent_cluster_has_nobody_to_take_over() -> None:
+    """Our addition to 3.10."""
     solo = Solo(check_quorum=False)
     solo.lead()
     solo.tick(TIMEOUT)
@@ -149,7 +158,7 @@ def test_a_silent_cluster_has_nobody_to_take_over() -> None:
 
 
 def test_a_new_leader_may_hand_over_before_it_knows_its_followers() -> None:
-    """A member that is told to end right after its election must not stay in office for want of acknowledgements."""
+    """3.10: one that is told to end right after its election must not stay in office for want of acknowledgements."""
     solo = Solo(terms=[1] * 9, limits=Limits(transfer_lag_entries_max=3))
     solo.elect()
     solo.raft.transfer_leadership(2)
@@ -157,6 +166,7 @@ def test_a_new_leader_may_hand_over_before_it_knows_its_followers() -> None:
 
 
 def test_a_lost_timeout_now_leaves_the_leader_in_office() -> None:
+    """3.10."""
     cluster = Cluster(3)
     cluster.elect(1)
     cluster.drop = lambda message: isinstance(message, TimeoutNow)

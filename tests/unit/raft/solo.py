@@ -19,7 +19,7 @@ from raftkv.raft.messages import (
     RequestVoteResponse,
 )
 from raftkv.raft.node import Raft
-from tests.unit.raft.cluster import TIMEOUT, config_of
+from tests.unit.raft.cluster import TIMEOUT, Cluster, Disk, config_of
 
 M = TypeVar("M")
 
@@ -27,6 +27,16 @@ M = TypeVar("M")
 def entries_of(terms: Sequence[int], first: int = 1) -> list[Entry]:
     """A log given by the terms of its entries, as the figures of the paper draw it."""
     return [Entry(first + offset, term, ENTRY_COMMANDS, b"%d" % (first + offset)) for offset, term in enumerate(terms)]
+
+
+def cluster_of(logs: list[list[int]], *, term: int, **settings: bool) -> Cluster:
+    """Members 1.. with logs given by their terms, all of which know `term`."""
+    cluster = Cluster(len(logs), **settings)
+    for node, terms in zip(cluster.nodes.values(), logs, strict=True):
+        node.disk = Disk(node.disk.configuration, entries=entries_of(terms))
+        node.disk.hard_state.term = term
+        node.start()
+    return cluster
 
 
 class Solo:
