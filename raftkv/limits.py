@@ -60,6 +60,10 @@ class Limits:
     map_bytes: int = 64 * GIB
     quota_bytes: int = 8 * GIB
 
+    # History. Older than this, or more revisions than this: the leader has it compacted.
+    history_ms_max: int = 3_600_000
+    history_revisions_max: int = 1_000_000
+
     # Sessions. Over the count of sessions: new ones are refused with `too_many_sessions`.
     session_window: int = 1024
     session_answer_bytes_max: int = 1 * MIB

@@ -10,6 +10,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "del": ("delete", "delete a key or a range"),
     "txn": ("txn", "compare, then do the one or the other, atomically"),
     "lease": ("lease", "grant, keep alive and end leases"),
+    "compact": ("compact", "let go of history before a revision"),
     "status": ("status", "what every member says about itself"),
     "health": ("health", "can the endpoints serve right now?"),
     "member": ("member", "list, add, remove, promote and replace members"),

@@ -258,6 +258,13 @@ class AsyncClient(AsyncLeaseVerbs):
         """Append to a value; a missing key counts as empty. Returns the new length in bytes."""
         return int((await self._write(requests.append(key, value), timeout))[2])
 
+    async def compact(self, revision: Revision, *, timeout: float | None = None) -> Revision:
+        """Let go of history before `revision`; reads and watches at it still work. Returns the store's revision.
+
+        Raises Compacted when that was done before, FutureRevision when it is not reached. The cluster does so by itself, too.
+        """
+        return int((await self._write(requests.compact(revision), timeout))[1])
+
     # The cluster.
 
     async def status(self, *, timeout: float | None = None) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from raftkv.errors import InvalidRequest, LeaseTtlTooLarge
 from raftkv.units import Revision
 from raftkv.wire.commands import (
     APPEND,
+    COMPACT,
     COMPARE_VALUE,
     COMPARE_VERSION,
     COUNT_ONLY,
@@ -131,6 +132,10 @@ def as_lease_id(lease_id: int) -> int:
 def guarded(guards: "list[tuple[bytes, Revision]]", command: Command) -> Command:
     """The write is done iff each of these keys exists with this create_revision."""
     return [GUARDED, 0, [list(guard) for guard in guards], command]
+
+
+def compact(revision: Revision) -> Command:
+    return [COMPACT, 0, revision]
 
 
 def compare_and_set(key: Bytes, expected: Bytes | None, value: Bytes) -> Command:

@@ -225,6 +225,13 @@ class Client(LeaseVerbs):
         """Append to a value; a missing key counts as empty. Returns the new length in bytes."""
         return int((self._write(requests.append(key, value), timeout))[2])
 
+    def compact(self, revision: Revision, *, timeout: float | None = None) -> Revision:
+        """Let go of history before `revision`; reads and watches at it still work. Returns the store's revision.
+
+        Raises Compacted when that was done before, FutureRevision when it is not reached. The cluster does so by itself, too.
+        """
+        return int((self._write(requests.compact(revision), timeout))[1])
+
     # The cluster.
 
     def status(self, *, timeout: float | None = None) -> list[dict[str, Any]]:

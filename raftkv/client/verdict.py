@@ -9,7 +9,9 @@ from typing import Final, Mapping
 
 from raftkv.errors import (
     ClusterMismatch,
+    Compacted,
     DeadlineExceeded,
+    FutureRevision,
     InvalidRequest,
     KeyNotFound,
     LeaseNotFound,
@@ -22,7 +24,7 @@ from raftkv.errors import (
 
 # Decided by what the request says, or by apply, which answers a repeated write as it answered it first: such a refusal
 # stands for all attempts of the write.
-_CERTAIN: Final = (InvalidRequest, KeyNotFound, LeaseNotFound, NotANumber)
+_CERTAIN: Final = (InvalidRequest, KeyNotFound, LeaseNotFound, NotANumber, Compacted, FutureRevision)
 
 
 def lost(reason: BaseException | str | None) -> RaftKVError:

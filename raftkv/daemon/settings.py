@@ -262,6 +262,8 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "commit_bytes": "changes after which the store is committed at once",
     "map_bytes": "address space of the store; fixed at the first start, sparse",
     "quota_bytes": "size of the store at which writes are refused",
+    "history_ms_max": "history is kept for this long, then it is compacted",
+    "history_revisions_max": "revisions of history that are kept; a tenth more, and what is older is compacted",
     "session_window": "writes of one session that may be unanswered at a time",
     "session_answer_bytes_max": "answers kept per session for its retries",
     "sessions_max": "sessions in the cluster; over it, new ones are refused",

@@ -27,6 +27,8 @@ from raftkv.wire.commands import Answer
 
 log = logging.getLogger("raftkv.storage")
 
+COMPACTION_PAUSE_SECONDS = 0.008  # between steps of a millisecond or two
+COMPACTION_COMMIT_SECONDS = 0.1  # at least, between commits that only compaction wants
 COMMIT_RETRY_SECONDS = 1.0  # after a full disk
 
 
@@ -50,7 +52,8 @@ class Storage:
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._snapshot_thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._committing: asyncio.Future[None] | None = None
-        self._next_commit_at = 0.0
+        self._next_commit_at = self._next_compaction_commit_at = 0.0
+        self._compaction_handle: asyncio.TimerHandle | None = None
         self._receiver: SnapshotReceiver | None = None
         self._replacing = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,6 +64,7 @@ class Storage:
         self.on_snapshot_made: Callable[[SnapshotFileReader | None], None] = lambda reader: None
         self.on_snapshot_installed: Callable[[SnapshotMeta, bool], None] = lambda meta, ok: None
         self.store = self._open()
+        self._go_on_compacting()
 
     def _open(self) -> Store:
         return Store.open(LmdbKeyspace(str(self._store_path), self._limits.map_bytes), self._limits)
@@ -96,6 +100,11 @@ class Storage:
     def leases(self) -> Leases:
         """The replicated leases."""
         return self.store.leases
+
+    @property
+    def compact_revision(self) -> int:
+        """History below it is gone."""
+        return self.store.compact_revision
 
     @property
     def has_room(self) -> bool:
@@ -142,20 +151,25 @@ class Storage:
 
     @property
     def wants_commit(self) -> bool:
-        """Cheap: whether the overlay is large enough for a commit ahead of its time."""
-        return self._committing is None and self.store.overlay_bytes >= self._limits.commit_bytes
+        """Cheap: whether there is reason for a commit ahead of its time."""
+        store = self.store
+        return self._committing is None and (
+            store.overlay_bytes >= self._limits.commit_bytes or store.compaction.wants_commit
+        )
 
     def commit_if_due(self, journal_durable_index: Index) -> None:
         """Start a commit when it is time, or when the overlay is large. The log must be durable to what is applied."""
         if self._committing is not None or self._replacing or journal_durable_index < self.store.applied_index:
             return
         now = self._loop.time()
-        if now < self._next_commit_at and self.store.overlay_bytes < self._limits.commit_bytes:
+        is_due = now >= self._next_commit_at or self.store.overlay_bytes >= self._limits.commit_bytes
+        if not is_due and not (self.store.compaction.wants_commit and now >= self._next_compaction_commit_at):
             return
         job = self.store.freeze()
         if job is None:
             return
         self._next_commit_at = now + self._limits.commit_interval_ms / 1000
+        self._next_compaction_commit_at = now + COMPACTION_COMMIT_SECONDS
         self._committing = self._loop.run_in_executor(self._commit_thread, self._run_job, job)
         self._committing.add_done_callback(lambda done: self._on_committed(job, done))
 
@@ -179,7 +193,25 @@ class Storage:
         elif self.full is not None:
             log.warning("the store commits again")
             self.full = None
+        self._go_on_compacting()
         self.on_progress()
+
+    # Room: history that was compacted is removed a little at a time.
+
+    def _go_on_compacting(self) -> None:
+        if self._compaction_handle is None and self.store.compaction.has_work:
+            self._compaction_handle = self._loop.call_later(COMPACTION_PAUSE_SECONDS, self._compact_some)
+
+    def _compact_some(self) -> None:
+        self._compaction_handle = None
+        if not self._replacing:
+            self.store.compaction.step()
+            self._go_on_compacting()
+
+    def _stop_compacting(self) -> None:
+        if self._compaction_handle is not None:
+            self._compaction_handle.cancel()
+            self._compaction_handle = None
 
     # Snapshots, outgoing.
 
@@ -250,6 +282,7 @@ class Storage:
             self.store = self._open()
         finally:
             self._replacing = False
+        self._go_on_compacting()
         log.info("installed a snapshot at index %d, %d bytes", meta.index, meta.size_bytes)
         self.on_snapshot_installed(meta, True)
 
@@ -267,6 +300,7 @@ class Storage:
 
     async def close(self, journal_durable_index: Index) -> None:
         """Commit what is applied (if the log has it), so that the next start has little to replay; then close."""
+        self._stop_compacting()
         for task in list(self._tasks):
             task.cancel()
         if self._committing is not None:

@@ -20,6 +20,7 @@ from raftkv.limits import Limits
 from raftkv.raft.effects import ReadReady, RoleChange
 from raftkv.raft.messages import ENTRY_COMMANDS, Entry
 from raftkv.raft.node import Raft
+from raftkv.replica.compaction import AutoCompaction
 from raftkv.replica.forwarding import Forwarder, Forwarding
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import FIRST_CONTEXT, QUESTIONS, LeaseDesk, Question
@@ -71,7 +72,8 @@ class Service:
         self._new: list[WriteGroup] = []
         self._new_bytes = 0
         self._forwarding = Forwarding(forwarder, first_read_context, limits.pending_writes_max)
-        self._upkeep = Upkeep(directory, founding, own_record, self.forward)
+        history = AutoCompaction(age_ms_max=limits.history_ms_max, revisions_max=limits.history_revisions_max)
+        self._upkeep = Upkeep(directory, founding, own_record, self.forward, history)
         self._reconfiguration = Reconfiguration(
             raft, directory, limits, submit=self.submit_writes, elsewhere=self.elsewhere, draw_id=draw_id
         )

@@ -1,4 +1,5 @@
-"""The writes that members make by themselves: founding the cluster, publishing an address, ending sessions.
+"""The writes that members make by themselves: founding the cluster, publishing an address, ending sessions,
+compacting history.
 
 At most one at a time. Each looks at the store first and says what is missing there, so that whatever came of the last one
 (lost, refused, doubled by a new leader) the next look puts it right.
@@ -7,9 +8,10 @@ At most one at a time. Each looks at the store first and says what is missing th
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from raftkv.errors import RaftKVError
+from raftkv.replica.compaction import AutoCompaction
 from raftkv.replica.groups import ReadGroup, WriteGroup
-from raftkv.units import Milliseconds, NodeId
-from raftkv.wire.commands import CREATE_CLUSTER, EXPIRE_SESSIONS, OK, PUBLISH_MEMBER, Answer, Command
+from raftkv.units import Milliseconds, NodeId, Revision
+from raftkv.wire.commands import COMPACT, CREATE_CLUSTER, EXPIRE_SESSIONS, OK, PUBLISH_MEMBER, Answer, Command
 from raftkv.wire.settings import Settings
 
 TIMEOUT_MS = 5_000
@@ -24,6 +26,12 @@ class Directory(Protocol):
 
     @property
     def earliest_deadline_ms(self) -> Milliseconds | None: ...
+
+    @property
+    def revision(self) -> Revision: ...
+
+    @property
+    def compact_revision(self) -> Revision: ...
 
     def members(self) -> Sequence[Mapping[str, Any]]: ...
 
@@ -56,7 +64,9 @@ class Upkeep:
         founding: Founding,
         own_record: Callable[[], list[Any]],
         submit: Callable[[WriteGroup], None],
+        history: AutoCompaction,
     ) -> None:
+        self._history = history
         self._directory = directory
         self._founding = founding
         self._own_record = own_record
@@ -68,6 +78,7 @@ class Upkeep:
     def look(self, now_ms: Milliseconds, clock_ms: Milliseconds, *, leading: bool) -> None:
         """Say what is missing, if anything. `clock_ms` is replicated time."""
         self.is_due = False
+        self._history.look(clock_ms, self._directory.revision)
         if self._is_waiting:
             return
         directory = self._directory
@@ -80,6 +91,10 @@ class Upkeep:
             deadline_ms = directory.earliest_deadline_ms
             if deadline_ms is not None and deadline_ms <= clock_ms:
                 self._say([EXPIRE_SESSIONS, 0], now_ms)
+                return
+            revision = self._history.wanted(clock_ms, directory.revision, directory.compact_revision)
+            if revision:
+                self._say([COMPACT, 0, revision], now_ms)
 
     @property
     def is_published(self) -> bool:

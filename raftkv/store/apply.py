@@ -12,6 +12,7 @@ from typing import Any, Callable, Final
 from raftkv.errors import (
     AnswerDropped,
     FencingTokenStale,
+    FutureRevision,
     InvalidRequest,
     NotANumber,
     RaftKVError,
@@ -23,6 +24,7 @@ from raftkv.errors import (
 from raftkv.store import lease_commands, operations
 from raftkv.store.members import Cluster
 from raftkv.store.mvcc import Mvcc
+from raftkv.store.ranges import compacted
 from raftkv.store.records import create_revision_of, lease_of, value_of
 from raftkv.store.sessions import Session, Sessions
 from raftkv.store.transactions import apply_txn
@@ -30,6 +32,7 @@ from raftkv.units import Index, Milliseconds, Term
 from raftkv.wire.commands import (
     APPEND,
     CHECKPOINT_LEASES,
+    COMPACT,
     CREATE_CLUSTER,
     DELETE_RANGE,
     EXPIRE_LEASES,
@@ -54,6 +57,7 @@ from raftkv.wire.validate import is_plain_put, plain_value_bytes_max, validate
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 _DECIMAL: Final = re.compile(rb"-?[0-9]{1,19}\Z")
+_COMPACT_EFFECT: Final = struct.Struct(">7sq")
 _SESSION_EFFECT: Final = struct.Struct(">16sQQI")
 
 
@@ -261,6 +265,20 @@ def _guarded(state: State, command: Command) -> Answer:
     return _HANDLERS[inner[0]](state, inner)
 
 
+def _compact(state: State, command: Command) -> Answer:
+    """History below the revision is refused from now on; compaction.py makes the room. Not a revision of its own."""
+    validate(command, state.cluster.settings)
+    mvcc = state.mvcc
+    revision = command[2]
+    if revision <= mvcc.compact_revision:
+        raise compacted(revision, mvcc.compact_revision)
+    if revision > mvcc.revision:
+        raise FutureRevision(f"revision {revision} has not been reached, the store is at {mvcc.revision}")
+    mvcc.compact_revision = revision
+    state.effects.append(_COMPACT_EFFECT.pack(b"compact", revision))
+    return [OK, mvcc.revision]
+
+
 def _publish_member(state: State, command: Command) -> Answer:
     state.cluster.publish(command)
     state.change_cluster()
@@ -297,6 +315,7 @@ _HANDLERS: Final[dict[int, Callable[[State, Command], Answer]]] = {
     TXN: _txn,
     INCREMENT: _increment,
     APPEND: _append,
+    COMPACT: _compact,
     LEASE_GRANT: lease_commands.grant,
     LEASE_REVOKE: lease_commands.revoke,
     GUARDED: _guarded,

@@ -30,6 +30,7 @@ class CommitJob:
 
     __slots__ = (
         "_cluster",
+        "_compaction",
         "_keyspace",
         "_leases",
         "_overlay",
@@ -51,6 +52,7 @@ class CommitJob:
         sessions: list[tuple[bytes, SessionState]],
         sessions_gone: list[bytes],
         leases: LeaseChanges,
+        compaction: list[TableChange],
     ) -> None:
         assert not overlay.fresh, "a frozen overlay is settled: its runs are all its keys"
         self._keyspace = keyspace
@@ -60,6 +62,7 @@ class CommitJob:
         self._sessions = sessions
         self._sessions_gone = sessions_gone
         self._leases = leases
+        self._compaction = compaction
         self.applied_index = applied_index
         self.committed = False
 
@@ -96,6 +99,7 @@ class CommitJob:
         leases = iter(self._leases.puts())
         while piece := list(islice(leases, _PIECE_ITEMS)):
             yield TableChange(LEASES, piece)
+        yield from self._compaction
         meta: list[Item] = [(STATE_KEY, self._state)]
         if self._cluster is not None:
             meta.append((CLUSTER_KEY, self._cluster))

@@ -13,7 +13,7 @@ thread at a time; reads and `renew` belong to one other thread. No Raft, no revi
 | SESSIONS | session id | the session (sessions.py) |
 | LEASES | lease id, or lease id + user key | the lease; that the key hangs on it (leases.py) |
 
-Compaction at revision R will walk LOG up to R and drop what PAST shows as superseded by then, with its pointers; not HEAD.
+Compaction (compaction.py) drops what PAST shows as superseded by then from LOG, then its pointers; it never touches HEAD.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Pages of the table LOG: many events in one LMDB record, because a put costs the same for 100 bytes and for 16 KiB.
 
 A page is a count, the offset of each event, and the events (records.py) in order of their position; its key is the position
-of its first event. Which events share a page depends on when a member commits, so nothing logical may depend on it.
+of its first event, also when compaction has taken that one out. Which events share a page depends on when a member commits, so nothing logical may depend on it.
 """
 
 import struct
@@ -55,8 +55,13 @@ def find_event(page: bytes, position: bytes) -> bytes | None:
     return None
 
 
-def _pack_page(events: Sequence[bytes]) -> Item:
+def repack_page(events: Sequence[bytes]) -> bytes:
+    """A page of what is left of one."""
     count = len(events)
     first = _U32.size * (1 + count)
     offsets = accumulate(map(len, events[:-1]), initial=first)
-    return events[0][:POSITION_BYTES], b"".join((struct.pack(f">{1 + count}I", count, *offsets), *events))
+    return b"".join((struct.pack(f">{1 + count}I", count, *offsets), *events))
+
+
+def _pack_page(events: Sequence[bytes]) -> Item:
+    return events[0][:POSITION_BYTES], repack_page(events)

@@ -64,12 +64,16 @@ def pack_pointers(key: bytes, pointers: Sequence[bytes]) -> Iterator[Item]:
         yield encoded + chosen[0][:POSITION_BYTES], head + b"".join(chosen)
 
 
-def newest_pointer(item: Item, revision: int) -> bytes:
-    """The newest pointer of a record at or before `revision`; the record's first one is."""
+def unpack_pointers(item: Item) -> tuple[bytes, list[bytes]]:
+    """What stands in front of the pointers of a record, and the pointers."""
     value = item[1]
     start = _U32.size + _U32.unpack_from(value)[0] if is_long(item[0][:-POSITION_BYTES]) else 0
-    pointers = [value[offset : offset + POINTER_BYTES] for offset in range(start, len(value), POINTER_BYTES)]
-    found = newest_of(pointers, revision)
+    return value[:start], [value[offset : offset + POINTER_BYTES] for offset in range(start, len(value), POINTER_BYTES)]
+
+
+def newest_pointer(item: Item, revision: int) -> bytes:
+    """The newest pointer of a record at or before `revision`; the record's first one is."""
+    found = newest_of(unpack_pointers(item)[1], revision)
     assert found is not None, "the record was found by its oldest pointer"
     return found
 

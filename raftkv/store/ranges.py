@@ -45,7 +45,15 @@ def check_revision(mvcc: Mvcc, revision: Revision) -> None:
     if revision > mvcc.revision:
         raise FutureRevision(f"revision {revision} has not been reached, the store is at {mvcc.revision}")
     if revision < mvcc.compact_revision:
-        raise Compacted(f"revision {revision} has been compacted, up to {mvcc.compact_revision}")
+        raise compacted(revision, mvcc.compact_revision)
+
+
+def compacted(revision: Revision, compact_revision: Revision) -> Compacted:
+    """The refusal of history that is gone; it says where history begins."""
+    return Compacted(
+        f"revision {revision} has been compacted, up to {compact_revision}",
+        details={"compact_revision": compact_revision},
+    )
 
 
 def range_bound(key: bytes, range_end: bytes) -> bytes | None:

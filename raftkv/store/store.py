@@ -17,6 +17,7 @@ from raftkv.limits import Limits
 from raftkv.raft.messages import ENTRY_COMMANDS, ENTRY_CONFIGURATION, ENTRY_NOOP, Entry
 from raftkv.store.apply import State, apply_batch
 from raftkv.store.commit import CommitJob
+from raftkv.store.compaction import Compaction
 from raftkv.store.keyspace import Keyspace
 from raftkv.store.leases import Leases, load_leases
 from raftkv.store.meta import StoredState, load_cluster, load_state
@@ -50,6 +51,8 @@ class Store:
         self._digest = stored.digest
         self._job: CommitJob | None = None  # handed out by freeze
         self._retired: Overlay | None = None  # committed, and let go of piece by piece
+        self._compaction = Compaction(keyspace, stored.compact_revision)
+        self._freezing_compact_revision: Revision = stored.compact_revision
         self._failed: CommitJob | None = None  # found no space, waits to be handed out again
 
     @classmethod
@@ -249,12 +252,13 @@ class Store:
             assert self._failed is not None, "a frozen overlay without a job is one that found no space"
             self._job, self._failed = self._failed, None
             return self._job
-        if self._applied_index == self._durable_applied_index:
+        if self._applied_index == self._durable_applied_index and not self._compaction.has_changes:
             return None
         overlay = mvcc.active
         overlay.settle()
         mvcc.frozen, mvcc.active = overlay, Overlay()
         changed, gone = state.sessions.take_changes()
+        self._freezing_compact_revision = mvcc.compact_revision
         self._job = CommitJob(
             self._keyspace,
             overlay,
@@ -264,6 +268,7 @@ class Store:
             sessions=changed,
             sessions_gone=gone,
             leases=mvcc.leases.take_changes(),
+            compaction=self._compaction.take_changes(),
         )
         state.cluster_changed = False
         return self._job
@@ -275,11 +280,17 @@ class Store:
         if not job.committed:
             self._failed = job
             return
-        assert job.applied_index > self._durable_applied_index, "commits move forward"
+        assert job.applied_index >= self._durable_applied_index, "commits move forward"
         self._keyspace.renew()
         self._mvcc.frozen = None
         self._retired = job.release()
         self._durable_applied_index = job.applied_index
+        self._compaction.on_durable(self._freezing_compact_revision)
+
+    @property
+    def compaction(self) -> Compaction:
+        """What is left to be removed of history that is hidden already: call `step` between other work while it has some."""
+        return self._compaction
 
     def _stored_state(self) -> StoredState:
         return StoredState(

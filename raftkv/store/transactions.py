@@ -9,10 +9,10 @@ import operator
 from dataclasses import dataclass
 from typing import Any, Callable, Final, Sequence
 
-from raftkv.errors import Compacted, KeyNotFound
+from raftkv.errors import KeyNotFound
 from raftkv.store import operations
 from raftkv.store.mvcc import Mvcc
-from raftkv.store.ranges import check_revision, range_bound, read_range
+from raftkv.store.ranges import check_revision, compacted, range_bound, read_range
 from raftkv.store.records import unpack_header, value_of
 from raftkv.wire.commands import (
     COMPARE_CREATE,
@@ -115,7 +115,7 @@ def _check_ranges(mvcc: Mvcc, plan: Plan) -> None:
             if revision > 0:
                 check_revision(mvcc, revision)
             elif revision < 0 and revision < mvcc.compact_revision:
-                raise Compacted(f"revision {revision} has been compacted, up to {mvcc.compact_revision}")
+                raise compacted(revision, mvcc.compact_revision)
 
 
 def _execute(mvcc: Mvcc, plan: Plan, reply_bytes_max: int) -> list[list[Any]]:

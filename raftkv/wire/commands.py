@@ -16,6 +16,7 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | LEASE_GRANT | op, seq, lease id (0: drawn), ttl_ms (raised to the minimum) |
 | LEASE_REVOKE | op, seq, lease id |
 | GUARDED | op, seq, [[key, create_revision], ...], command: PUT, DELETE_RANGE, TXN, INCREMENT or APPEND with seq 0, done iff each key was created at that revision |
+| COMPACT | op, seq, revision: what was superseded before it is let go of, and cannot be read any more |
 | PUBLISH_MEMBER | op, 0, node_id, name, incarnation, client_address, peer_address, version (proposed by members only) |
 | EXPIRE_SESSIONS | op, 0 (proposed by the leader only): drop the sessions whose time is up at the entry's time |
 | EXPIRE_LEASES | op, 0, term, [lease id, ...] (proposed by the leader of that term; changes nothing in an entry of another) |
@@ -41,6 +42,7 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 | LEASE_GRANT | revision, lease id, ttl_ms |
 | LEASE_REVOKE | revision, count of keys deleted |
 | GUARDED | as the command inside |
+| COMPACT | revision |
 | GET | revision, key-value or None |
 | RANGE | revision, key-values, more, count |
 | LEASE_TTL | revision, remaining_ms (-1: no such lease), ttl_ms as granted, attached keys |
@@ -72,6 +74,7 @@ APPEND: Final = 5
 LEASE_GRANT: Final = 6
 LEASE_REVOKE: Final = 7
 GUARDED: Final = 8
+COMPACT: Final = 9
 PUBLISH_MEMBER: Final = 32
 EXPIRE_SESSIONS: Final = 33
 CREATE_CLUSTER: Final = 34
@@ -84,7 +87,9 @@ RANGE: Final = 65
 LEASE_TTL: Final = 66
 LEASES: Final = 67
 
-CLIENT_WRITES: Final = frozenset({PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, LEASE_GRANT, LEASE_REVOKE, GUARDED})
+CLIENT_WRITES: Final = frozenset(
+    {PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, LEASE_GRANT, LEASE_REVOKE, GUARDED, COMPACT}
+)
 SYSTEM_WRITES: Final = frozenset(
     {
         PUBLISH_MEMBER,
@@ -169,7 +174,7 @@ def command_bytes(command: Command) -> int:
         return len(command[2]) + len(command[3]) + _COMMAND_OVERHEAD_BYTES
     if operation == TXN:
         return sum(map(command_bytes, (*command[3], *command[4]))) + (len(command[2]) + 1) * _COMPARE_BYTES
-    if operation in (LEASE_GRANT, LEASE_REVOKE):
+    if operation in (LEASE_GRANT, LEASE_REVOKE, COMPACT):
         return _COMMAND_OVERHEAD_BYTES
     if operation == GUARDED:
         return sum(len(key) + _COMMAND_OVERHEAD_BYTES for key, _ in command[2]) + command_bytes(command[3])

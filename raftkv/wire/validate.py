@@ -24,6 +24,7 @@ from raftkv.errors import (
 from raftkv.limits import Limits
 from raftkv.wire.commands import (
     APPEND,
+    COMPACT,
     COMPARE_LEASE,
     COMPARE_VALUE,
     DELETE_RANGE,
@@ -151,6 +152,12 @@ def _check_lease_revoke(command: Sequence[Any], bounds: Limits | Settings) -> in
     return 0
 
 
+def _check_compact(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    if not _is_int64(_fields(command, 3, "COMPACT")[2]):
+        raise InvalidRequest("the revision is not a 64-bit integer")
+    return 0
+
+
 def _check_lease_ttl(command: Sequence[Any], bounds: Limits | Settings) -> int:
     _, flags, lease_id = _fields(command, 3, "LEASE_TTL")
     if flags & ~WITH_KEYS or not _is_int64(lease_id):
@@ -223,6 +230,7 @@ _CHECKS: Final[dict[int, Callable[[Sequence[Any], Limits | Settings], int]]] = {
     LEASE_GRANT: _check_lease_grant,
     LEASE_REVOKE: _check_lease_revoke,
     GUARDED: _check_guarded,
+    COMPACT: _check_compact,
     LEASE_TTL: _check_lease_ttl,
     LEASES: _check_leases,
     GET: _check_get,

@@ -47,6 +47,22 @@ def test_put_get_del(healthy: Cluster) -> None:
     assert raftkv(healthy, "del", "simple", code=NOT_FOUND) == b"0\n"
 
 
+def test_history_and_its_end(healthy: Cluster) -> None:
+    """Reading the past, compacting it, and the two errors, which name the revisions."""
+    first = document(healthy, "put", "past", "1")["revision"]
+    second = document(healthy, "put", "past", "2")["revision"]
+    assert raftkv(healthy, "get", "past", "--rev", str(first)) == b"1\n"
+    assert document(healthy, "compact", str(second)) == {"compacted": second, "revision": second}
+    for node in healthy.nodes:
+        done = run_raftkv("get", "past", "--rev", str(first), environment={"RAFTKV_ENDPOINTS": node.client_address})
+        assert (done.returncode, done.stdout) == (FAILED, b"")
+        assert f"compacted: revision {first} has been compacted, up to {second}" in done.stderr.decode()
+    assert raftkv(healthy, "get", "past", "--rev", str(second)) == b"2\n"
+    raftkv(healthy, "get", "past", "--rev", str(second + 1000), code=FAILED)
+    raftkv(healthy, "compact", str(second), code=FAILED)
+    raftkv(healthy, "compact", str(second + 1000), code=FAILED)
+
+
 def test_value_from_standard_input_is_kept_as_it_is(healthy: Cluster) -> None:
     """Every byte, no newline added or taken, up to the largest value."""
     value = bytes(range(256)) + b"\n\n"

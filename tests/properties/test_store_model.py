@@ -16,15 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raftkv.errors import NoSpace, RaftKVError
+from raftkv.errors import Compacted, NoSpace, RaftKVError
 from raftkv.limits import MIB, Limits
 from raftkv.raft.messages import ENTRY_COMMANDS, Entry
-from raftkv.store import mvcc, overlay, pages, past, ranges
+from raftkv.store import compaction, mvcc, overlay, pages, past, ranges
 from raftkv.store.commit import CommitJob
-from raftkv.store.keyspace import Keyspace
+from raftkv.store.keyspace import HEAD, LOG, PAST, Keyspace
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
 from raftkv.store.memory_keyspace import MemoryKeyspace
+from raftkv.store.pages import unpack_page
 from raftkv.store.ranges import RangeCursor
+from raftkv.store.records import POSITION_BYTES, key_of, revision_of
 from raftkv.store.snapshot import (
     SnapshotBytesReader,
     SnapshotBytesReceiver,
@@ -37,6 +39,7 @@ from raftkv.store.snapshot import (
 from raftkv.store.store import Store
 from raftkv.wire.commands import (
     CHECKPOINT_LEASES,
+    COMPACT,
     EXPIRE_LEASES,
     EXPIRE_SESSIONS,
     GUARDED,
@@ -77,6 +80,7 @@ STEPS = {
     "snapshot": 1,
     "read": 3,
     "begin": 2,
+    "compact": 4,
 }
 
 
@@ -118,7 +122,9 @@ class Teller:
         return [session, self.random.random() < 0.7, self.random.choice([0, 0, 1, 2, 5]), None, 0, commands]
 
     def write(self) -> list[Any]:
-        kind = self.random.randrange(18)
+        kind = self.random.randrange(20)
+        if kind > 17:
+            return [COMPACT, 0, self.random.choice([-1, 0, 1, *range(2, 30)])]
         if kind > 13:
             return self.put()
         if kind == 13:
@@ -140,7 +146,7 @@ class Teller:
             [self.key(), self.random.choice([2, 2, 3, 4, 5, 6, 8, 10])] for _ in range(self.random.choice([1, 1, 2]))
         ]
         inner = self.write()
-        while inner[0] in (GUARDED, LEASE_GRANT, LEASE_REVOKE):
+        while inner[0] in (GUARDED, LEASE_GRANT, LEASE_REVOKE, COMPACT):
             inner = self.write()
         return [GUARDED, 0, guards, inner]
 
@@ -231,7 +237,7 @@ class Member:
         self.disk = FullDisk(MemoryKeyspace() if directory is None else LmdbKeyspace.open(self.path, LIMITS))
         self.store = Store.open(self.disk, LIMITS)  # type: ignore[arg-type]
         self.job: CommitJob | None = None
-        self.cursors: list[tuple[RangeCursor, Any]] = []
+        self.cursors: list[tuple[RangeCursor, Any, int]] = []
 
     def reopen(self, log: list[Entry], answers: list[Any], digests: list[int]) -> None:
         """Lose what was not committed, then apply it again: nothing may come out differently."""
@@ -317,6 +323,8 @@ class World:
         if name == "cycle":
             for part in ("freeze", "run", "thaw"):
                 self.on_member(part, member)
+        elif name == "compact":
+            member.store.compaction.step()
         elif name == "freeze" and job is None:
             member.job = member.store.freeze()
         elif name in ("run", "full") and job is not None and not job.committed:
@@ -347,15 +355,36 @@ class World:
         expected = _model_read(self.model, command)
         for member in self.members:
             if not isinstance(expected, str):
-                member.cursors.append((member.store.range_cursor(command), expected))
+                revision = command[5] if command[5] > 0 else self.model.revision
+                member.cursors.append((member.store.range_cursor(command), expected, revision))
 
     def advance_cursors(self) -> None:
         """One step of every range on its way: what was written since it began must not show."""
         for member in self.members:
-            for cursor, expected in list(member.cursors):
-                if cursor.step():
+            for cursor, expected, revision in list(member.cursors):
+                try:
+                    done = cursor.step()
+                except Compacted:
+                    assert revision < self.model.compacted
+                    member.cursors.remove((cursor, expected, revision))
+                    continue
+                if done:
                     assert cursor.answer() == expected
-                    member.cursors.remove((cursor, expected))
+                    member.cursors.remove((cursor, expected, revision))
+
+    def compact_whole(self) -> None:
+        """Whatever was under way; then nothing that is hidden is left, and nothing that is visible is gone."""
+        for member in self.members:
+            for part in ("run", "thaw"):
+                self.on_member(part, member)
+            for _ in range(3):
+                self.on_member("cycle", member)
+                while member.store.compaction.has_work:
+                    member.store.compaction.step()
+                    if not member.store.compaction.has_work:
+                        self.on_member("cycle", member)
+            assert max(member.store.compaction.done, 1) == max(self.model.compacted, 1)
+            check_nothing_hidden_is_left(member.disk.inner, self.model)
 
     def check_everything(self) -> None:
         self.read([LEASES, 0])
@@ -363,9 +392,31 @@ class World:
             self.check_leases(member.store)
         for revision in range(1, self.model.revision + 1):
             self.read(ranged(revision=revision))
+            self.read(ranged(revision=revision, flags=4))
         for key in KEYS:
             for member in self.members:
                 assert member.store.read(get(key)) == self.model.read(get(key))
+
+
+def check_nothing_hidden_is_left(keyspace: Keyspace, model: Model) -> None:
+    """LOG and PAST agree, and hold of the time before the compacted revision only what is visible at it."""
+    events = {
+        event[:POSITION_BYTES]: event
+        for _, page in keyspace.window(LOG, b"\0", None, 10**6, 10**9).items
+        for event in unpack_page(page)
+    }
+    visible = {(key, value[1]) for key, value in model.history[max(model.compacted, 1)].items()}
+    for position, event in events.items():
+        if revision_of(position) < model.compacted:
+            assert (key_of(event), revision_of(position)) in visible
+    pointers = [
+        pointer
+        for item in keyspace.window(PAST, b"\0", None, 10**6, 10**9).items
+        for pointer in past.unpack_pointers(item)[1]
+    ]
+    assert {pointer[:POSITION_BYTES] for pointer in pointers} <= set(events)
+    heads = {record[:POSITION_BYTES] for _, record in keyspace.window(HEAD, b"\0", None, 10**6, 10**9).items}
+    assert set(events) == heads | {pointer[:POSITION_BYTES] for pointer in pointers}
 
 
 def _plain(answer: Any) -> Any:
@@ -395,6 +446,10 @@ def _tiny_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(past, "_POINTERS_MAX", 2)
     monkeypatch.setattr(pages, "PAGE_EVENTS_MAX", 3)
     monkeypatch.setattr(overlay, "_FRESH_MAX", 2)
+    monkeypatch.setattr(compaction, "WALK_ITEMS", 3)
+    monkeypatch.setattr(compaction, "PAGES_PER_STEP", 2)
+    monkeypatch.setattr(compaction, "ROUND_EVENTS_MAX", 4)
+    monkeypatch.setattr(compaction, "CHANGES_BYTES_MAX", 300)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -415,6 +470,8 @@ def test_members_answer_as_the_model_whatever_is_committed_and_lost(seed: int, l
             world.advance_cursors()
         while any(member.cursors for member in world.members):
             world.advance_cursors()
+        world.check_everything()
+        world.compact_whole()
         world.check_everything()
     finally:
         for member in world.members:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .process import Process
 
 COMMIT_RETRY_US = 1_000_000
+COMPACTION_STEPS = 4
 
 
 class SimKeyspace(MemoryKeyspace):
@@ -94,6 +95,10 @@ class SimStorage:
         return self.store.leases
 
     @property
+    def compact_revision(self) -> int:
+        return self.store.compact_revision
+
+    @property
     def has_room(self) -> bool:
         return self.store.has_room and not self._replacing
 
@@ -138,6 +143,8 @@ class SimStorage:
         now_us = self._world.now_us
         if now_us < self._next_commit_us and self.store.overlay_bytes < self._limits.commit_bytes:
             return
+        for _ in range(COMPACTION_STEPS):
+            self.store.compaction.step()
         job = self.store.freeze()
         if job is None:
             return

@@ -147,6 +147,10 @@ class FakeClient:
         self.cluster.ask("delete_range", key=key, range_end=range_end)
         return self.cluster.delete(as_bytes(key), as_bytes(range_end))
 
+    def compact(self, revision: int) -> int:
+        self.cluster.ask("compact", revision=revision)
+        return self.cluster.revision
+
     def txn(self) -> Txn[TxnResult]:
         def submit(command: Command, timeout: float | None) -> TxnResult:
             self.cluster.ask("txn", command=command)

@@ -188,3 +188,12 @@ def test_global_options_on_both_sides_and_from_the_environment(
     assert cluster.opened_with[-1] == ("e:1", "dev", 5.0)
     cli("put", "k", "v", "--endpoints", "o:1")
     assert cluster.opened_with[-1] == ("o:1", "dev", 5.0)
+
+
+def test_compact(cli: RunCli, cluster: Cluster) -> None:
+    cli("put", "k", "v")
+    assert cli("compact", "2") == (OK, b"2\n", "")
+    assert cluster.asked[-1] == ("compact", {"revision": 2})
+    assert cli("compact", "2", "-o", "json").document == {"compacted": 2, "revision": 2}
+    for bad in ("0", "x", "99999999999999999999"):
+        assert cli("compact", bad).code == USAGE

@@ -46,6 +46,7 @@ class FakeStateMachine:
         self.durable_applied_index = 0
         self.clock_ms = 0
         self.revision = 1
+        self.compact_revision = -1
         self.digest = 0
         self.has_room = True
         self.cluster_id = 7

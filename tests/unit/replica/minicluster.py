@@ -74,6 +74,10 @@ class MemoryStorage:
         return self.store.leases
 
     @property
+    def compact_revision(self) -> int:
+        return self.store.compact_revision
+
+    @property
     def has_room(self) -> bool:
         return self.store.has_room
 

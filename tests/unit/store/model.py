@@ -18,7 +18,7 @@ PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, GRANT, REVOKE, GUARDED, EXPIRE, GET, 
     64,
     65,
 )
-EXPIRE_LEASES, CHECKPOINT_LEASES, LEASES = 35, 36, 67
+EXPIRE_LEASES, CHECKPOINT_LEASES, LEASES, COMPACT = 35, 36, 67, 9
 TERM = 1  # of all entries
 
 KeyValue = tuple[int, int, int, int, bytes]  # create, mod, version, lease, value
@@ -45,6 +45,7 @@ class Model:
     ) -> None:
         self.history: dict[int, Map] = {1: {}}
         self.revision = 1
+        self.compacted = -1
         self.clock_ms = 0
         self.window, self.ttl_ms, self.sessions_max = window, ttl_ms, sessions_max
         self.sessions: dict[bytes, dict[str, Any]] = {}
@@ -115,6 +116,10 @@ class Model:
         if command[0] in (EXPIRE_LEASES, CHECKPOINT_LEASES):
             done = self._of_leader(*command) if command[2] == TERM else 0
             return [0, self.revision, done]
+        if command[0] == COMPACT:
+            self.check_revision(command[2], command[2] > self.compacted)
+            self.compacted = command[2]
+            return [0, self.revision]
         if command[0] == GUARDED:
             for key, create_revision in command[2]:
                 if self.history[self.revision].get(key, (0,))[0] != create_revision:
@@ -128,6 +133,12 @@ class Model:
             self.revision += 1
             self.history[self.revision] = current
         return [0, self.revision, *answer]
+
+    def check_revision(self, revision: int, kept: bool) -> None:
+        if not kept:
+            raise Refused("compacted")
+        if revision > self.revision:
+            raise Refused("future_revision")
 
     def _end(self, lease: int) -> int:
         """Everything that hangs on the lease goes with it, at one revision."""
@@ -229,7 +240,7 @@ class Model:
         for op in ranges:
             if op[5] > self.revision:
                 raise Refused("future_revision")
-            if op[5] < -1:
+            if op[5] and op[5] < self.compacted:
                 raise Refused("compacted")
 
     def _check_puts(
@@ -272,6 +283,8 @@ class Model:
             return [0, self.revision, sorted(self.leases)]
         if command[5] > self.revision:
             raise Refused("future_revision")
+        if 0 < command[5] < self.compacted:
+            raise Refused("compacted")
         revision = command[5] if command[5] > 0 else self.revision
         return [0, self.revision, *self.ranged(command, self.history.get(revision, {}))]
 
