@@ -54,7 +54,7 @@ def test_history_and_its_end(healthy: Cluster) -> None:
     assert raftkv(healthy, "get", "past", "--rev", str(first)) == b"1\n"
     assert document(healthy, "compact", str(second)) == {"compacted": second, "revision": second}
     for node in healthy.nodes:
-        done = run_raftkv("get", "past", "--rev", str(first), environment={"RAFTKV_ENDPOINTS": node.client_address})
+        done = run_raftkv("get", "past", "--rev", str(first), environment={"RAFTKV_ENDPOINTS": node.client_endpoint})
         assert (done.returncode, done.stdout) == (FAILED, b"")
         assert f"compacted: revision {first} has been compacted, up to {second}" in done.stderr.decode()
     assert raftkv(healthy, "get", "past", "--rev", str(second)) == b"2\n"
