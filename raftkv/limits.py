@@ -49,8 +49,10 @@ class Limits:
     wal_segment_bytes: int = 64 * MIB
     log_retained_bytes_max: int = 64 * MIB  # kept behind the durable applied index for slow followers
     log_retained_entries_max: int = 100_000
+    log_held_bytes_max: int = 512 * MIB  # kept while a snapshot is made or sent; over it, the follower gets a newer one
     snapshot_chunk_bytes: int = 512 * KIB
     snapshot_chunks_in_flight_max: int = 4
+    snapshot_resume_ms_max: int = 60_000  # a transfer whose follower fell silent can go on for so long
 
     # Store. Over `overlay_bytes_max` the member takes no more writes until the commit caught up.
     overlay_bytes_max: int = 64 * MIB
@@ -83,6 +85,7 @@ class Limits:
         assert self.value_bytes_max <= self.request_bytes_max, "a value fits into a request"
         assert self.request_bytes_max < self.append_message_bytes_max, "one request fits into one append message"
         assert self.append_message_bytes_max < self.peer_frame_bytes_max, "an append message fits into a frame"
+        assert self.log_retained_bytes_max <= self.log_held_bytes_max, "what is always retained may be held"
 
 
 DEFAULT_LIMITS = Limits()

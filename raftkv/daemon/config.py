@@ -47,6 +47,7 @@ class DaemonConfig:
     fast_failover: bool
     lease_reads: bool
     fsync_stall_ms_max: Milliseconds
+    snapshot_bytes_per_second_max: int  # 0: no bound
     limits: Limits
 
 

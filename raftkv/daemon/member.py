@@ -218,12 +218,13 @@ class Member:
             tick_ms=TICK_MS,
             fast_failover=config.fast_failover,
             lease_reads=config.lease_reads,
+            snapshot_bytes_per_tick=-(-config.snapshot_bytes_per_second_max * TICK_MS // 1000),
             clock_ms=monotonic_ms,
             limits=config.limits,
         )
 
     def _new_driver(self) -> ReplicaLoop:
-        replica = Replica(
+        self._replica = replica = Replica(
             raft=self._raft,
             journal=self._journal,
             network=self._network,
@@ -320,6 +321,11 @@ class Member:
             client_connections_refused=port.connections_refused,
             client_connections_unrecognized=port.connections_unrecognized,
             peer_connections_refused=self._peers.connections_refused,
+            snapshots_made=self._storage.snapshots_made,
+            snapshots_installed=self._storage.snapshots_installed,
+            snapshots_damaged=self._storage.snapshots_damaged,
+            snapshot_bytes_sent=self._replica.snapshot_bytes_sent,
+            snapshot_bytes_received=self._replica.snapshot_bytes_received,
             peers=self._peers.statistics(),
         )
 

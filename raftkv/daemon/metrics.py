@@ -90,6 +90,11 @@ class Gauges:
     client_connections_refused: int
     client_connections_unrecognized: int
     peer_connections_refused: int
+    snapshots_made: int
+    snapshots_installed: int
+    snapshots_damaged: int
+    snapshot_bytes_sent: int
+    snapshot_bytes_received: int
     peers: Mapping[int, PeerStatistics] = field(default_factory=dict)
 
 
@@ -189,6 +194,31 @@ COUNTERS: Final[tuple[Figure[tuple[Gauges, Counters]], ...]] = (
         "raftkv_peer_connections_refused",
         "",
         "Connections to the peer port that were not let in",
+    ),
+    Figure(lambda s: s[0].snapshots_made, "raftkv_snapshots_made", "", "Snapshots made for members that are behind"),
+    Figure(
+        lambda s: s[0].snapshots_installed,
+        "raftkv_snapshots_installed",
+        "",
+        "Received snapshots that took the store's place",
+    ),
+    Figure(
+        lambda s: s[0].snapshots_damaged,
+        "raftkv_snapshots_damaged",
+        "",
+        "Received snapshots that were refused because their checksum was wrong",
+    ),
+    Figure(
+        lambda s: s[0].snapshot_bytes_sent,
+        "raftkv_snapshot_sent_bytes",
+        "",
+        "Bytes of snapshots given to the network, those given again included",
+    ),
+    Figure(
+        lambda s: s[0].snapshot_bytes_received,
+        "raftkv_snapshot_received_bytes",
+        "",
+        "Bytes of snapshots received, those that came again included",
     ),
 )
 

@@ -141,6 +141,16 @@ def read_size(raw: Any) -> int:
     return raw
 
 
+def read_rate(raw: Any) -> int:
+    """As read_size, in a second; 0 has no bound."""
+    if raw == 0 or (isinstance(raw, str) and raw.strip() == "0"):
+        return 0
+    try:
+        return read_size(raw)
+    except ValueError:
+        raise ValueError("must be a number of bytes, like 1048576, 64KiB or 64MiB, or 0 for no bound") from None
+
+
 def read_heartbeat(raw: Any) -> int:
     number = read_count(raw)
     if not 25 <= number <= 60_000:
@@ -227,6 +237,14 @@ _OWN: Final = (
         "MS",
         "ms",
     ),
+    Setting(
+        "snapshot_bytes_per_second_max",
+        read_rate,
+        64 * MIB,
+        "bytes of snapshots that a leader sends in a second, to all members together; 0 has no bound",
+        "SIZE",
+        "bytes",
+    ),
 )
 
 LIMIT_HELP: Final[Mapping[str, str]] = {
@@ -254,8 +272,10 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "wal_segment_bytes": "size of a file of the log",
     "log_retained_bytes_max": "log kept for members that are behind; who needs more gets a snapshot",
     "log_retained_entries_max": "entries of the log kept for members that are behind",
+    "log_held_bytes_max": "log kept while a snapshot is made or sent; over it, who was to get that one gets a newer one",
     "snapshot_chunk_bytes": "size of a piece of a snapshot on its way to a member",
     "snapshot_chunks_in_flight_max": "pieces sent ahead of their acknowledgement",
+    "snapshot_resume_ms_max": "a snapshot on its way to a member that fell silent is kept for so long, and then goes on",
     "overlay_bytes_max": "changes not committed to the store yet; over it, writes wait",
     "overlay_records_max": "their number; over it, writes wait",
     "commit_interval_ms": "longest time between two commits of the store",

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
+from raftkv.daemon.datadir import TEMPORARY_SUFFIX
+from raftkv.daemon.snapshots import IncomingSnapshot, ThreadedReader
 from raftkv.errors import Corruption, NoSpace, Overloaded
 from raftkv.limits import Limits
 from raftkv.raft.membership import decode_configuration
@@ -20,7 +22,7 @@ from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
 from raftkv.replica.ports import ReadCursor
 from raftkv.store.leases import Leases
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
-from raftkv.store.snapshot import SnapshotFileReader, SnapshotReceiver, install, write
+from raftkv.store.snapshot import SnapshotFileReader, install, write
 from raftkv.store.store import CommitJob, Store
 from raftkv.units import Index
 from raftkv.wire.commands import Answer
@@ -51,20 +53,22 @@ class Storage:
         self._observe_commit_seconds = observe_commit_seconds
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._snapshot_thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        self._chunk_thread = ThreadPoolExecutor(1, thread_name_prefix="chunks")
         self._committing: asyncio.Future[None] | None = None
         self._next_commit_at = self._next_compaction_commit_at = 0.0
         self._compaction_handle: asyncio.TimerHandle | None = None
-        self._receiver: SnapshotReceiver | None = None
         self._replacing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.full: NoSpace | None = None  # the store's own disk
         self.on_progress: Callable[[], None] = lambda: None
         self.on_store_replaced: Callable[[], None] = lambda: None
         self.on_failed: Callable[[BaseException], None] = lambda error: None
-        self.on_snapshot_made: Callable[[SnapshotFileReader | None], None] = lambda reader: None
+        self.on_snapshot_made: Callable[[ThreadedReader | None], None] = lambda reader: None
         self.on_snapshot_installed: Callable[[SnapshotMeta, bool], None] = lambda meta, ok: None
+        self.snapshots_made = self.snapshots_installed = self.snapshots_damaged = 0
         self.store = self._open()
         self._go_on_compacting()
+        self._incoming = IncomingSnapshot(snapshots_path, self.store.applied_index)
 
     def _open(self) -> Store:
         return Store.open(LmdbKeyspace(str(self._store_path), self._limits.map_bytes), self._limits)
@@ -194,6 +198,7 @@ class Storage:
             log.warning("the store commits again")
             self.full = None
         self._go_on_compacting()
+        self._incoming.drop_outdated(self.store.applied_index)
         self.on_progress()
 
     # Room: history that was compacted is removed a little at a time.
@@ -220,7 +225,7 @@ class Storage:
         self._spawn(self._make_snapshot(configuration))
 
     async def _make_snapshot(self, configuration: Configuration) -> None:
-        target = self._snapshots_path / f"outgoing-{secrets.token_hex(4)}"
+        target = self._snapshots_path / f"outgoing-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
         try:
             made = await self._loop.run_in_executor(self._snapshot_thread, write, self.store.keyspace, str(target))
         except (OSError, NoSpace) as error:
@@ -239,32 +244,23 @@ class Storage:
         reader = SnapshotFileReader(str(target), meta)
         target.unlink()  # the open file stays readable until it is closed, and nothing is left behind by a crash
         log.info("made a snapshot at index %d, %d bytes", meta.index, meta.size_bytes)
-        self.on_snapshot_made(reader)
+        self.snapshots_made += 1
+        self.on_snapshot_made(
+            ThreadedReader(reader, loop=self._loop, thread=self._chunk_thread, on_failed=self.on_failed)
+        )
 
     # Snapshots, incoming.
 
     def receive_chunk(self, meta: SnapshotMeta, offset: int, data: bytes) -> int:
         """Store a chunk; the next offset that is wanted."""
-        try:
-            if self._receiver is None or self._receiver.meta.snapshot_id != meta.snapshot_id:
-                if self._receiver is not None:
-                    self._receiver.discard()
-                    self._receiver = None
-                self._receiver = SnapshotReceiver(str(self._snapshots_path), meta)
-            return self._receiver.write(offset, data)
-        except NoSpace as error:
-            # Dropped like a lost message: the leader sends it again, and by then there may be room.
-            if offset == 0:
-                log.error("no room for the snapshot that the leader sends: %s", error.message)
-            return 0 if self._receiver is None else self._receiver.next_offset
+        return self._incoming.receive(meta, offset, data)
 
     def begin_install(self, meta: SnapshotMeta) -> None:
         """Verify what was received and put it in the store's place; `on_snapshot_installed` follows."""
         self._spawn(self._install(meta))
 
     async def _install(self, meta: SnapshotMeta) -> None:
-        receiver, self._receiver = self._receiver, None
-        assert receiver is not None and receiver.meta.snapshot_id == meta.snapshot_id, "it was received"
+        receiver = self._incoming.take(meta)
         self._replacing = True
         try:
             if self._committing is not None:
@@ -274,6 +270,7 @@ class Storage:
                 received = await run(self._snapshot_thread, receiver.finish)
             except Corruption as error:
                 log.error("the received snapshot is damaged, asking again: %s", error.message)
+                self.snapshots_damaged += 1
                 self.on_snapshot_installed(meta, False)
                 return
             self.on_store_replaced()
@@ -283,6 +280,7 @@ class Storage:
         finally:
             self._replacing = False
         self._go_on_compacting()
+        self.snapshots_installed += 1
         log.info("installed a snapshot at index %d, %d bytes", meta.index, meta.size_bytes)
         self.on_snapshot_installed(meta, True)
 
@@ -315,6 +313,8 @@ class Storage:
                 self.store.thaw(job)
         self._commit_thread.shutdown()
         self._snapshot_thread.shutdown()
+        self._chunk_thread.shutdown()
+        self._incoming.close()
         self.store.close()
 
 

@@ -26,6 +26,7 @@ class RaftConfig:
     lease_reads: bool = False
     clock_ms: Callable[[], Milliseconds] | None = None  # monotonic; only lease reads ask it, when serving
     clock_drift_percent_max: int = 10  # a lease is shortened by this much
+    snapshot_bytes_per_tick: int = 0  # sent to all followers together; 0: no bound
     limits: Limits = field(default_factory=lambda: DEFAULT_LIMITS)
 
     def __post_init__(self) -> None:

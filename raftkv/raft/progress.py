@@ -62,7 +62,8 @@ class SnapshotTransfer:
     acked_offset: int = 0  # the follower has everything before it
     requested_offset: int = 0  # the driver was asked for everything before it
     rewound_to: int = -1  # where chunks were last asked for again: once per gap, or answers would multiply the chunks
-    active_tick: int = 0
+    active_tick: int = 0  # last time that something was sent or acknowledged
+    refusals: int = 0  # how often the follower had everything, found it damaged and started over
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Progress:
         "next_index",
         "node_id",
         "nudge",
+        "paused_transfer",
         "probe_tick",
         "state",
         "transfer",
@@ -109,6 +111,7 @@ class Progress:
         self.acked_round = 0
         self.lease_until_ms: Milliseconds = 0
         self.transfer: SnapshotTransfer | None = None
+        self.paused_transfer: SnapshotTransfer | None = None  # of a follower that fell silent; it may go on
 
     def become_probe(self, next_index: Index) -> None:
         """Look for the place where the logs agree, from `next_index` downwards."""
@@ -126,7 +129,7 @@ class Progress:
         self.state = REPLICATE
         self.next_index = self.match_index + 1
         self.inflight.clear()
-        self.transfer = None
+        self.transfer = self.paused_transfer = None
         self.probe_tick = None
 
     def become_snapshot(self) -> None:

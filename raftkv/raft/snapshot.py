@@ -1,12 +1,14 @@
 """Snapshots (chapter 5): log compaction, and bringing a follower up to date whose next entry is gone.
 
 The core never sees the state itself. The leader asks its driver for a snapshot (`need_snapshot`), is offered one, and then
-asks for chunks of it to be sent, a few in flight per follower; the follower's driver stores them and reports how far it is.
-Compaction stops at a snapshot that is in use, so that the follower finds the entries after it. A follower that does not
-answer holds no snapshot: it would hold back compaction for ever.
+asks for chunks of it to be sent, a few in flight per follower and no more per tick than the configured budget, which the
+followers share; the follower's driver stores them and reports how far it is.
+A transfer outlives a broken connection: of a follower that falls silent it is remembered for a while, and goes on where it was.
+Compaction stops at a snapshot that is in use, so that the follower finds the entries after it, but not without bound: a log
+that grows over `log_held_bytes_max` is compacted all the same, and the transfers begin anew with a newer snapshot.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from raftkv.raft import membership
 from raftkv.raft.effects import SendSnapshotChunk
@@ -17,14 +19,20 @@ from raftkv.units import NOBODY, Index
 if TYPE_CHECKING:
     from raftkv.raft.state import State
 
+REFUSALS_MAX: Final = 2
+
 # The leader's side.
 
 
 def compact(state: "State", index: Index) -> None:
     """Drop the log up to `index`, as far as it is durable, given out and not needed behind a snapshot in use (5.1)."""
     index = min(index, state.handed_index, state.log.durable_index)
-    if state.offered_snapshot is not None and is_in_use(state):
-        index = min(index, state.offered_snapshot.index)
+    offered = state.offered_snapshot
+    if offered is not None and index > offered.index and is_in_use(state):
+        if state.log.held_bytes <= state.limits.log_held_bytes_max:
+            index = offered.index
+        else:
+            withdraw(state)  # its receivers would not find the entries behind it
     if index > state.log.start_index:
         state.log.compact(index)
         state.history.compact(index)
@@ -33,8 +41,10 @@ def compact(state: "State", index: Index) -> None:
 
 
 def is_in_use(state: "State") -> bool:
-    """Whether some follower is being sent the offered snapshot."""
-    return any(progress.transfer is not None for progress in state.progress.values())
+    """Whether some follower is being sent the offered snapshot, or was when it fell silent."""
+    return any(
+        progress.transfer is not None or progress.paused_transfer is not None for progress in state.progress.values()
+    )
 
 
 def offer(state: "State", meta: SnapshotMeta) -> None:
@@ -43,8 +53,8 @@ def offer(state: "State", meta: SnapshotMeta) -> None:
     state.snapshot_wanted = False
     state.dirty = True
     for progress in state.progress.values():
+        progress.transfer = progress.paused_transfer = None
         if progress.state == SNAPSHOT:
-            progress.transfer = None
             _start_transfer(state, progress)
 
 
@@ -53,7 +63,7 @@ def withdraw(state: "State") -> None:
     state.offered_snapshot = None
     state.snapshot_wanted = False
     for progress in state.progress.values():
-        progress.transfer = None
+        progress.transfer = progress.paused_transfer = None
 
 
 def begin(state: "State", progress: Progress) -> None:
@@ -65,28 +75,42 @@ def begin(state: "State", progress: Progress) -> None:
 
 
 def _start_transfer(state: "State", progress: Progress) -> None:
+    """Send the offered snapshot, from where an interrupted transfer of it was; without a usable one, ask for it."""
     meta = state.offered_snapshot
-    if meta is not None and meta.index >= state.log.start_index:
-        progress.transfer = SnapshotTransfer(meta, active_tick=state.ticks)
-        _request_chunks(state, progress, progress.transfer)
-    elif not state.snapshot_wanted:
+    if meta is None or meta.index < state.log.start_index:
+        _want_snapshot(state)
+        return
+    transfer, progress.paused_transfer = progress.paused_transfer, None
+    if transfer is None:
+        transfer = SnapshotTransfer(meta)
+    assert transfer.snapshot.snapshot_id == meta.snapshot_id, "a transfer ends with the offer of its snapshot"
+    transfer.rewound_to = -1
+    progress.transfer = transfer
+    _rewind(state, progress, transfer)
+
+
+def _want_snapshot(state: "State") -> None:
+    if not state.snapshot_wanted:
         state.snapshot_wanted = True
         state.effects.need_snapshot = True
         state.dirty = True
 
 
 def _request_chunks(state: "State", progress: Progress, transfer: SnapshotTransfer) -> None:
-    """Fill the window. An empty snapshot still takes one chunk, so that its end is seen."""
+    """Fill the window, as far as the budget goes. An empty snapshot still takes one chunk, so that its end is seen."""
     chunk_bytes = state.limits.snapshot_chunk_bytes
+    is_bounded = state.config.snapshot_bytes_per_tick > 0
     end = min(
         max(transfer.snapshot.size_bytes, 1),
         transfer.acked_offset + chunk_bytes * state.limits.snapshot_chunks_in_flight_max,
     )
-    while transfer.requested_offset < end:
+    while transfer.requested_offset < end and not (is_bounded and state.snapshot_budget_bytes <= 0):
         state.effects.snapshot_chunks.append(
             SendSnapshotChunk(progress.node_id, transfer.snapshot, transfer.requested_offset, chunk_bytes, state.term)
         )
         transfer.requested_offset += chunk_bytes
+        transfer.active_tick = state.ticks
+        state.snapshot_budget_bytes -= chunk_bytes if is_bounded else 0
         state.dirty = True
 
 
@@ -117,6 +141,8 @@ def on_install_snapshot_response(state: "State", message: InstallSnapshotRespons
     if message.next_offset > transfer.acked_offset:
         transfer.rewound_to = -1
     elif message.next_offset < transfer.acked_offset and message.next_offset != transfer.rewound_to:
+        if message.next_offset == 0 and transfer.acked_offset >= transfer.snapshot.size_bytes:
+            _on_refused(state, transfer)
         transfer.requested_offset = transfer.rewound_to = message.next_offset  # the follower started over
     else:
         return
@@ -126,19 +152,50 @@ def on_install_snapshot_response(state: "State", message: InstallSnapshotRespons
     _request_chunks(state, progress, transfer)
 
 
+def _on_refused(state: "State", transfer: SnapshotTransfer) -> None:
+    """Damaged once may be the way; twice, and the snapshot itself is suspected: the next one is made anew."""
+    transfer.refusals += 1
+    if transfer.refusals >= REFUSALS_MAX:
+        _want_snapshot(state)
+
+
 def tick(state: "State") -> None:
-    """One tick of a leader: transfers that stand still, and followers that are gone."""
+    """One tick of a leader: followers that are gone, transfers that stand still, and the budget of this tick."""
+    sending: list[tuple[Progress, SnapshotTransfer]] = []
     for progress in state.progress.values():
+        if progress.paused_transfer is not None:
+            _forget_if_old(state, progress, progress.paused_transfer)
         if progress.state != SNAPSHOT:
             continue
         transfer = progress.transfer
         if not state.is_active(progress):
             progress.become_probe(progress.match_index + 1)
+            if transfer is not None and transfer.acked_offset > 0:  # else there is nothing to go on with
+                progress.paused_transfer = transfer
             state.dirty = True
         elif transfer is None:
             _start_transfer(state, progress)
-        elif state.ticks - transfer.active_tick >= state.config.election_timeout_ticks:
+        else:
+            sending.append((progress, transfer))
+    _refill_budget(state)
+    # Who was served least recently is first: a budget that does not reach for all goes round.
+    for progress, transfer in sorted(sending, key=lambda pair: pair[1].active_tick):
+        if state.ticks - transfer.active_tick >= state.config.election_timeout_ticks:
             _rewind(state, progress, transfer)
+        elif state.config.snapshot_bytes_per_tick:
+            _request_chunks(state, progress, transfer)
+
+
+def _refill_budget(state: "State") -> None:
+    """A budget is not saved up: a burst after a quiet time is what it is there to prevent."""
+    per_tick = state.config.snapshot_bytes_per_tick
+    state.snapshot_budget_bytes = min(state.snapshot_budget_bytes + per_tick, per_tick)
+
+
+def _forget_if_old(state: "State", progress: Progress, transfer: SnapshotTransfer) -> None:
+    resume_ticks = state.limits.snapshot_resume_ms_max // state.config.tick_ms
+    if state.ticks - transfer.active_tick >= resume_ticks:
+        progress.paused_transfer = None
 
 
 # The follower's side.

@@ -61,6 +61,7 @@ class State:
         "reads",
         "role",
         "save_id",
+        "snapshot_budget_bytes",
         "snapshot_wanted",
         "term",
         "ticks",
@@ -98,6 +99,9 @@ class State:
         self.reads = ReadRounds()
         self.offered_snapshot: SnapshotMeta | None = None
         self.snapshot_wanted = False
+        self.snapshot_budget_bytes = (
+            0  # what may be sent until the next tick; below 0: a chunk was larger than what was left
+        )
 
     def _restart_from(self, saved: SavedState) -> None:
         """Take over what survived (3.8)."""

@@ -4,7 +4,7 @@ Production plugs in the WAL thread, the peer links and the LMDB store (daemon/lo
 these calls blocks: what takes time reports back later through a method of Replica.
 """
 
-from typing import Any, Iterator, Protocol, Sequence
+from typing import Any, Callable, Iterator, Protocol, Sequence
 
 from raftkv.raft.messages import Configuration, Entry, HardState, Message, SnapshotMeta
 from raftkv.units import Index, Milliseconds, NodeId, Revision, Term
@@ -34,7 +34,9 @@ class SnapshotReader(Protocol):
 
     meta: SnapshotMeta
 
-    def read(self, offset: int, size_max: int) -> bytes: ...
+    def fetch(self, offset: int, size_max: int, deliver: Callable[[bytes], None]) -> None:
+        """Read up to `size_max` bytes and give them to `deliver`, at once or in a later turn of the owner; in order."""
+        ...
 
     def close(self) -> None: ...
 

@@ -6,6 +6,7 @@ that is service.py.
 """
 
 from collections import deque
+from functools import partial
 from typing import Protocol, Sequence
 
 from raftkv.limits import Limits
@@ -47,6 +48,8 @@ class Replica:
         "_snapshot",
         "_unsaved",
         "raft",
+        "snapshot_bytes_received",
+        "snapshot_bytes_sent",
         "state_machine",
     )
 
@@ -74,6 +77,8 @@ class Replica:
         self._making_snapshot = False
         self._installing: SnapshotMeta | None = None
         self._compacted_index = raft.log_start_index
+        self.snapshot_bytes_sent = 0  # chunks, those sent again included
+        self.snapshot_bytes_received = 0
 
     # Inputs.
 
@@ -141,9 +146,10 @@ class Replica:
     def compact_log(self) -> None:
         """Let go of entries that are durable in the state machine and beyond what is kept for slow followers."""
         raft, limits = self.raft, self._limits
-        if raft.has_effects or self._making_snapshot:
-            # A restored log must be saved before it is compacted; and the snapshot being made must not end before the log begins.
-            return
+        if raft.has_effects:
+            return  # a restored log must be saved before it is compacted
+        if self._making_snapshot and raft.log_bytes <= limits.log_held_bytes_max:
+            return  # the snapshot being made must not end before the log begins
         index = raft.compactable_index(
             retained_entries_max=limits.log_retained_entries_max, retained_bytes_max=limits.log_retained_bytes_max
         )
@@ -216,18 +222,21 @@ class Replica:
         for chunk in wanted:
             if reader is None or reader.meta.snapshot_id != chunk.snapshot.snapshot_id:
                 continue  # withdrawn in the meantime; the core asks for a new one
-            data = reader.read(chunk.offset, chunk.size_max)
-            done = chunk.offset + len(data) >= reader.meta.size_bytes
-            message = InstallSnapshot(
-                chunk.term, self.raft.node_id, chunk.target, reader.meta, chunk.offset, data, done
-            )
-            self._network.send([message])
+            reader.fetch(chunk.offset, chunk.size_max, partial(self._send_chunk, chunk))
+
+    def _send_chunk(self, chunk: SendSnapshotChunk, data: bytes) -> None:
+        done = chunk.offset + len(data) >= chunk.snapshot.size_bytes
+        self.snapshot_bytes_sent += len(data)
+        self._network.send(
+            [InstallSnapshot(chunk.term, self.raft.node_id, chunk.target, chunk.snapshot, chunk.offset, data, done)]
+        )
 
     def _store_chunks(self, chunks: Sequence[InstallSnapshot]) -> None:
         for message in chunks:
             if self._installing is not None:
                 continue  # duplicates of what is being installed
             meta = message.snapshot
+            self.snapshot_bytes_received += len(message.data)
             next_offset = self.state_machine.receive_chunk(meta, message.offset, message.data)
             assert 0 <= next_offset <= meta.size_bytes, "no more than the whole was received"
             self.raft.on_chunk_stored(message, next_offset)

@@ -9,7 +9,7 @@ The memory keyspace has the same as bytes: a reader and a receiver without files
 import os
 import zlib
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Callable, Final, Protocol
 
 from raftkv.errors import Corruption
 from raftkv.raft.messages import SnapshotMeta
@@ -65,17 +65,21 @@ def write(source: str | Keyspace, target_path: str) -> SnapshotFile:
 
 
 class SnapshotFileReader:
-    """A finished snapshot, held open while it is sent: the file may be unlinked meanwhile. A replica.ports.SnapshotReader."""
+    """A finished snapshot, held open while it is sent: the file may be unlinked meanwhile."""
 
     def __init__(self, path: str, meta: SnapshotMeta) -> None:
         self.meta = meta
+        self._path = path
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self, offset: int, size_max: int) -> bytes:
-        """Up to `size_max` bytes at `offset`; empty behind the end."""
+        """Up to `size_max` bytes at `offset`; empty behind the end. Raises DiskFailure."""
         assert offset >= 0, "an offset counts from the start"
         assert size_max > 0, "a chunk has room for a byte"
-        return os.pread(self._file, size_max, offset)
+        try:
+            return os.pread(self._file, size_max, offset)
+        except OSError as error:
+            raise disk_error(error, self._path) from error
 
     def close(self) -> None:
         if self._file >= 0:
@@ -83,18 +87,32 @@ class SnapshotFileReader:
             self._file = -1
 
 
+def part_name(meta: SnapshotMeta) -> str:
+    """The file of a snapshot that is being received."""
+    return f"incoming-{meta.index}-{meta.snapshot_id:x}"
+
+
 class SnapshotReceiver:
-    """Takes in the chunks of one snapshot, in a file in `directory`. A chunk that does not fit is ignored: it will be sent again."""
+    """Takes in the chunks of one snapshot, in a file in `directory`. A chunk that does not fit is ignored: it will be sent again.
+
+    What an earlier process has received of the same snapshot is gone on with: nobody synced it, but the checksum at the end,
+    which then is of what the file holds, finds out whether it is whole.
+    """
 
     def __init__(self, directory: str, meta: SnapshotMeta) -> None:
         self.meta = meta
-        self.path = os.path.join(directory, f"incoming-{meta.index}-{meta.snapshot_id:x}")
-        self._next_offset = 0
-        self._checksum = 0
+        self.path = os.path.join(directory, part_name(meta))
+        self._checksum: int | None = 0  # of what came in here; None: the file knows more
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._next_offset = os.fstat(self._file).st_size
+            if self._next_offset > meta.size_bytes:
+                os.ftruncate(self._file, 0)
+                self._next_offset = 0
         except OSError as error:
             raise disk_error(error, self.path) from error
+        if self._next_offset:
+            self._checksum = None
 
     @property
     def next_offset(self) -> int:
@@ -112,7 +130,8 @@ class SnapshotReceiver:
                 written += os.pwrite(self._file, data[written:], offset + written)
         except OSError as error:
             raise disk_error(error, self.path) from error
-        self._checksum = zlib.crc32(data, self._checksum)
+        if self._checksum is not None:
+            self._checksum = zlib.crc32(data, self._checksum)
         self._next_offset += len(data)
         return self._next_offset
 
@@ -123,7 +142,8 @@ class SnapshotReceiver:
         """
         assert self._file >= 0, "the snapshot is being received"
         try:
-            _verify(self.meta, self._next_offset, self._checksum)
+            checksum = self._checksum if self._checksum is not None else _measure(self.path)[1]
+            _verify(self.meta, self._next_offset, checksum)
             os.fsync(self._file)
             os.close(self._file)
             self._file = -1
@@ -141,10 +161,14 @@ class SnapshotReceiver:
 
     def discard(self) -> None:
         """Close and remove what was received."""
+        self.close()
+        _unlink(self.path)
+
+    def close(self) -> None:
+        """Keep what was received for the next process."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        _unlink(self.path)
 
 
 class InstallDisk(Protocol):
@@ -197,6 +221,9 @@ class SnapshotBytesReader:
 
     def read(self, offset: int, size_max: int) -> bytes:
         return self._data[offset : offset + size_max]
+
+    def fetch(self, offset: int, size_max: int, deliver: Callable[[bytes], None]) -> None:
+        deliver(self.read(offset, size_max))
 
     def close(self) -> None:
         self._data = b""

@@ -1,16 +1,23 @@
 """A follower that is further behind than the log reaches comes back by snapshot, while the leader keeps serving."""
 
+import re
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 
 import pytest
 
+from raftkv.limits import MIB
 from raftkv.wire import protocol
 
 from .conftest import StartCluster
-from .harness.cluster import SMALL_LOG, Cluster
+from .harness.cluster import SMALL_LOG, Cluster, Place
 from .harness.ledger import Ledger, check_everywhere
 from .harness.node import Node
-from .harness.waiting import wait_until
+from .harness.ports import PortReservations
+from .harness.proxy import LossyProxy
+from .harness.waiting import holds_for, wait_until
 from .harness.workload import LibraryWorkload, gap_s
 
 pytestmark = pytest.mark.integration
@@ -29,6 +36,175 @@ def write_bulk(node: Node, prefix: bytes) -> None:
 def came_back_by_snapshot(node: Node) -> bool:
     """Whether a member has installed a snapshot since it started."""
     return "installed a snapshot" in node.daemon.log_text()
+
+
+# A snapshot of a few megabytes takes seconds, so that a test finds it under way.
+SLOW_SNAPSHOTS = {
+    **SMALL_LOG,
+    "RAFTKV_SNAPSHOT_BYTES_PER_SECOND_MAX": "1MiB",
+    "RAFTKV_LIMITS_SNAPSHOT_CHUNK_BYTES": str(64 * 1024),
+}
+WINDOW_BYTES = 4 * 64 * 1024  # what is on its way when a connection breaks
+
+
+@dataclass
+class Late:
+    """A follower that is far behind, and reached through a proxy; `proxy` is None while the way is cut."""
+
+    cluster: Cluster
+    leader: Node
+    follower: Node
+    peer_endpoint: str
+    proxy_port: int
+    proxy: LossyProxy | None = None
+    sent_before_bytes: int = 0  # an attempt before the follower lived
+
+    def connect(self) -> None:
+        self.proxy = LossyProxy(self.peer_endpoint, self.proxy_port)
+
+    def cut(self) -> None:
+        if self.proxy is not None:
+            self.proxy.close()
+            self.proxy = None
+
+    def sent_bytes(self) -> int:
+        return figure(self.leader, "raftkv_snapshot_sent_bytes_total") - self.sent_before_bytes
+
+    def size_bytes(self) -> int:
+        """Of the one snapshot that is of use, as the leader's log says: it was taken behind the bulk."""
+        made = re.findall(r"made a snapshot at index (\d+), (\d+) bytes", self.leader.daemon.log_text())
+        sizes = [int(size_bytes) for index, size_bytes in made if int(index) > BULK_KEYS]
+        assert len(sizes) == 1, f"one snapshot is enough: {made}"
+        return sizes[0]
+
+    def wait_sent(self, share: float) -> None:
+        """The transfer has got so far."""
+        wait_until(lambda: self.sent_bytes() > 0, "a snapshot to be sent", deadline_s=20)
+        goal = share * self.size_bytes()
+        wait_until(lambda: self.sent_bytes() >= goal, "the transfer to get on", deadline_s=20, seen=self.sent_bytes)
+
+    def wait_installed(self) -> None:
+        wait_until(lambda: came_back_by_snapshot(self.follower), "the snapshot to be installed", deadline_s=40)
+        self.follower.wait_ready()
+
+
+def figure(node: Node, name: str) -> int:
+    """One number without labels out of /metrics."""
+    found = re.search(rf"^{name} (\S+)$", node.http_get("/metrics")[1], flags=re.MULTILINE)
+    assert found, f"{name} is not in /metrics"
+    return int(float(found[1]))
+
+
+@pytest.fixture
+def late(make_cluster: StartCluster) -> Iterator[Late]:
+    """n3 was away while the log was compacted, and is back behind a proxy."""
+    with closing(PortReservations()) as ports:
+        real, port = f"127.0.0.1:{ports.take()}", ports.take()
+        places = [Place(f"127.0.0.1:{ports.take()}", f"127.0.0.1:{ports.take()}") for _ in range(2)]
+        places.append(Place(f"127.0.0.1:{ports.take()}", f"127.0.0.1:{port}"))
+        cluster = make_cluster(environment=SLOW_SNAPSHOTS, places=places)
+        follower = cluster["n3"]
+        follower.flags["listen_peer"] = real
+        for node in cluster.others(follower):
+            node.start()
+        cluster.wait_ready()
+        leader = cluster.leader(cluster.others(follower))
+        write_bulk(leader, b"bulk")
+        leader.wait_compacted()
+        late = Late(cluster, leader, follower, real, port)
+        late.sent_before_bytes = late.sent_bytes()
+        late.connect()
+        follower.start()
+        yield late
+        late.cut()
+
+
+def test_a_transfer_outlives_broken_connections(late: Late) -> None:
+    """Reset in the middle, then away for longer than an election timeout: the bytes that had arrived are not sent again."""
+    late.wait_sent(0.3)
+    assert late.proxy is not None
+    late.proxy.reset()
+    late.wait_sent(0.6)
+    late.cut()
+    sent_bytes = late.sent_bytes()
+    # Longer than the election timeout: the leader takes the follower for gone.
+    holds_for(lambda: late.sent_bytes() <= sent_bytes + 2 * WINDOW_BYTES, "nothing to be sent", seconds=2)
+    late.connect()
+    late.wait_installed()
+    size_bytes = late.size_bytes()
+    assert size_bytes > 8 * WINDOW_BYTES, "large enough to tell"
+    assert size_bytes <= late.sent_bytes() <= size_bytes + 4 * WINDOW_BYTES
+    check_everywhere(late.cluster, Ledger())
+
+
+def test_a_transfer_outlives_the_receiver(late: Late) -> None:
+    """kill -9 in the middle: the next process goes on with what the first has received."""
+    late.wait_sent(0.6)
+    late.follower.kill()
+    late.follower.start()
+    late.wait_installed()
+    size_bytes = late.size_bytes()
+    assert size_bytes > 8 * WINDOW_BYTES, "large enough to tell"
+    assert size_bytes <= late.sent_bytes() <= size_bytes + 4 * WINDOW_BYTES
+    assert figure(late.follower, "raftkv_snapshot_received_bytes_total") < size_bytes
+    check_everywhere(late.cluster, Ledger())
+
+
+def test_a_transfer_keeps_to_its_budget(late: Late) -> None:
+    """1 MiB in a second; what a loop that was late may add is a tick's worth."""
+    late.wait_sent(0.1)
+    started_s, sent_bytes = time.monotonic(), late.sent_bytes()
+    late.wait_sent(0.8)
+    elapsed_s = time.monotonic() - started_s
+    # A scrape counts a chunk or two before or behind the moment that the clock was read.
+    assert late.sent_bytes() - sent_bytes <= elapsed_s * MIB + 4 * WINDOW_BYTES
+    late.wait_installed()
+
+
+def test_two_followers_are_served_at_once(make_cluster: StartCluster) -> None:
+    """One copy of the store serves both, neither waits for the other, and the writers of the remaining three do not notice."""
+    cluster = make_cluster(size=5, environment=SLOW_SNAPSHOTS).start()
+    leader = cluster.leader()
+    away = cluster.others(leader)[:2]
+    for node in away:
+        node.kill()
+    write_bulk(leader, b"bulk")
+    leader.wait_compacted()
+    with LibraryWorkload(cluster.endpoints, writers=3) as workload:
+        workload.wait_acknowledged(100)
+        started_at_s = time.monotonic()
+        for node in away:
+            node.start()
+
+        def received() -> list[int]:
+            return [figure(node, "raftkv_snapshot_received_bytes_total") for node in away]
+
+        wait_until(lambda: all(node.http_get("/livez")[0] == 200 for node in away), "the two to live")
+        wait_until(lambda: min(received()) > 0, "both to receive", seen=received)
+        assert not any(came_back_by_snapshot(node) for node in away), "at the same time"
+        wait_until(lambda: all(map(came_back_by_snapshot, away)), "both to be installed", deadline_s=40, seen=received)
+        cluster.wait_ready()
+        assert gap_s(workload, started_at_s) < 1.0
+        ledger = workload.stop()
+    installed = {re.findall(r"installed a snapshot at index (\d+)", node.daemon.log_text())[0] for node in away}
+    assert len(installed) == 1, "of one copy"
+    check_everywhere(cluster, ledger)
+
+
+def test_a_follower_within_the_bound_is_served_from_the_log(make_cluster: StartCluster) -> None:
+    """The log is kept for who is behind, up to `log_retained_*` and (see above) not beyond it: no snapshot is made for little."""
+    retained = {**SMALL_LOG, "RAFTKV_LIMITS_LOG_RETAINED_BYTES_MAX": str(16 * MIB)}
+    retained["RAFTKV_LIMITS_LOG_RETAINED_ENTRIES_MAX"] = "10000"
+    cluster = make_cluster(environment=retained).start()
+    leader = cluster.leader()
+    follower = cluster.others(leader)[0]
+    follower.kill()
+    write_bulk(leader, b"bulk")
+    follower.start()
+    follower.wait_ready()
+    check_everywhere(cluster, Ledger())
+    assert figure(leader, "raftkv_snapshots_made_total") == 0
+    assert not came_back_by_snapshot(follower)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Claims of chapter 5: compaction, and snapshots for followers whose next entry is gone."""
 
+from dataclasses import replace
+
 import pytest
 
 from raftkv.limits import Limits
@@ -24,7 +26,11 @@ CHUNKY = Limits(snapshot_chunk_bytes=10, snapshot_chunks_in_flight_max=3)
 
 def leader_of_a_late_follower(limits: Limits = CHUNKY) -> Solo:
     """A leader with entries 1 to 10 compacted up to 8, and member 3 known to end at 2."""
-    solo = Solo(terms=[1] * 9, commit=9, applied=9, limits=limits)
+    return leader_of_a_late_follower_with(limits=limits)
+
+
+def leader_of_a_late_follower_with(**settings: object) -> Solo:
+    solo = Solo(terms=[1] * 9, commit=9, applied=9, **{"limits": CHUNKY, **settings})  # type: ignore[arg-type]
     solo.elect()
     solo.step(solo.accept(2, 10))
     solo.raft.compact(8)
@@ -154,17 +160,25 @@ def test_a_follower_that_turns_out_to_have_enough_needs_no_snapshot() -> None:
     assert [(a.previous_index, [e.index for e in a.entries]) for a in sent] == [(8, [9, 10])]
 
 
+def pass_time(solo: Solo, ticks: int, *heard: int) -> None:
+    """Ticks in which only these members answer."""
+    for _ in range(ticks):
+        solo.tick()
+        solo.step(*(solo.heartbeat_response(peer, 0) for peer in heard))
+
+
 def test_compaction_stops_at_a_snapshot_in_use_and_goes_on_when_the_follower_is_gone() -> None:
-    """5.1, 5.3."""
-    solo = leader_of_a_late_follower()
+    """5.1, 5.3; and our addition: it may come back within a while."""
+    solo = leader_of_a_late_follower(replace(CHUNKY, snapshot_resume_ms_max=2 * TIMEOUT * 25))
     solo.raft.offer_snapshot(meta_at(9))
-    solo.drain()
+    solo.step(stored(10))
     solo.raft.compact(10)
     assert solo.raft.log_start_index == 9
-    for _ in range(TIMEOUT):
-        solo.tick()
-        solo.step(solo.heartbeat_response(2, 0))
-    assert not solo.raft.snapshot_in_use, "a follower that is silent holds no snapshot"
+    pass_time(solo, TIMEOUT, 2)
+    assert solo.raft.progress(3).state == "probe"  # type: ignore[union-attr]
+    assert solo.raft.snapshot_in_use, "it may come back and go on"
+    pass_time(solo, TIMEOUT, 2)
+    assert not solo.raft.snapshot_in_use, "a follower that stays silent holds no snapshot"
     solo.raft.compact(10)
     assert solo.raft.log_start_index == 10
     before = len(solo.effects)
@@ -216,6 +230,126 @@ def test_the_leader_goes_on_serving_during_a_transfer() -> None:
     assert cluster.nodes[1].data[-1] == b"during"
     cluster.heal()
     cluster.tick(3 * TIMEOUT)
+    assert cluster.nodes[3].data == cluster.nodes[1].data
+
+
+def test_a_follower_that_was_silent_goes_on_where_it_was() -> None:
+    """Our addition to chapter 5: the snapshot outlives the connection, so what has arrived is not sent again."""
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.step(stored(20))
+    pass_time(solo, 2 * TIMEOUT, 2)
+    assert solo.raft.progress(3).state == "probe"  # type: ignore[union-attr]
+    before = len(solo.effects)
+    solo.step(solo.heartbeat_response(3, 0))
+    assert [chunk.offset for chunk in chunks(solo, before)] == [20, 30, 40]
+    assert not any(effects.need_snapshot for effects in solo.effects[before:])
+    before = len(solo.effects)
+    solo.step(stored(10))
+    assert [chunk.offset for chunk in chunks(solo, before)] == [10, 20, 30], "unless the follower has lost it"
+
+
+def test_a_follower_that_never_took_a_byte_holds_nothing() -> None:
+    """5.1; one that is down when a leader is elected counts as active for an election timeout."""
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    pass_time(solo, TIMEOUT, 2)
+    assert not solo.raft.snapshot_in_use
+
+
+def test_a_log_that_grows_without_bound_is_compacted_under_a_transfer() -> None:
+    """Our addition: a receiver that is too slow for the writes gets a newer snapshot, memory stays what it is."""
+    limits = replace(CHUNKY, log_retained_bytes_max=1, log_held_bytes_max=1000)
+    solo = leader_of_a_late_follower(limits)
+    solo.raft.offer_snapshot(meta_at(9))
+    for size_bytes in (500, 2000):
+        solo.raft.propose(1, b"x" * size_bytes)
+        solo.drain()
+        solo.step(solo.accept(2, solo.raft.last_index))
+        before = len(solo.effects)
+        solo.raft.compact(solo.raft.last_index)
+        solo.drain()
+        if size_bytes == 500:
+            assert (solo.raft.log_start_index, solo.raft.snapshot_in_use) == (9, True)
+    assert solo.raft.log_start_index == solo.raft.last_index == 12
+    pass_time(solo, 1, 2, 3)
+    assert [effects.need_snapshot for effects in solo.effects[before:]].count(True) == 1
+    solo.raft.offer_snapshot(meta_at(12, term=2, snapshot_id=6))
+    solo.drain()
+    assert {(c.snapshot.snapshot_id, c.offset) for c in chunks(solo, before)} == {(6, 0), (6, 10), (6, 20)}
+
+
+def test_a_snapshot_that_is_refused_twice_is_made_anew() -> None:
+    """Our addition: the way may damage it once; when it arrives damaged again, the copy itself is bad, and would be for ever."""
+    solo = leader_of_a_late_follower()
+    solo.raft.offer_snapshot(meta_at(9))
+    before = len(solo.effects)
+    for round_ in (1, 2):
+        solo.step(stored(30))
+        solo.step(stored(45))
+        solo.step(stored(0))
+        wanted = [effects.need_snapshot for effects in solo.effects[before:]].count(True)
+        assert wanted == (0 if round_ == 1 else 1)
+        assert chunks(solo)[-3].offset == 0, "sent again"
+
+
+def test_the_budget_of_a_tick_bounds_what_all_followers_are_sent() -> None:
+    """Our addition: a snapshot must not take the network from the appends. 10 of 45 bytes a tick, in chunks of 10."""
+    solo = leader_of_a_late_follower_with(snapshot_bytes_per_tick=5)
+    solo.raft.offer_snapshot(meta_at(9))
+    sent: list[int] = []
+    for _ in range(20):
+        before = len(solo.effects)
+        pass_time(solo, 1, 2, 3)
+        offsets = [chunk.offset for chunk in chunks(solo, before)]
+        sent.append(len(offsets))
+        if offsets:
+            solo.step(stored(min(45, offsets[-1] + 10)))
+        if offsets and offsets[-1] == 40:
+            break
+    assert max(sent) == 1
+    assert sum(sent) == 5
+    assert len(sent) == 9, "two ticks for each chunk but the first"
+
+
+def test_a_budget_is_not_saved_up() -> None:
+    """Our addition: a burst after a quiet time is what the budget prevents."""
+    solo = leader_of_a_late_follower_with(snapshot_bytes_per_tick=10)
+    pass_time(solo, 3 * TIMEOUT, 2, 3)
+    solo.raft.offer_snapshot(meta_at(9))
+    solo.drain()
+    assert [chunk.offset for chunk in chunks(solo)] == [0]
+
+
+def test_followers_share_the_budget() -> None:
+    """Our addition: neither waits for the other's end."""
+    cluster = Cluster(5, limits=CHUNKY, snapshot_bytes_per_tick=10)
+    cluster.elect(1)
+    cluster.isolate(4, 5)
+    cluster.write(*[b"%d" % number for number in range(20)])
+    cluster.nodes[1].compact(15)
+    cluster.heal()
+    order: list[int] = []
+    cluster.observer = lambda node, effects: order.extend(chunk.target for chunk in effects.snapshot_chunks)
+    cluster.tick_until(lambda: cluster[4].log_start_index == cluster[5].log_start_index == 21, ticks_max=400)
+    assert cluster.nodes[1].snapshots_made == 1
+    assert order.count(4) == order.count(5) > 10
+    ahead = [order[:count].count(4) - order[:count].count(5) for count in range(len(order))]
+    assert max(map(abs, ahead)) <= 2
+
+
+def test_a_damaged_transfer_starts_over_and_ends_well() -> None:
+    """5.3: a snapshot replaces the state whole, or not at all."""
+    cluster = Cluster(3, limits=CHUNKY)
+    cluster.elect(1)
+    cluster.isolate(3)
+    cluster.write(*[b"%d" % number for number in range(20)])
+    cluster.nodes[1].compact(15)
+    cluster.nodes[3].refuses = 1
+    cluster.heal()
+    cluster.tick(3 * TIMEOUT)
+    assert cluster.nodes[3].refuses == 0
+    assert cluster.nodes[1].snapshots_made == 1
     assert cluster.nodes[3].data == cluster.nodes[1].data
 
 

@@ -25,6 +25,7 @@ class Knobs:
     lease_reads: bool = False
     limits: Limits = field(default_factory=Limits)
     apply_budget_bytes: int = 256 * 1024
+    snapshot_bytes_per_tick: int = 0
     # The machines.
     turn_us: int = 0  # what arrives while a turn of the loop lasts becomes the next batch
     start_us: int = 20_000
@@ -160,4 +161,6 @@ def draw_knobs(random: Random) -> Knobs:
         # A leader that is heard and hears nobody is what check-quorum is for (6.2): without it nobody takes over.
         fates=FATES if check_quorum else FATES[:4],
         sector_bytes=random.choice((64, 512)),
+        # Drawn last: what a seed meant before stays what it means.
+        snapshot_bytes_per_tick=random.choice((0, 0, 100, 4_000)),
     )

@@ -87,6 +87,7 @@ class Process:
             check_quorum=knobs.check_quorum,
             fast_failover=knobs.fast_failover,
             lease_reads=knobs.lease_reads,
+            snapshot_bytes_per_tick=knobs.snapshot_bytes_per_tick,
             clock_ms=self.now_ms,
             limits=knobs.limits,
         )

@@ -59,6 +59,7 @@ def test_defaults(tmp_path: Path) -> None:
         fast_failover=True,
         lease_reads=False,
         fsync_stall_ms_max=2000,
+        snapshot_bytes_per_second_max=64 * 1024 * 1024,
         limits=DEFAULT_LIMITS,
     )
 

@@ -42,6 +42,11 @@ STANDING = Gauges(
     client_connections_refused=1,
     client_connections_unrecognized=4,
     peer_connections_refused=6,
+    snapshots_made=3,
+    snapshots_installed=2,
+    snapshots_damaged=1,
+    snapshot_bytes_sent=5000,
+    snapshot_bytes_received=700,
     peers=PEERS,
 )
 

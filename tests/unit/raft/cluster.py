@@ -112,6 +112,7 @@ class Node:
         self.snapshot: tuple[SnapshotMeta, bytes] | None = None
         self.incoming: tuple[int, bytearray] = (0, bytearray())
         self.snapshots_made = 0
+        self.refuses = 0  # so many snapshots arrive damaged
 
     @property
     def data(self) -> list[bytes]:
@@ -210,7 +211,8 @@ class Node:
         if len(image) < meta.size_bytes:
             return 0
         self.incoming = (0, bytearray())
-        if self.raft.node_id in self.cluster.installs_fail:
+        if self.refuses or self.raft.node_id in self.cluster.installs_fail:
+            self.refuses = max(0, self.refuses - 1)
             self.raft.on_snapshot_installed(meta, False)
             return 0
         self.applied = [Entry(*items) for items in msgpack.unpackb(bytes(image))]

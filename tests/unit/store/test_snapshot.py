@@ -232,3 +232,47 @@ def test_a_store_of_either_kind_can_be_written_to_a_file(twin: str, tmp_path: Pa
     made = write(driver.store.keyspace, str(tmp_path / "snapshot"))
     assert (made.index, made.size_bytes) == (1, (tmp_path / "snapshot").stat().st_size)
     driver.store.close()
+
+
+def test_a_transfer_goes_on_after_the_receiver_died(tmp_path: Path) -> None:
+    """What it had received is in its file, and is not asked for again."""
+    made, driver = made_snapshot(tmp_path)
+    data = Path(made.path).read_bytes()
+    first = SnapshotReceiver(str(tmp_path), meta_of(made))
+    assert first.write(0, data[:5000]) == 5000
+    first.close()
+    second = SnapshotReceiver(str(tmp_path), meta_of(made))
+    assert second.next_offset == 5000
+    assert second.write(0, data[:4096]) == 5000, "the leader does not know yet"
+    assert second.write(5000, data[5000:]) == len(data)
+    assert Path(second.finish()).read_bytes() == data
+    driver.store.close()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "zeroed", "too long", "of another length"])
+def test_a_part_that_did_not_survive_whole_is_found_out(tmp_path: Path, damage: str) -> None:
+    """Nobody synced it: after a power loss it may hold anything. The checksum is of the file, not of what passed by."""
+    made, driver = made_snapshot(tmp_path)
+    data = Path(made.path).read_bytes()
+    first = SnapshotReceiver(str(tmp_path), meta_of(made))
+    first.write(0, data[:5000])
+    first.close()
+    part = Path(first.path)
+    if damage == "flipped":
+        part.write_bytes(data[:4000] + bytes([data[4000] ^ 1]) + data[4001:5000])
+    elif damage == "zeroed":
+        part.write_bytes(bytes(5000))
+    elif damage == "too long":
+        part.write_bytes(data + b"x")
+    else:
+        part.write_bytes(data[:4999])
+    second = SnapshotReceiver(str(tmp_path), meta_of(made))
+    assert second.next_offset == {"too long": 0, "of another length": 4999}.get(damage, 5000)
+    second.write(second.next_offset, data[second.next_offset :])
+    if damage in ("flipped", "zeroed"):
+        with pytest.raises(Corruption, match="has checksum"):
+            second.finish()
+        assert not part.exists(), "the next try begins anew"
+    else:
+        assert Path(second.finish()).read_bytes() == data
+    driver.store.close()
