@@ -43,7 +43,7 @@ class Neighbours:
     def check(self, hello: Hello) -> str | None:
         """Why whoever greets is not let in; None when it is."""
         node_id = hello.node_id
-        if node_id in self._storage.removed_members():
+        if self._storage.store.is_removed(node_id):
             return f"member {hello.name!r} {REMOVED}"
         names = {known: name for known, (name, _) in self._membership.peers().items()}
         names.update({member["id"]: member["name"] for member in self._storage.members()})

@@ -80,6 +80,10 @@ class History:
         first = max((at for at, (index, _) in enumerate(entries) if index <= commit_index), default=0)
         return [configuration for _, configuration in entries[first:]]
 
+    def at(self, index: Index) -> Configuration:
+        """The one that counted when the log ended at `index`, which is held or the last compacted one."""
+        return next((configuration for i, configuration in reversed(self._entries) if i <= index), self._entries[0][1])
+
     def append(self, index: Index, configuration: Configuration) -> None:
         assert index > self.latest_index, "configurations follow the order of the log (4.1)"
         self._entries.append((index, configuration))
@@ -124,6 +128,7 @@ def adopt_latest(state: "State") -> None:
     state.dirty = True
     if not state.is_leader:
         return
+    state.reads.lease_until_ms = 0  # those who promised may be no majority any more: the next round asks again (6.4.1)
     members = configuration.members()
     for node_id in [peer for peer in state.progress if peer not in members]:
         del state.progress[node_id]

@@ -299,6 +299,10 @@ class Raft:
     def configuration(self) -> Configuration:
         return self._state.configuration
 
+    def configuration_at(self, index: Index) -> Configuration:
+        """The configuration as of an index between log_start_index and last_index."""
+        return self._state.history.at(index)
+
     @property
     def configuration_index(self) -> Index:
         """The index of the entry that brought the configuration; it is rolled back while it is not committed (4.1)."""

@@ -213,6 +213,8 @@ def _extend_lease(state: "State", progress: Progress, message: HeartbeatResponse
     worth_ms = message.promise_ms * (100 - state.config.clock_drift_percent_max) // 100
     progress.lease_until_ms = max(progress.lease_until_ms, sent_ms + worth_ms)
     ends = {peer: other.lease_until_ms for peer, other in state.progress.items()}
-    ends[state.node_id] = UNBOUNDED
+    ends[state.node_id] = max(
+        ends.values()
+    )  # for a single voter a learner's promise will do: nobody else could be elected
     reads.lease_until_ms = joint_value(state.configuration, ends)
     assert reads.lease_until_ms < UNBOUNDED, "a lease rests on somebody else's promise (6.4.1)"

@@ -137,11 +137,10 @@ class Replica:
 
     def pump(self) -> None:
         """Carry out all wishes of the core; answers that this allows are given before it returns."""
-        raft = self.raft
-        while raft.has_effects:
-            self._carry_out(raft.take_effects())
+        self._carry_out_all()
         if self._backlog:
             self._apply_backlog()
+            self._carry_out_all()  # what was applied may lead on: the record of a new member to its configuration
 
     def compact_log(self) -> None:
         """Let go of entries that are durable in the state machine and beyond what is kept for slow followers."""
@@ -168,6 +167,11 @@ class Replica:
 
     # The order of things.
 
+    def _carry_out_all(self) -> None:
+        raft = self.raft
+        while raft.has_effects:
+            self._carry_out(raft.take_effects())
+
     def _carry_out(self, effects: Effects) -> None:
         if effects.send_now:
             self._network.send(effects.send_now)
@@ -179,7 +183,9 @@ class Replica:
             self._send_chunks(effects.snapshot_chunks)
         if effects.need_snapshot and not self._making_snapshot:
             self._making_snapshot = True
-            self.state_machine.begin_snapshot(self.raft.configuration)
+            # For a state machine that has applied no configuration yet: the latest of the log may be newer than the snapshot.
+            configuration = self.raft.configuration_at(self.state_machine.durable_applied_index)
+            self.state_machine.begin_snapshot(configuration)
         if effects.committed:
             self._backlog.extend(effects.committed)
             self._apply_backlog()

@@ -102,7 +102,8 @@ class Cluster:
         self.configuration = data
         configuration = decode_configuration(data)
         present = configuration.members() | configuration.learners_next
-        for node_id, record in list(self.members.items()):
+        for node_id in sorted(self.members):  # not in the order in which they came, which a snapshot forgets
+            record = self.members[node_id]
             if node_id in present:
                 record["pending"] = False
                 record["wants_vote"] = record["wants_vote"] and node_id not in configuration.voters

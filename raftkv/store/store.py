@@ -150,6 +150,10 @@ class Store:
         members = self._state.cluster.members
         return [dict(members[node_id]) for node_id in sorted(members)]
 
+    def is_removed(self, node_id: NodeId) -> bool:
+        """Whether it was a member once, and is none any more."""
+        return node_id in self._state.cluster.removed
+
     def removed_members(self) -> list[NodeId]:
         """Ids of those that were members once, and never will be again."""
         return list(self._state.cluster.removed)

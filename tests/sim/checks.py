@@ -377,6 +377,16 @@ class Checks:
             if other.is_leader and other.term > books.term and not other.written.covers(index, term):
                 self.violate(f"{books.name} commits {index}, which {other.name}, leader since, lacks (3.6.3)")
 
+    def latest_configuration(self) -> Configuration:
+        """The last one that is committed."""
+        return self._committed_configurations[-1][1]
+
+    def possible_configurations(self) -> set[Configuration]:
+        """The committed one, and all that may still follow it: those at the ends of all logs."""
+        return {self.latest_configuration()} | {
+            books.configurations[-1][1] for books in self._books.values() if books.configurations
+        }
+
     def configuration_at(self, index: Index) -> Configuration:
         """The committed configuration as of an index."""
         return next(c for i, c in reversed(self._committed_configurations) if i <= index)

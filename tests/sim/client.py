@@ -97,7 +97,7 @@ class SimClient:
         self.place = place
         self.gone = False
         self._random = world.stream(f"client {place}")
-        endpoints = [machine.address for machine in world.machines.values()][: knobs.members]
+        endpoints = list(world.endpoints_now())
         self._random.shuffle(endpoints)
         self.directory = Directory(endpoints)
         self._sessions = Sessions(

@@ -3,7 +3,7 @@
 Limits are drawn tiny, so that each bound is met within seconds. Times are virtual; `_us` are microseconds.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from raftkv.limits import Limits
@@ -130,7 +130,7 @@ def draw_knobs(random: Random) -> Knobs:
         # A session that dies while its client still retries has an unknown outcome; a clock that leaps would kill it unseen.
         disasters = tuple(name for name in disasters if name not in ("clock_jump", "drift", "pause"))
     lossy = random.random() < 0.5
-    return Knobs(
+    knobs = Knobs(
         members=random.choice((3, 3, 3, 5, 5, 7)),
         tick_ms=random.choice((10, 25, 25)),
         heartbeat_ticks=heartbeat_ticks,
@@ -163,4 +163,13 @@ def draw_knobs(random: Random) -> Knobs:
         sector_bytes=random.choice((64, 512)),
         # Drawn last: what a seed meant before stays what it means.
         snapshot_bytes_per_tick=random.choice((0, 0, 100, 4_000)),
+    )
+    return with_changes(knobs, random) if random.random() < 0.3 else knobs
+
+
+def with_changes(knobs: Knobs, random: Random) -> Knobs:
+    """Members come and go. Nothing rots then: what a minority is changes all the time."""
+    disasters = tuple(name for name in knobs.disasters if name != "bit_rot")
+    return replace(
+        knobs, spares=random.randint(1, 4), disasters=(*disasters, *(("membership",) * random.randint(1, 3)))
     )

@@ -55,6 +55,7 @@ class Machine:
         self.lives = 0
         self.rotten = False  # its log is damaged: it never starts again
         self.held_down = False  # nobody restarts it
+        self.retired = False  # it was a member once: it never starts again
         self.inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # of a paused process
         self.ticks_late = False
         self._paused_until_us = 0
@@ -65,7 +66,7 @@ class Machine:
 
     def start(self) -> None:
         """Start the process, unless something forbids it; it may fail, then it is tried again."""
-        if self.process is not None or self.held_down or self.rotten:
+        if self.process is not None or self.held_down or self.rotten or self.retired:
             return
         self.lives += 1
         try:
@@ -107,6 +108,13 @@ class Machine:
             self._stop_writing(process)
             self.disk.kill()
             self.restart_later()
+
+    def retire(self) -> None:
+        """It has heard that it was removed: it stops, and never comes back with this disk."""
+        if not self.retired:
+            self.world.tell(f"{self.name} was removed: it stops")
+            self.retired = True
+            self.kill()
 
     def lose_power(self) -> None:
         """Everything stops between two operations of the disk."""

@@ -6,7 +6,12 @@ rots; clocks never go back; with leases on they drift less than the settings all
 
 from typing import TYPE_CHECKING, Callable
 
+from raftkv.raft.messages import Configuration
+from raftkv.raft.quorum import has_quorum
+from raftkv.replica.membership import Newcomer, Request
 from raftkv.replica.service import LEADER
+from raftkv.units import NodeId
+from raftkv.wire.commands import OK, Answer
 
 from .network import CLIENT_PLACES
 
@@ -27,6 +32,7 @@ class Nemesis:
         self._random = world.stream("nemesis")
         self._over = False
         self._leaps = 0
+        self.newcomer: NodeId = 0  # whose id the cluster is about to draw
         self.struck: dict[str, int] = {}
 
     def start(self) -> None:
@@ -47,8 +53,9 @@ class Nemesis:
                 machine.held_down = False
         for machine in broken:
             self._break_for_good(machine)
+        members = world.members_now()
         for machine in world.machines.values():
-            if machine.process is None:
+            if machine.process is None and (machine.lives or machine.node_id in members):
                 machine.restart_later()
 
     def _later(self) -> None:
@@ -84,10 +91,23 @@ class Nemesis:
     # What stays broken.
 
     def _broken_minority(self) -> "list[Machine]":
-        """As many as the cluster can do without, those whose log has rotted first, also when they have not noticed it yet."""
+        """As many as the cluster can do without, those whose log has rotted first, also when they have not noticed it yet.
+
+        With a change of the membership under way: under every configuration that may come of it.
+        """
         rotten = self._world.checks.rotten
         machines = sorted(self._machines(), key=lambda machine: (machine.node_id not in rotten, self._random.random()))
-        return machines[: self._world.knobs.members - self._world.knobs.quorum]
+        if not self._world.knobs.spares:
+            return machines[: self._world.knobs.members - self._world.knobs.quorum]
+        healthy = {machine.node_id for machine in machines if not machine.retired}
+        broken = []
+        configurations = [c for c in self._world.checks.possible_configurations() if c.voters]
+        for machine in machines:
+            without = healthy - {machine.node_id}
+            if all(has_quorum(configuration, without) for configuration in configurations):
+                broken.append(machine)
+                healthy = without
+        return broken
 
     def _break_for_good(self, machine: "Machine") -> None:
         if machine.node_id in self._world.checks.rotten:
@@ -225,6 +245,45 @@ class Nemesis:
             target = self._random.choice((None, *self._world.machines))
             machine.input(machine.process, machine.process.transfer, target)
 
+    def _change_members(self, machine: "Machine") -> None:
+        """Ask the leader for any change that comes to mind; what makes no sense or is dangerous it has to refuse."""
+        leaders = [other for other in self._machines() if other.process and other.process.raft.is_leader]
+        for member in sorted(self._world.members_now()):
+            if not self._world.machines[member].lives:
+                self._world.machines[member].start()  # it was taken in, and its asker did not hear of it
+        if not leaders:
+            return
+        leader = max(leaders, key=lambda other: other.books.term)
+        process = leader.process
+        assert process is not None, "it leads"
+        request = self._draw_change(process.raft.configuration)
+        self._world.tell(f"nemesis: {leader.name} is asked for {request}")
+
+        def on_answer(answer: Answer) -> None:
+            self._world.tell(f"nemesis: {leader.name} answers {answer}")
+            if answer[0] == OK:
+                for node_id in answer[1]["ids"].values():
+                    self._world.machines[node_id].start()
+
+        leader.input(process, process.service.change_members, request, on_answer, 5_000)
+
+    def _draw_change(self, now: Configuration) -> Request:
+        random = self._random
+        if random.random() < 0.4:
+            spares = [other for other in self._machines() if other.node_id not in now.members() and not other.retired]
+            if spares:
+                spare = random.choice(spares)
+                self.newcomer = spare.node_id
+                return Request(
+                    add=(Newcomer(spare.name, spare.peer_address, random.random() < 0.3, spare.incarnation),)
+                )
+        lists: dict[str, list[str]] = {"promote": [], "demote": [], "remove": []}
+        for node_id in sorted(now.members()):
+            if random.random() < 0.4:
+                kind = "promote" if node_id in now.learners else random.choice(("demote", "remove"))
+                lists[kind].append(self._world.machines[node_id].name)
+        return Request(**{kind: tuple(names) for kind, names in lists.items()})
+
     def _lose_client(self, machine: "Machine") -> None:
         """A client dies in the middle of its calls; another one comes."""
         self._world.replace_client(self._random.randrange(len(self._world.clients)))
@@ -250,6 +309,7 @@ DISASTERS: dict[str, "Callable[[Nemesis, Machine], None]"] = {
     "reset": Nemesis._reset,
     "transfer": Nemesis._transfer,
     "client_gone": Nemesis._lose_client,
+    "membership": Nemesis._change_members,
 }
 
 __all__ = ["CLIENT_PLACES", "DISASTERS", "Nemesis"]

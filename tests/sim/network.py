@@ -101,6 +101,9 @@ class Network:
         process = machine.process
         if process is None:
             return
+        if process.storage.store.is_removed(message.source):
+            self._world.machines[message.source].retire()  # refused in words that make it stop
+            return
         self.delivered += 1
         if self._world.story is not None:
             self._world.tell(f"n{message.source} -> n{message.target}: {message}")

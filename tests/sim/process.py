@@ -46,7 +46,7 @@ class Process:
         self._random = world.stream(f"process {machine.node_id} {machine.lives}")
         wal, recovered = machine.open_log()
         self.storage = SimStorage(self)
-        saved = bring_together(wal, recovered, self.storage.store, world.initial_configuration)
+        saved = bring_together(wal, recovered, self.storage.store, world.configuration_known_by(machine.node_id))
         world.checks.on_start(machine.books, recovered, saved, self.storage.store)
         self.raft = Raft(self._raft_config(), saved, self._random.randint)
         self.state = self.raft._state  # read by the checks after every event
@@ -161,6 +161,8 @@ class Process:
     def on_space(self, error: NoSpace | None) -> None:
         self._waiting_for_space = error
         self._watch_space()
+        if self._hears_of_its_end():
+            self.machine.retire()
 
     def on_snapshot_made(self, reader: SnapshotReader | None) -> None:
         self.replica.on_snapshot_made(reader)
@@ -252,6 +254,16 @@ class Process:
                 self.turn()
         except TransferRefused as refusal:
             self.world.tell(f"{self.machine.name} cannot hand over although {reason}: {refusal.message}")
+
+    def _hears_of_its_end(self) -> bool:
+        """From its own log, or from any member that it tries to connect with and that has applied it."""
+        me, network = self.machine.node_id, self.world.network
+        return self.storage.store.is_removed(me) or any(
+            other.process is not None
+            and other.process.storage.store.is_removed(me)
+            and not (network.is_cut(me, other.node_id) or network.is_cut(other.node_id, me))
+            for other in (self.world.machines.values() if self.knobs.spares else ())
+        )
 
     # Leadership.
 

@@ -73,6 +73,21 @@ class World:
             for node_id in sorted(self.initial_configuration.voters)
         ]
 
+    def configuration_known_by(self, node_id: NodeId) -> Configuration:
+        """Before its log says anything: the founders know each other, whoever joins knows nobody."""
+        return (
+            self.initial_configuration if node_id in self.initial_configuration.voters else Configuration(frozenset())
+        )
+
+    def members_now(self) -> frozenset[NodeId]:
+        """What somebody would tell a new client: the members as of the last committed configuration, and of the latest anywhere."""
+        known = {self.checks.latest_configuration()}
+        known |= {machine.process.raft.configuration for machine in self.machines.values() if machine.process}
+        return frozenset().union(*(configuration.members() for configuration in known))
+
+    def endpoints_now(self) -> tuple[str, ...]:
+        return tuple(self.machines[node_id].address for node_id in sorted(self.members_now()))
+
     def machine_at(self, address: str) -> Machine:
         return self._machine_at[address]
 
@@ -112,8 +127,8 @@ class World:
             self.story(f"{self.now_us / 1e6:11.6f}  {text}")
 
     def draw_member_id(self) -> NodeId:
-        """Ids of added members are those of the spare machines: see nemesis.py."""
-        raise AssertionError("the simulator names its members itself")
+        """The id of the machine that is being added."""
+        return self.nemesis.newcomer
 
     # A whole run.
 
@@ -152,6 +167,10 @@ class World:
         """Faults are over for a majority: every client has to be served again."""
         self.tell("the faults are over")
         self.nemesis.stop()
+        if self.knobs.spares:
+            # All that a client was told may be gone by now, faster than a connection's lifetime: somebody tells it anew.
+            for client in self.clients:
+                client.directory.endpoints = self.endpoints_now()
         goals = [(workload, workload.completed + CALLS_DEMANDED) for workload in self.workloads]
 
         def served() -> bool:
@@ -189,7 +208,7 @@ class World:
 
     def _is_reachable(self, machine: Machine) -> bool:
         """Whether it must catch up: healthy, and connected with the others."""
-        if machine.rotten or machine.held_down or machine.disk_is_full:
+        if machine.rotten or machine.held_down or machine.disk_is_full or machine.retired:
             return False
         return not any(machine.node_id in way for way in self.network.cuts)
 

@@ -201,3 +201,18 @@ def test_a_record_that_no_configuration_named_can_be_forgotten_and_its_id_does_n
     assert store.apply([FORGET_MEMBER, 0, 3]) == [[0, 1]]
     assert store.apply([RECORD_MEMBER, 0, 3, "n3", "h3:2380", True])[0][1] == "invalid_request"
     assert store.apply([RECORD_MEMBER, 0, 4, "n3", "h3:2380", True]) == [[0, 1]]
+
+
+def test_members_that_go_together_go_in_the_same_order_everywhere() -> None:
+    """Seed 331: after a restart the table is in the order of ids, before it in the order in which the members came."""
+    store = driver()
+    store.apply(CREATE)
+    for node_id in (9, 5, 7):
+        store.apply([RECORD_MEMBER, 0, node_id, f"n{node_id}", f"h{node_id}:2380", False])
+    configure(store, 1, 2, learners=(5, 7, 9))
+    store.commit()
+    again = Driver(store.store.keyspace)
+    for one in (store, again):
+        configure(one, 1, 2)
+        assert one.store.removed_members() == [5, 7, 9]
+    assert store.store.digest == again.store.digest
