@@ -61,7 +61,9 @@ class SnapshotTransfer:
     snapshot: SnapshotMeta
     acked_offset: int = 0  # the follower has everything before it
     requested_offset: int = 0  # the driver was asked for everything before it
-    rewound_to: int = -1  # where chunks were last asked for again: once per gap, or answers would multiply the chunks
+    rewinds: int = (
+        0  # in this tick chunks were asked for again so often: bounded, or late answers would multiply the chunks
+    )
     active_tick: int = 0  # last time that something was sent or acknowledged
     refusals: int = 0  # how often the follower had everything, found it damaged and started over
 

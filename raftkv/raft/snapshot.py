@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raftkv.raft.state import State
 
 REFUSALS_MAX: Final = 2
+REWINDS_PER_TICK_MAX: Final = 4
 
 # The leader's side.
 
@@ -84,7 +85,7 @@ def _start_transfer(state: "State", progress: Progress) -> None:
     if transfer is None:
         transfer = SnapshotTransfer(meta)
     assert transfer.snapshot.snapshot_id == meta.snapshot_id, "a transfer ends with the offer of its snapshot"
-    transfer.rewound_to = -1
+    transfer.rewinds = 0
     progress.transfer = transfer
     _rewind(state, progress, transfer)
 
@@ -138,13 +139,13 @@ def on_install_snapshot_response(state: "State", message: InstallSnapshotRespons
         progress.become_replicate()
         progress.nudge = True
         return
-    if message.next_offset > transfer.acked_offset:
-        transfer.rewound_to = -1
-    elif message.next_offset < transfer.acked_offset and message.next_offset != transfer.rewound_to:
+    if message.next_offset < transfer.acked_offset and transfer.rewinds < REWINDS_PER_TICK_MAX:
+        # The follower started over; or this is an answer of long ago, which asks for a window too much.
         if message.next_offset == 0 and transfer.acked_offset >= transfer.snapshot.size_bytes:
             _on_refused(state, transfer)
-        transfer.requested_offset = transfer.rewound_to = message.next_offset  # the follower started over
-    else:
+        transfer.requested_offset = message.next_offset
+        transfer.rewinds += 1
+    elif message.next_offset <= transfer.acked_offset:
         return
     transfer.active_tick = state.ticks
     transfer.acked_offset = message.next_offset
@@ -176,6 +177,7 @@ def tick(state: "State") -> None:
         elif transfer is None:
             _start_transfer(state, progress)
         else:
+            transfer.rewinds = 0
             sending.append((progress, transfer))
     _refill_budget(state)
     # Who was served least recently is first: a budget that does not reach for all goes round.

@@ -118,6 +118,21 @@ def test_a_follower_that_starts_over_is_served_from_there_and_only_once() -> Non
     assert [chunk.offset for chunk in chunks(solo, before)] == [0, 10, 20]
 
 
+def test_answers_that_come_out_of_order_do_not_multiply_the_chunks() -> None:
+    """Each old answer looks like a follower that started over; without a bound every one asks for a window, and so for more."""
+    solo = leader_of_a_late_follower()
+    solo.drain()
+    solo.raft.offer_snapshot(meta_at(9, size_bytes=10_000))
+    solo.drain()
+    before = len(chunks(solo))
+    for _ in range(50):
+        solo.step(stored(20), stored(10))
+    assert len(chunks(solo)) - before < 20
+    solo.raft.tick()
+    solo.step(stored(10))
+    assert chunks(solo)[-1].offset >= 10, "a real one is followed"
+
+
 def test_silence_resends_after_an_election_timeout() -> None:
     """5.3 with 3.7: what is not answered is sent again."""
     solo = leader_of_a_late_follower()
