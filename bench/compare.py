@@ -11,9 +11,7 @@ neighbours: trust ratios of one run, and CPU-us per operation.
 import argparse
 import json
 import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +21,7 @@ import etcd_cluster
 from drivers.target import DRIVERS
 from etcd_cluster import EtcdKind
 from failover import run_failover
+from machine import machine
 from processes import BenchError, Cluster, ClusterKind
 from raftkv_cluster import RaftkvKind
 from resources import run_idle, run_memory
@@ -85,34 +84,6 @@ def note(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def machine() -> dict[str, Any]:
-    """What a reader needs to judge the figures."""
-    cpu = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?"
-    )
-    memory = next((int(line.split()[1]) // 1024 for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_mib": memory,
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "etcd": etcd_cluster.version(),
-        "commit": commit.stdout.strip(),
-        "load_average": os.getloadavg(),
-    }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines()
-
-
 def rounds_of_speed(chosen: argparse.Namespace) -> Iterator[Row]:
     """Rounds on fresh clusters, the systems in turn; the xl load grows the store and so comes in rounds of its own."""
     quick = tuple(section for section in chosen.only if section in SPEED_SECTIONS and section != "xl")
@@ -155,7 +126,7 @@ def main() -> int:
     chosen = arguments()
     # SIGTERM unwinds like Ctrl-C, so that the clusters are closed by their context managers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    facts = machine()
+    facts = {**machine(), "etcd": etcd_cluster.version()}
     note(f"{facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, etcd {facts['etcd']}")
     rows: list[Row] = []
     code = 0

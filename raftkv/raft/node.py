@@ -239,6 +239,11 @@ class Raft:
         return self._state.is_leader
 
     @property
+    def election_timeout_ms(self) -> Milliseconds:
+        """The least that a follower waits for its leader: several round trips between the members."""
+        return self._state.config.election_timeout_ticks * self._state.config.tick_ms
+
+    @property
     def term(self) -> Term:
         return self._state.term
 

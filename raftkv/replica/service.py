@@ -42,7 +42,7 @@ LEADER = "leader"
 # one entry of 256 requests costs a quarter of four of 64. Two, so that the disk works while the followers do.
 ENTRIES_IN_FLIGHT_MAX = 2
 SWEEP_INTERVAL_MS = 500
-READ_ROUND_TIMEOUT_MS = 500  # several heartbeats: the leader repeats its part, a follower's question may be lost
+READ_ROUND_TIMEOUT_MS = 500  # or an election timeout, which knows how far the members are from each other
 
 
 class Service:
@@ -165,11 +165,13 @@ class Service:
         self._proposals.expire(now_ms)
         self._reads.expire(now_ms)
         self._leases.expire(now_ms)
-        self._reads.give_up_round(now_ms, READ_ROUND_TIMEOUT_MS)
         self._expire_new(now_ms)
         self._forwarding.expire(now_ms)
         self._reconfiguration.tick(now_ms)
         raft = self._raft
+        if raft.role != LEADER:
+            # A follower's question may be lost. A leader's heartbeats repeat its part: giving up would only put it behind itself.
+            self._reads.give_up_round(now_ms, max(READ_ROUND_TIMEOUT_MS, raft.election_timeout_ms))
         if raft.leader == NOBODY and not raft.quorum_contact:
             # Pre-votes went unanswered: whoever still waits for a confirmation waits in vain.
             self._reads.fail_unconfirmed(self.no_quorum())

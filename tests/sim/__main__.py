@@ -5,9 +5,10 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import fields
 
+from . import telling
 from .bugs import FIRST_SEED, run_all
+from .scale import table
 from .world import World
 
 
@@ -25,7 +26,12 @@ def main() -> int:
         metavar="WORD",
         help="plant every bug (or those whose names hold a word) and see it caught",
     )
+    parser.add_argument("--scale", action="store_true", help="what distance and loss cost, on paper and simulated")
     arguments = parser.parse_args()
+    if arguments.scale:
+        for line in table():
+            print(line, flush=True)
+        return 0
     if arguments.bugs is not None:
         return run_all(arguments.bugs, FIRST_SEED if arguments.seed is None else arguments.seed, trace=arguments.trace)
     first = random.SystemRandom().randrange(1_000_000_000) if arguments.seed is None else arguments.seed
@@ -42,9 +48,7 @@ def run_seeds(first: int, count: int, ends_at: float, *, trace: bool) -> int:
             break
         world = World(seed, tell=print if trace else None)
         if trace:
-            print(
-                f"seed {seed}:", *(f"{field.name}={getattr(world.knobs, field.name)}" for field in fields(world.knobs))
-            )
+            print(f"seed {seed}: {telling.knobs(world.knobs)}")
         try:
             world.run()
         except Exception as error:

@@ -81,7 +81,9 @@ class Machine:
             self.disk.kill()
             self.restart_later()
         else:
-            self.world.tell(f"{self.name} starts at index {process.raft.last_index}, term {process.raft.term}")
+            self.world.tell(
+                f"{self.name} starts in term {process.raft.term}, its log ends at {process.raft.last_index}/{process.raft.last_term}"
+            )
             self.process = process
             process.start()
         self._operations_left = -1

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 from raftkv.raft.messages import Message
 from raftkv.units import NodeId
 
+from . import telling
+
 if TYPE_CHECKING:
     from .machine import Machine
     from .world import World
@@ -63,7 +65,7 @@ class Network:
                 or (self.is_lost is not None and self.is_lost(message))
             ):
                 if world.story is not None:
-                    world.tell(f"n{source} -> n{message.target}: {message} LOST")
+                    world.tell(f"{telling.message(message)} LOST")
                 continue
             machine = world.machines.get(message.target)
             if machine is None:
@@ -106,7 +108,7 @@ class Network:
             return
         self.delivered += 1
         if self._world.story is not None:
-            self._world.tell(f"n{message.source} -> n{message.target}: {message}")
+            self._world.tell(telling.message(message))
         if machine.paused:
             machine.inbox.append((process.on_message, (message,)))
         else:

@@ -21,6 +21,7 @@ from raftkv.replica.upkeep import Founding
 from raftkv.units import Milliseconds, NodeId
 from raftkv.wire.settings import settings_of
 
+from . import telling
 from .door import Door
 from .journal import SimJournal
 from .storage import SimStorage
@@ -69,6 +70,7 @@ class Process:
         self._busy_until_us = 0
         self._pump_scheduled = False
         self._shutdown_deadline_us: int | None = None
+        self._told = (self.raft.commit_index, self.raft.durable_index, self.raft.log_start_index)
         self._tick_us = machine.clock.virtual_us(knobs.tick_ms * 1000)
 
     def start(self) -> None:
@@ -209,7 +211,20 @@ class Process:
         self._busy_until_us = self.world.now_us + self.knobs.turn_us
         if (replica.has_backlog or service.has_backlog) and not self._pump_scheduled and self.alive:
             self._schedule_pump(max(self.knobs.turn_us, 10))
+        if self.world.story is not None:
+            self._tell_progress()
         self.world.checks.after_event(self)
+
+    def _tell_progress(self) -> None:
+        """Before the checks, so that a violation stands below what led to it."""
+        raft = self.raft
+        told, self._told = self._told, (raft.commit_index, raft.durable_index, raft.log_start_index)
+        if self._told != told:
+            start = f"{raft.log_start_index + 1}" if raft.last_index > raft.log_start_index else "nothing"
+            self.world.tell(
+                f"{self.machine.name} holds {start} to {raft.last_index}/{raft.last_term}, durable to {raft.durable_index},"
+                f" commit {raft.commit_index}, applied {self.storage.applied_index}"
+            )
 
     def _on_tick(self) -> None:
         if not self.alive:
@@ -282,7 +297,9 @@ class Process:
         self.transfer(None)
 
     def _on_leader_change(self, change: RoleChange) -> None:
-        self.world.tell(f"{self.machine.name} is {change.role} in term {change.term}, leader n{change.leader}")
+        self.world.tell(
+            f"{self.machine.name} is {change.role} in term {change.term}, leader {telling.member(change.leader)}"
+        )
 
     # SIGTERM.
 

@@ -13,6 +13,7 @@ from raftkv.errors import RaftKVError
 from raftkv.wire.commands import Answer, Command
 from raftkv_jepsen.checkers.models import APPEND, CAS, DELETE, INCREMENT, READ, WRITE
 
+from . import telling
 from .client import SimClient
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Workload:
         command, kind, prev = _command(key, function, argument, self._random)
         operation, floor = world.history.invoke(self.client.place, function, key, argument, world.now_us)
         if world.story is not None:
-            world.tell(f"client {self.client.place}: {function} {key} {argument or ''}")
+            world.tell(f"client {self.client.place} asks: {telling.asked(operation)}")
 
         def done(answer: Answer | None, error: RaftKVError | None) -> None:
             if answer is None:
@@ -108,7 +109,7 @@ class Workload:
                     world.keys.last_values[key] = result[0]
                 world.history.complete(operation, result, answer[1], floor, world.now_us)
             if world.story is not None:
-                world.tell(f"client {self.client.place}: {operation}")
+                world.tell(f"client {self.client.place} {telling.answered(operation)}")
             self._think()
 
         self.client.submit(command, kind, done)

@@ -23,6 +23,7 @@ class FakeRaft:
         self.term = 1
         self.quorum_contact = True
         self.is_transferring = False
+        self.election_timeout_ms = 1_000
         self.proposed: list[Entry] = []
         self.contexts: list[int] = []
 

@@ -16,6 +16,7 @@ from raftkv.errors import (
 from raftkv.limits import Limits
 from raftkv.raft.effects import ReadReady, RoleChange
 from raftkv.replica.groups import ReadGroup
+from raftkv.replica.service import SWEEP_INTERVAL_MS
 from raftkv.wire.commands import CREATE_CLUSTER, EXPIRE_SESSIONS, PUBLISH_MEMBER, RANGE, decode_batch
 from tests.unit.replica.fakes import Bench
 from tests.unit.replica.origins import RecordingOrigin, get_group, put_group
@@ -146,8 +147,31 @@ def test_reads_wait_for_apply_and_each_fails_alone() -> None:
     assert missing[:2] == [1, "key_not_found"]
 
 
+@pytest.mark.parametrize(("election_timeout_ms", "gives_up_ms"), [(1_000, 1_000), (200, 500), (8_000, 8_000)])
+def test_a_follower_waits_for_an_election_timeout_and_a_leader_for_as_long_as_it_leads(
+    election_timeout_ms: int, gives_up_ms: int
+) -> None:
+    """Found by the scale check: over links of 400 ms every confirmation was given up just before it came."""
+    bench, origin = Bench(), RecordingOrigin()
+    bench.raft.election_timeout_ms = election_timeout_ms
+    bench.service.submit_reads(get_group(origin, "k", deadline_ms=100_000))
+    bench.service.flush(now_ms=0)
+    bench.service.tick(now_ms=50_000)
+    bench.service.flush(now_ms=50_000)
+    assert len(bench.raft.contexts) == 1, "the leader's own round is repeated by its heartbeats"
+    bench.raft.follow(2)
+    bench.service.tick(now_ms=50_000 + SWEEP_INTERVAL_MS)
+    bench.service.flush(now_ms=50_000 + SWEEP_INTERVAL_MS)
+    asked_ms = 50_000 + SWEEP_INTERVAL_MS
+    for late_ms, asked in ((gives_up_ms - 1, 2), (gives_up_ms + SWEEP_INTERVAL_MS, 3)):
+        bench.service.tick(now_ms=asked_ms + late_ms)
+        bench.service.flush(now_ms=asked_ms + late_ms)
+        assert len(bench.raft.contexts) == asked
+
+
 def test_a_lost_confirmation_is_asked_again_under_a_new_context() -> None:
     bench, origin = Bench(), RecordingOrigin()
+    bench.raft.follow(2)
     bench.service.submit_reads(get_group(origin, "k", deadline_ms=100_000))
     bench.service.flush(now_ms=0)
     bench.service.tick(now_ms=1_000)
