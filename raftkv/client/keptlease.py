@@ -14,7 +14,7 @@ from raftkv.client import requests
 from raftkv.client.blocking import Caller
 from raftkv.client.decisions import QUESTION
 from raftkv.client.options import draw
-from raftkv.client.renewal import Plan, Renewal
+from raftkv.client.renewal import NEVER, Plan, Renewal
 from raftkv.errors import ClientClosed, RaftKVError
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class Keeper:
         self._plan = Plan()
         self._changed = threading.Condition()
         self._closed = False
+        self._look_at = NEVER
         self._process_id = os.getpid()
         self._thread = threading.Thread(target=self._run, name="raftkv-leases", daemon=True)
         self._thread.start()
@@ -116,7 +117,8 @@ class Keeper:
             if self._closed:
                 raise ClientClosed()
             self._plan.add(renewal)
-            self._changed.notify()
+            if renewal.next_at < self._look_at:  # a look goes through all leases: not for every new one
+                self._changed.notify()
 
     def remove(self, renewal: Renewal) -> None:
         """Keep it no longer."""
@@ -145,7 +147,8 @@ class Keeper:
                 self._plan.look(now)
                 due = self._plan.take_due(now)
                 if not due:
-                    wait_s = self._plan.next_at() - now
+                    self._look_at = self._plan.next_at()
+                    wait_s = self._look_at - now
                     self._changed.wait(max(0.0, wait_s) if wait_s < threading.TIMEOUT_MAX else None)
                     continue
                 timeout_s = self._plan.request_timeout_s(due, now, self._timeout_s)

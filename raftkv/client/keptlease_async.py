@@ -12,7 +12,7 @@ from raftkv.client import requests
 from raftkv.client.decisions import QUESTION
 from raftkv.client.dispatch import Dispatcher
 from raftkv.client.options import draw
-from raftkv.client.renewal import Plan, Renewal
+from raftkv.client.renewal import NEVER, Plan, Renewal
 from raftkv.errors import ClientClosed, RaftKVError
 from raftkv.wire.commands import Answer
 
@@ -99,6 +99,7 @@ class AsyncKeeper:
         self._loop = dispatcher.loop
         self._plan = Plan()
         self._timer: asyncio.TimerHandle | None = None
+        self._turn_at = NEVER
         self._closed = False
 
     def add(self, renewal: Renewal) -> None:
@@ -106,7 +107,7 @@ class AsyncKeeper:
         if self._closed:
             raise ClientClosed()
         self._plan.add(renewal)
-        self._turn()
+        self._arm(renewal.next_at)
 
     def remove(self, renewal: Renewal) -> None:
         """Keep it no longer."""
@@ -125,13 +126,20 @@ class AsyncKeeper:
         if self._closed:
             return
         now = self._loop.time()
+        self._turn_at = NEVER
         self._plan.look(now)
         while due := self._plan.take_due(now):
             self._renew(due, now)
+        self._arm(self._plan.next_at())
+
+    def _arm(self, at: float) -> None:
+        """A turn looks at every lease, so there is none before something is due."""
+        if at >= self._turn_at or self._closed:
+            return
         if self._timer is not None:
             self._timer.cancel()
-        next_at = self._plan.next_at()
-        self._timer = self._loop.call_at(next_at, self._turn) if next_at < float("inf") else None
+        self._turn_at = at
+        self._timer = self._loop.call_at(at, self._turn)
 
     def _renew(self, due: list[Renewal], now: float) -> None:
         command = requests.keep_alive([renewal.lease_id for renewal in due])
@@ -146,4 +154,4 @@ class AsyncKeeper:
             self._plan.on_failure(due, now)
         else:
             self._plan.on_answer(due, sent_at, now, done.result()[2])
-        self._turn()
+        self._arm(min(renewal.next_at for renewal in due))

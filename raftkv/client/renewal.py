@@ -16,6 +16,7 @@ LEASES_PER_REQUEST: Final = 1000
 RETRY_S_MIN: Final = 0.05
 RETRY_S_MAX: Final = 1.0
 REQUEST_S_MIN: Final = 0.05
+NEVER: Final = float("inf")
 
 
 class Renewal:
@@ -74,7 +75,9 @@ class Renewal:
 
     @property
     def next_at(self) -> float:
-        """When something has to be done about it."""
+        """When something has to be done about it; NEVER once it is lost."""
+        if self.lost:
+            return NEVER
         change_at = self.valid_until if self.in_doubt else self.doubt_at
         return change_at if self.in_flight else min(self.renew_at, change_at)
 
@@ -105,8 +108,8 @@ class Plan:
                 self.remove(renewal)
 
     def next_at(self) -> float:
-        """When to look again; infinity without leases."""
-        return min((renewal.next_at for renewal in self._renewals.values()), default=float("inf"))
+        """When to look again; NEVER without leases."""
+        return min((renewal.next_at for renewal in self._renewals.values()), default=NEVER)
 
     def take_due(self, now: float) -> list[Renewal]:
         """What the next request has to renew; it is in flight from now on."""

@@ -6,9 +6,21 @@ cut), until one side gives up. It belongs to one life of a process: a packet to 
 
 from typing import TYPE_CHECKING, Any, Sequence
 
+from raftkv.daemon.api.questions import check_question
 from raftkv.errors import InvalidRequest, RaftKVError
 from raftkv.replica.groups import ReadGroup, WriteGroup
-from raftkv.wire.commands import CLIENT_WRITES, OK, READS, SERIALIZABLE, Answer, Command, command_bytes, failure
+from raftkv.replica.lease_desk import QUESTIONS
+from raftkv.wire.commands import (
+    CLIENT_WRITES,
+    LEASE_TTL,
+    OK,
+    READS,
+    SERIALIZABLE,
+    Answer,
+    Command,
+    command_bytes,
+    failure,
+)
 from raftkv.wire.protocol import FORWARD, PING, PROTOCOL_VERSION
 from raftkv.wire.validate import validate
 
@@ -150,6 +162,8 @@ class Door:
                     now.append((request_id, [OK]))
                 elif operation == FORWARD:
                     self._forward(connection, request_id, timeout_ms, command)
+                elif operation in QUESTIONS:
+                    self._ask(connection, request_id, timeout_ms, command)
                 else:
                     validate(command, self._limits)
                     if operation in CLIENT_WRITES:
@@ -164,6 +178,14 @@ class Door:
             connection.send_answers(now)
         self._submit(connection, writes, reads, stale)
         self._process.turn()
+
+    def _ask(self, connection: Connection, request_id: int, timeout_ms: int, command: Command) -> None:
+        """A keep-alive waits for no index, so its answer may be older than what others know; a time to live may not."""
+        check_question(command, self._limits)
+        service, checks = self._process.service, self._process.world.checks
+        floor = checks.acknowledged_index if command[0] == LEASE_TTL else NO_FLOOR
+        origin = _Origin(self._process, connection, floor)
+        service.ask_leader(ReadGroup(origin, [request_id], [command], deadline_ms=service.deadline(timeout_ms)))
 
     def _submit(
         self, connection: Connection, writes: list[Request], reads: list[Request], stale: list[Request]
@@ -193,15 +215,18 @@ class Door:
 
     def _forward(self, connection: Connection, request_id: int, timeout_ms: int, command: Command) -> None:
         _, session, register, ack_below, inner = command
-        validate(inner, self._limits)
-        if inner[0] not in CLIENT_WRITES:
-            raise InvalidRequest("only writes are forwarded: any member answers reads")
+        if inner[0] in QUESTIONS:
+            check_question(inner, self._limits)
+        else:
+            validate(inner, self._limits)
+            if inner[0] not in CLIENT_WRITES:
+                raise InvalidRequest("only writes are forwarded: any member answers reads")
         service = self._process.service
         group = WriteGroup(
             _Origin(self._process, connection, NO_FLOOR),
             [request_id],
             [inner],
-            size_bytes=command_bytes(inner),
+            size_bytes=0 if inner[0] in QUESTIONS else command_bytes(inner),
             deadline_ms=service.deadline(timeout_ms),
             session=session,
             register=register,

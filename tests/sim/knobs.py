@@ -50,6 +50,7 @@ class Knobs:
     nemesis_us: int = 600_000  # mean time between two disasters; 0: none
     disasters: tuple[str, ...] = ()
     faulty_minority: bool = False  # after the chaos a minority stays broken for good
+    leases: bool = False  # owners of leases come to the clients (leases.py)
     fates: tuple[str, ...] = ("dead", "cut off", "full disk", "slow disk")  # how it may be broken
 
     @property

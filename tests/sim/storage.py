@@ -103,7 +103,9 @@ class SimStorage:
         return self.store.has_room and not self._replacing
 
     def apply(self, entry: Entry) -> list[list[Answer]]:
+        known = len(self.store.leases.news)
         answers = self.store.apply(entry)
+        self._world.promises.on_news(self.store.leases.news[known:])
         self._on_applied(self._books, entry, self.store.digest)
         return answers
 

@@ -19,6 +19,14 @@ def test_ten_seeds(first: int) -> None:
         run(seed)
 
 
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_ten_seeds_with_leases(first: int) -> None:
+    ended = 0
+    for seed in range(first, first + 10):
+        ended += run(seed, leases=True).promises.expired
+    assert ended > 20, "leases came to their end"
+
+
 def failed_seeds() -> list[int]:
     lines = (Path(__file__).parent / "failed_seeds.txt").read_text().splitlines()
     return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
@@ -44,9 +52,11 @@ def test_a_seed_replays_alike_whatever_the_hashes(project: Path) -> None:
     assert stories[0] == stories[1]
 
 
-def run(seed: int) -> None:
+def run(seed: int, *, leases: bool = False) -> World:
+    world = World(seed, leases=leases)
     try:
-        World(seed).run()
+        world.run()
     except Exception as error:
-        error.add_note(f"replay: {replay_line(seed)}")
+        error.add_note(f"replay: {replay_line(seed, leases=leases)}")
         raise
+    return world

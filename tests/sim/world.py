@@ -17,6 +17,7 @@ from .checks import Checks
 from .client import SimClient
 from .history import History
 from .knobs import Knobs, draw_knobs
+from .leases import OWNERS, LeaseOwner, Promises, adapt
 from .machine import Machine
 from .nemesis import Nemesis
 from .network import CLIENT_PLACES, Network
@@ -34,9 +35,19 @@ class World:
 
     CLUSTER_NAME = "sim"
 
-    def __init__(self, seed: int, knobs: Knobs | None = None, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        knobs: Knobs | None = None,
+        tell: Callable[[str], None] | None = None,
+        *,
+        leases: bool = False,
+    ) -> None:
         self.seed = seed
         self.knobs = draw_knobs(self.stream("knobs")) if knobs is None else knobs
+        self.knobs.leases = self.knobs.leases or leases
+        if self.knobs.leases:
+            adapt(self.knobs)
         self.story = tell
         self.now_us = 0
         self.events = 0
@@ -54,6 +65,9 @@ class World:
         self.history = History(self.checks)
         self.clients: list[SimClient] = []
         self.workloads: list[Workload] = []
+        self.promises = Promises(self)
+        owners = OWNERS if self.knobs.leases else 0
+        self.owners = [LeaseOwner(self, CLIENT_PLACES + 1000 + number) for number in range(owners)]
         self._next_place = CLIENT_PLACES
         self.nemesis = Nemesis(self)
 
@@ -147,6 +161,8 @@ class World:
                 machine.start()
         for _ in range(self.knobs.clients):
             self.add_client()
+        for owner in self.owners:
+            owner.start()
         self.nemesis.start()
 
     def add_client(self) -> None:
@@ -167,11 +183,12 @@ class World:
         """Faults are over for a majority: every client has to be served again."""
         self.tell("the faults are over")
         self.nemesis.stop()
+        callers = [*self.workloads, *self.owners]
         if self.knobs.spares:
             # All that a client was told may be gone by now, faster than a connection's lifetime: somebody tells it anew.
-            for client in self.clients:
-                client.directory.endpoints = self.endpoints_now()
-        goals = [(workload, workload.completed + CALLS_DEMANDED) for workload in self.workloads]
+            for caller in callers:
+                caller.client.directory.endpoints = self.endpoints_now()
+        goals = [(caller, caller.completed + CALLS_DEMANDED) for caller in callers]
 
         def served() -> bool:
             return all(workload.completed >= goal for workload, goal in goals)
@@ -184,7 +201,7 @@ class World:
 
     def rest_and_compare(self) -> None:
         """Clients rest; every member that can be reached comes to the same state."""
-        for workload in self.workloads:
+        for workload in (*self.workloads, *self.owners):
             workload.resting = True
 
         def settled() -> bool:
@@ -201,6 +218,8 @@ class World:
         leader = max(leaders, key=lambda machine: machine.books.term)
         assert leader.process is not None, "it leads"
         members = leader.process.raft.configuration.members()
+        if len(leader.process.storage.leases):
+            return False  # nobody keeps them alive any more
         waited_for = [self.machines[node_id] for node_id in members if self._is_reachable(self.machines[node_id])]
         return all(
             machine.process is not None and machine.process.storage.applied_index == last for machine in waited_for
