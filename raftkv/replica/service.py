@@ -187,6 +187,7 @@ class Service:
         """Refuse what is new; what is in flight goes on."""
         self._closing = True
         self._refuse_new(ShuttingDown())
+        self._leases.leave_office(ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()}))
 
     @property
     def is_idle(self) -> bool:

@@ -387,6 +387,21 @@ def test_a_proposal_of_an_office_that_is_over_is_nobodys(cluster: MiniCluster, l
     assert keep_alive(cluster, successor, 7) == [TTL_MS]
 
 
+def test_a_member_that_shuts_down_sends_owners_elsewhere_and_ends_nothing(cluster: MiniCluster, leader: Member) -> None:
+    grant(cluster, leader, ttl_ms=2000)
+    cluster.pass_time(1950)
+    for follower in cluster.followers():
+        cluster.cut.add(follower.node_id)
+    origin = ask(leader, [KEEP_ALIVE, [7]])
+    cluster.pass_time(300)
+    leader.service.begin_shutdown()
+    assert [error.code for error in origin.errors] == ["shutting_down"]
+    assert leader.service.is_idle, "what is due does not hold up the end"
+    cluster.cut = set()
+    cluster.pass_time(600)
+    assert lives(leader)
+
+
 def test_a_question_that_waits_too_long_ends(cluster: MiniCluster, leader: Member) -> None:
     cluster.cut = {leader.node_id}
     origin = ask(leader, [KEEP_ALIVE, [7]], deadline_ms=cluster.now_ms + 100)
