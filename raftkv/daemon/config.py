@@ -48,6 +48,7 @@ class DaemonConfig:
     lease_reads: bool
     fsync_stall_ms_max: Milliseconds
     snapshot_bytes_per_second_max: int  # 0: no bound
+    priority: int  # to lead; the higher the better
     limits: Limits
 
 

@@ -1,4 +1,5 @@
-"""Handing leadership over: on request, for a shutdown, and because this member's disk is full or does not come back.
+"""Handing leadership over: on request, for a shutdown, because this member's disk is full or does not come back, and because
+another one is preferred.
 
 What a transfer is, and when it is refused, is decided in raft/transfer.py; here is who starts one, who waits for its end, and
 what they are told. A request ends with the office in the target's hands, or with a refusal that says what became of it.
@@ -13,6 +14,7 @@ from raftkv.raft.effects import RoleChange
 from raftkv.raft.node import Raft
 from raftkv.replica.fitness import Fitness
 from raftkv.replica.membership import with_names
+from raftkv.replica.preference import Preference
 from raftkv.replica.service import LEADER, Service
 from raftkv.units import NOBODY, NodeId
 from raftkv.wire.commands import OK, Answer, failure
@@ -55,6 +57,8 @@ class Leadership:
         self._is_dead = is_dead  # nothing moves any more: whoever waits for progress waits in vain
         self._requests: list[Request] = []
         self._fitness = Fitness(raft)
+        self._preference = Preference(raft)
+        self.handovers = 0  # begun by this member itself
         self.stalled_seconds = 0.0  # how long an fsync has not returned; 0 while the disk is well
 
     # On request.
@@ -119,7 +123,7 @@ class Leadership:
             log.warning("cannot hand leadership over although %s: %s", reason, self._with_names(refusal.message))
             return False
         log.warning("handing leadership over: %s", reason)
-        self._schedule_pump()
+        self._begun()
         return True
 
     def watch_disk(self, oldest_save_seconds: float, seconds_max: float, *, is_full: bool) -> None:
@@ -139,7 +143,24 @@ class Leadership:
             return
         if begun:
             log.warning("handing leadership over: %s", reason)
-            self._schedule_pump()
+            self._begun()
+
+    def watch_priorities(self, *, is_well: bool) -> None:
+        """After `watch_disk`, as often: whether somebody else is preferred and able to lead."""
+        priorities = {member["id"]: member["priority"] for member in self._members()}
+        target = self._preference.look(int(self._now() * 1000), priorities, is_well=is_well)
+        if target is not None:
+            log.info(
+                "handing leadership over to %s, whose priority is %d (here: %d)",
+                self._with_names(f"member {target}"),
+                priorities[target],
+                priorities.get(self._raft.node_id, 0),
+            )
+            self._begun()
+
+    def _begun(self) -> None:
+        self.handovers += 1
+        self._schedule_pump()
 
     async def hand_over_and_drain(self, deadline: float) -> None:
         """For a shutdown: give the office to the most caught-up voter, answer what is in flight. Deadline in `now` seconds."""

@@ -278,6 +278,9 @@ class ReplicaLoop:
         self._replica.compact_log()
         self._replica.release_snapshot()
         self._watch_space()
+        self.leadership.watch_priorities(
+            is_well=self._service.write_block is None and not self.leadership.stalled_seconds
+        )
         self.on_housekeeping()
 
     def _watch_space(self) -> None:

@@ -94,16 +94,7 @@ class Member:
         self._peers = PeerTransport(
             self._peer_identity(), self._driver, config.limits, check_member=self._neighbours.check
         )
-        self._view = View(
-            name=membership.name,
-            cluster_name=membership.cluster_name,
-            incarnation=membership.incarnation,
-            endpoint=config.advertise,
-            raft=self._raft,
-            service=self._service,
-            storage=self._storage,
-            limits=config.limits,
-        )
+        self._view = self._new_view()
         self._client_port = self._new_client_port()
         self._view.metrics_text = Metrics(self.counters, self._gauges).text
 
@@ -247,6 +238,22 @@ class Member:
         driver.on_housekeeping = lambda: self._neighbours.follow(self._peers)
         return driver
 
+    def _new_view(self) -> View:
+        membership, config = self._membership, self._config
+        view = View(
+            name=membership.name,
+            cluster_name=membership.cluster_name,
+            incarnation=membership.incarnation,
+            endpoint=config.advertise,
+            priority=config.priority,
+            raft=self._raft,
+            service=self._service,
+            storage=self._storage,
+            limits=config.limits,
+        )
+        view.stalled_seconds = lambda: self._driver.leadership.stalled_seconds
+        return view
+
     def _new_service(self) -> Service:
         membership, config = self._membership, self._config
         members = [(node_id, name, address) for node_id, (name, address) in sorted(membership.peers().items())]
@@ -257,6 +264,7 @@ class Member:
             config.advertise,
             config.advertise_peer,
             raftkv.__version__,
+            config.priority,
         ]
         return Service(
             raft=self._raft,
@@ -321,6 +329,8 @@ class Member:
             client_connections_refused=port.connections_refused,
             client_connections_unrecognized=port.connections_unrecognized,
             peer_connections_refused=self._peers.connections_refused,
+            disk_stalled_seconds=self._driver.leadership.stalled_seconds,
+            handovers=self._driver.leadership.handovers,
             snapshots_made=self._storage.snapshots_made,
             snapshots_installed=self._storage.snapshots_installed,
             snapshots_damaged=self._storage.snapshots_damaged,

@@ -90,6 +90,8 @@ class Gauges:
     client_connections_refused: int
     client_connections_unrecognized: int
     peer_connections_refused: int
+    disk_stalled_seconds: float
+    handovers: int
     snapshots_made: int
     snapshots_installed: int
     snapshots_damaged: int
@@ -155,6 +157,12 @@ GAUGES: Final[tuple[Figure[Gauges], ...]] = (
         "etcd_server_quota_backend_bytes",
         "Size of the store at which writes are refused",
     ),
+    Figure(
+        lambda g: g.disk_stalled_seconds,
+        "raftkv_disk_stalled_seconds",
+        "",
+        "For how long an fsync of the log has not returned, once it is over fsync_stall_ms_max",
+    ),
     Figure(lambda g: g.client_connections, "raftkv_client_connections", "", "Open client connections of all protocols"),
 )
 
@@ -194,6 +202,12 @@ COUNTERS: Final[tuple[Figure[tuple[Gauges, Counters]], ...]] = (
         "raftkv_peer_connections_refused",
         "",
         "Connections to the peer port that were not let in",
+    ),
+    Figure(
+        lambda s: s[0].handovers,
+        "raftkv_leader_handovers",
+        "",
+        "Transfers of leadership that this member began by itself: an ill disk, a preferred member, a shutdown",
     ),
     Figure(lambda s: s[0].snapshots_made, "raftkv_snapshots_made", "", "Snapshots made for members that are behind"),
     Figure(

@@ -13,6 +13,7 @@ from typing import Any, Callable, Final, Mapping
 from raftkv.errors import ConfigError
 from raftkv.limits import DEFAULT_LIMITS, GIB, KIB, MIB
 from raftkv.transport.addresses import join_address, split_address
+from raftkv.wire.commands import PRIORITY_MAX
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
@@ -151,6 +152,13 @@ def read_rate(raw: Any) -> int:
         raise ValueError("must be a number of bytes, like 1048576, 64KiB or 64MiB, or 0 for no bound") from None
 
 
+def read_priority(raw: Any) -> int:
+    number = 0 if raw == 0 or (isinstance(raw, str) and raw.strip() == "0") else read_count(raw)
+    if number > PRIORITY_MAX:
+        raise ValueError(f"must be from 0 to {PRIORITY_MAX}")
+    return number
+
+
 def read_heartbeat(raw: Any) -> int:
     number = read_count(raw)
     if not 25 <= number <= 60_000:
@@ -244,6 +252,13 @@ _OWN: Final = (
         "bytes of snapshots that a leader sends in a second, to all members together; 0 has no bound",
         "SIZE",
         "bytes",
+    ),
+    Setting(
+        "priority",
+        read_priority,
+        0,
+        "a leader hands over to a caught-up voter whose priority is higher than its own, from 0 to 1000",
+        "NUMBER",
     ),
 )
 

@@ -23,6 +23,7 @@ class View:
         cluster_name: str,
         incarnation: int,
         endpoint: str,
+        priority: int,
         raft: Raft,
         service: Service,
         storage: Storage,
@@ -32,11 +33,13 @@ class View:
         self._cluster_name = cluster_name
         self._incarnation = incarnation
         self._endpoint = endpoint
+        self._priority = priority
         self._raft = raft
         self._service = service
         self._storage = storage
         self._limits = limits
         self.is_closing = False
+        self.stalled_seconds: Callable[[], float] = lambda: 0.0
         self.metrics_text: Callable[[], bytes] = lambda: b""
 
     def status(self) -> dict[str, Any]:
@@ -58,6 +61,7 @@ class View:
             "digest": store.digest,
             "db_size_bytes": store.db_size_bytes,
             "version": raftkv.__version__,
+            "priority": self._priority,
             "cluster_id": f"{store.cluster_id:x}",
             "cluster_name": self._cluster_name,
             "errors": self.errors(),
@@ -70,6 +74,9 @@ class View:
             found.append(f"{self._service.write_block.code}: {self._service.write_block.message}")
         if self._storage.full is not None:
             found.append(f"{self._storage.full.code}: {self._storage.full.message}")
+        stalled_seconds = self.stalled_seconds()
+        if stalled_seconds:
+            found.append(f"disk_stalled: an fsync of the log has not returned for {stalled_seconds:.1f} s")
         if self._raft.leader == NOBODY:
             found.append("no_leader" if self._raft.quorum_contact else "no_quorum")
         return found
@@ -133,6 +140,7 @@ class View:
                 "voter": member["id"] in configuration.voters,
                 "learner": member["id"] in configuration.learners | configuration.learners_next,
                 "version": member["version"],
+                "priority": member["priority"],
             }
             for member in self._storage.members()
         ]

@@ -102,7 +102,7 @@ class Upkeep:
         node_id, *own = self._own_record()
         for member in self._directory.members():
             if member["id"] == node_id:
-                keys = ("name", "incarnation", "address", "peer_address", "version")
+                keys = ("name", "incarnation", "address", "peer_address", "version", "priority")
                 return [member[key] for key in keys] == own
         return False
 

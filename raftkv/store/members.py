@@ -12,7 +12,7 @@ import msgpack
 from raftkv.errors import IncarnationMismatch, InvalidRequest
 from raftkv.raft.membership import decode_configuration
 from raftkv.units import NodeId
-from raftkv.wire.commands import Command
+from raftkv.wire.commands import PRIORITY_MAX, Command
 from raftkv.wire.settings import Settings, settings_from
 
 _MEMBERS_MAX: Final = 1000
@@ -60,9 +60,12 @@ class Cluster:
 
     def publish(self, command: Command) -> None:
         """PUBLISH_MEMBER: what a member says about itself. Raises InvalidRequest, or IncarnationMismatch for a replaced disk."""
-        if len(command) != 8:
-            raise InvalidRequest(f"PUBLISH_MEMBER has 8 items, not {len(command)}")
-        _, _, node_id, name, incarnation, client_address, peer_address, version = command
+        if len(command) not in (8, 9):
+            raise InvalidRequest(f"PUBLISH_MEMBER has 8 or 9 items, not {len(command)}")
+        _, _, node_id, name, incarnation, client_address, peer_address, version = command[:8]
+        priority = command[8] if len(command) == 9 else 0
+        if type(priority) is not int or not 0 <= priority <= PRIORITY_MAX:
+            raise InvalidRequest(f"a priority is an integer from 0 to {PRIORITY_MAX}")
         if not _is_node_id(node_id) or not all(map(_is_text, (name, client_address, peer_address, version))):
             raise InvalidRequest("PUBLISH_MEMBER has an id above 0 and texts")
         if not _is_incarnation(incarnation):
@@ -72,6 +75,7 @@ class Cluster:
         if known is not None and known["incarnation"] not in (None, incarnation):
             raise IncarnationMismatch(details={"id": node_id, "name": known["name"]})
         self.members[node_id] = record = _member(node_id, name, incarnation, client_address, peer_address, version)
+        record["priority"] = priority
         if known is not None:
             record["pending"], record["wants_vote"] = known["pending"], known["wants_vote"]
 
@@ -167,6 +171,7 @@ def _member(
         "address": client_address,
         "peer_address": peer_address,
         "version": version,
+        "priority": 0,  # to lead
         "incarnation": incarnation,
         "pending": pending,  # recorded, and in no configuration yet
         "wants_vote": False,  # gets a vote as soon as it has caught up

@@ -17,7 +17,7 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | LEASE_REVOKE | op, seq, lease id |
 | GUARDED | op, seq, [[key, create_revision], ...], command: PUT, DELETE_RANGE, TXN, INCREMENT or APPEND with seq 0, done iff each key was created at that revision |
 | COMPACT | op, seq, revision: what was superseded before it is let go of, and cannot be read any more |
-| PUBLISH_MEMBER | op, 0, node_id, name, incarnation, client_address, peer_address, version (proposed by members only) |
+| PUBLISH_MEMBER | op, 0, node_id, name, incarnation, client_address, peer_address, version[, priority to lead] (proposed by members only) |
 | EXPIRE_SESSIONS | op, 0 (proposed by the leader only): drop the sessions whose time is up at the entry's time |
 | EXPIRE_LEASES | op, 0, term, [lease id, ...] (proposed by the leader of that term; changes nothing in an entry of another) |
 | CHECKPOINT_LEASES | op, 0, term, [[lease id, remaining_ms], ...] (as EXPIRE_LEASES): what a new leader has to give them |
@@ -76,6 +76,7 @@ LEASE_REVOKE: Final = 7
 GUARDED: Final = 8
 COMPACT: Final = 9
 PUBLISH_MEMBER: Final = 32
+PRIORITY_MAX: Final = 1000
 EXPIRE_SESSIONS: Final = 33
 CREATE_CLUSTER: Final = 34
 EXPIRE_LEASES: Final = 35

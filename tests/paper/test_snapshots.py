@@ -119,7 +119,7 @@ def test_a_follower_that_starts_over_is_served_from_there_and_only_once() -> Non
 
 
 def test_answers_that_come_out_of_order_do_not_multiply_the_chunks() -> None:
-    """Each old answer looks like a follower that started over; without a bound every one asks for a window, and so for more."""
+    """Our addition: each old answer looks like a follower that started over; without a bound every one asks for a window, and so for more."""
     solo = leader_of_a_late_follower()
     solo.drain()
     solo.raft.offer_snapshot(meta_at(9, size_bytes=10_000))

@@ -26,6 +26,7 @@ class Knobs:
     limits: Limits = field(default_factory=Limits)
     apply_budget_bytes: int = 256 * 1024
     snapshot_bytes_per_tick: int = 0
+    priorities: bool = False  # some members are preferred as leaders
     # The machines.
     turn_us: int = 0  # what arrives while a turn of the loop lasts becomes the next batch
     start_us: int = 20_000
@@ -164,6 +165,7 @@ def draw_knobs(random: Random) -> Knobs:
         sector_bytes=random.choice((64, 512)),
         # Drawn last: what a seed meant before stays what it means.
         snapshot_bytes_per_tick=random.choice((0, 0, 100, 4_000)),
+        priorities=random.random() < 0.3,
     )
     return with_changes(knobs, random) if random.random() < 0.3 else knobs
 

@@ -15,6 +15,7 @@ from raftkv.raft.messages import AppendEntries, Message, SnapshotMeta
 from raftkv.raft.node import Raft
 from raftkv.replica.fitness import Fitness
 from raftkv.replica.ports import SnapshotReader
+from raftkv.replica.preference import Preference
 from raftkv.replica.replica import Replica
 from raftkv.replica.service import LEADER, Service
 from raftkv.replica.upkeep import Founding
@@ -66,6 +67,7 @@ class Process:
         self.service.on_leader_change = self._on_leader_change
         self._waiting_for_space: NoSpace | None = None
         self._fitness = Fitness(self.raft)
+        self._preference = Preference(self.raft)
         self._ticks = 0
         self._busy_until_us = 0
         self._pump_scheduled = False
@@ -97,6 +99,7 @@ class Process:
     def _new_service(self) -> Service:
         world, machine = self.world, self.machine
         record = [machine.node_id, machine.name, machine.incarnation, machine.address, machine.peer_address, "sim"]
+        record.append(machine.node_id % 3 if self.knobs.priorities else 0)
         return Service(
             raft=self.raft,
             state_machine=self.storage,
@@ -269,6 +272,11 @@ class Process:
                 self.turn()
         except TransferRefused as refusal:
             self.world.tell(f"{self.machine.name} cannot hand over although {reason}: {refusal.message}")
+        priorities = {member["id"]: member["priority"] for member in self.storage.members()}
+        preferred = self._preference.look(self.now_ms(), priorities, is_well=not reason)
+        if preferred is not None:
+            self.world.tell(f"{self.machine.name} hands over to {preferred}, which is preferred")
+            self.turn()
 
     def _hears_of_its_end(self) -> bool:
         """From its own log, or from any member that it tries to connect with and that has applied it."""

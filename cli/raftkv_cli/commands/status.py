@@ -19,6 +19,7 @@ FIELDS = (
     "revision",
     "db_size_bytes",
     "version",
+    "priority",
     "errors",
 )
 """What `-o json` promises of every member; more may follow."""

@@ -60,6 +60,7 @@ def test_defaults(tmp_path: Path) -> None:
         lease_reads=False,
         fsync_stall_ms_max=2000,
         snapshot_bytes_per_second_max=64 * 1024 * 1024,
+        priority=0,
         limits=DEFAULT_LIMITS,
     )
 

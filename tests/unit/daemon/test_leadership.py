@@ -162,6 +162,24 @@ def test_a_stalled_disk_is_told_once_and_handed_over_until_it_succeeds(caplog: p
     assert said[-1] == "the disk came back"
 
 
+def test_a_preferred_member_is_handed_the_office_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    office = leading()
+    office.leadership._members = lambda: [
+        {"id": number, "name": f"n{number}", "priority": 7 if number == 2 else 0} for number in (1, 2, 3)
+    ]
+    for _ in range(12):
+        office.now += 0.5
+        for peer in (2, 3):
+            office.solo.step(office.solo.accept(peer, office.solo.raft.last_index))
+        office.leadership.watch_priorities(is_well=True)
+    assert office.solo.raft.transfer_target == 2
+    assert (office.pumps, office.leadership.handovers) == (1, 1)
+    assert [record.getMessage() for record in caplog.records if "priority" in record.getMessage()] == [
+        "handing leadership over to member n2, whose priority is 7 (here: 0)"
+    ]
+
+
 async def test_a_shutdown_ends_without_anybody_to_hand_over_to() -> None:
     alone = leading(size=1)
     await alone.leadership.hand_over_and_drain(alone.now + 10)

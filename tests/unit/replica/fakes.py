@@ -53,7 +53,7 @@ class FakeStateMachine:
         self.cluster_id = 7
         self.earliest_deadline_ms: int | None = None
         self.leases = Leases()
-        self.own_record = [1, "n1", 11, "n1:2379", "n1:2380", "1"]
+        self.own_record = [1, "n1", 11, "n1:2379", "n1:2380", "1", 0]
 
     def apply(self, entry: Entry) -> list[list[Answer]]:
         raise AssertionError("the service applies nothing")
@@ -69,8 +69,8 @@ class FakeStateMachine:
         return FakeCursor(steps=command[4])
 
     def members(self) -> list[dict[str, Any]]:
-        keys = ("id", "name", "incarnation", "address", "peer_address", "version")
-        other = dict(zip(keys, (2, "n2", 22, "n2:2379", "n2:2380", "1"), strict=True))
+        keys = ("id", "name", "incarnation", "address", "peer_address", "version", "priority")
+        other = dict(zip(keys, (2, "n2", 22, "n2:2379", "n2:2380", "1", 0), strict=True))
         return [dict(zip(keys, self.own_record, strict=True)), other]
 
     def begin_snapshot(self, configuration: Configuration) -> None: ...
@@ -121,7 +121,7 @@ class Bench:
             forwarder=self.forwarder,
             limits=limits or Limits(),
             founding=Founding(7, "test", [(1, "n1", "n1:2380"), (2, "n2", "n2:2380")], Settings()),
-            own_record=lambda: [1, "n1", 11, "n1:2379", "n1:2380", "1"],
+            own_record=lambda: [1, "n1", 11, "n1:2379", "n1:2380", "1", 0],
             first_read_context=100,
             draw_id=lambda: 77,
         )

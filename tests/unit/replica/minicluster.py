@@ -156,7 +156,7 @@ class Member:
             forwarder=self,
             limits=limits,
             founding=Founding(9, "mini", [(i, f"n{i}", f"n{i}:2380") for i in cluster.ids], settings_of(limits)),
-            own_record=lambda: [node_id, f"n{node_id}", node_id, f"n{node_id}:2379", f"n{node_id}:2380", "1"],
+            own_record=lambda: [node_id, f"n{node_id}", node_id, f"n{node_id}:2379", f"n{node_id}:2380", "1", 0],
             first_read_context=node_id * 1_000_000,
             draw_id=iter(range(100 + node_id, 10_000, 10)).__next__,
         )

@@ -298,7 +298,7 @@ def _own_commands(bench: Bench) -> list[int]:
 def test_the_first_leader_founds_the_cluster_then_publishes_itself() -> None:
     bench = Bench()
     bench.state_machine.cluster_id = 0
-    bench.state_machine.own_record = [1, "n1", 0, "", "n1:2380", ""]
+    bench.state_machine.own_record = [1, "n1", 0, "", "n1:2380", "", 0]
     bench.service.tick(now_ms=1_000)
     bench.service.flush(now_ms=1_000)
     assert _own_commands(bench) == [CREATE_CLUSTER]
@@ -308,7 +308,7 @@ def test_the_first_leader_founds_the_cluster_then_publishes_itself() -> None:
     bench.service.flush(now_ms=2_000)
     assert _own_commands(bench) == [CREATE_CLUSTER, PUBLISH_MEMBER]
     bench.apply_all([[[0, 1]]])
-    bench.state_machine.own_record = [1, "n1", 11, "n1:2379", "n1:2380", "1"]
+    bench.state_machine.own_record = [1, "n1", 11, "n1:2379", "n1:2380", "1", 0]
     bench.service.tick(now_ms=3_000)
     bench.service.flush(now_ms=3_000)
     assert len(bench.raft.proposed) == 2, "nothing is left to say"
@@ -317,7 +317,7 @@ def test_the_first_leader_founds_the_cluster_then_publishes_itself() -> None:
 def test_a_follower_publishes_itself_through_the_leader_one_at_a_time() -> None:
     bench = Bench()
     bench.raft.follow(2)
-    bench.state_machine.own_record = [1, "n1", 11, "elsewhere:2379", "n1:2380", "1"]
+    bench.state_machine.own_record = [1, "n1", 11, "elsewhere:2379", "n1:2380", "1", 0]
     bench.service.tick(now_ms=1_000)
     bench.service.tick(now_ms=2_000)
     ((_, target, payload),) = bench.forwarder.forwarded

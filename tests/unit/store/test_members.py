@@ -28,7 +28,15 @@ def test_a_cluster_is_created_once() -> None:
     assert store.apply([CREATE_CLUSTER, 0, 78, "other", []]) == [[0, 1]]
     assert (store.store.cluster_id, store.store.cluster_name) == (77, "ml")
     assert store.store.members() == [
-        {**record, "address": "", "version": "", "incarnation": None, "pending": False, "wants_vote": False}
+        {
+            **record,
+            "address": "",
+            "version": "",
+            "priority": 0,
+            "incarnation": None,
+            "pending": False,
+            "wants_vote": False,
+        }
         for record in (
             {"id": 1, "name": "n1", "peer_address": "h1:2380"},
             {"id": 2, "name": "n2", "peer_address": "h2:2380"},
@@ -50,10 +58,22 @@ def test_a_member_says_where_it_is_and_a_replaced_disk_is_refused() -> None:
         "address": "h9:2379",
         "peer_address": "h9:2380",
         "version": "0.2.0",
+        "priority": 0,
         "incarnation": b"incarnation",
         "pending": False,
         "wants_vote": False,
     }
+
+
+def test_a_member_says_how_much_it_is_preferred() -> None:
+    store = driver()
+    store.apply(CREATE)
+    assert store.apply([*PUBLISH, 7]) == [[0, 1]]
+    assert [member["priority"] for member in store.store.members()] == [7, 0]
+    store.apply(PUBLISH)
+    assert store.store.members()[0]["priority"] == 0, "what it does not say any more does not hold"
+    for bad in (-1, 1001, True, "7", None, 1.0):
+        assert store.apply([*PUBLISH, bad])[0][1] == "invalid_request"
 
 
 def test_what_members_returns_is_a_copy() -> None:
