@@ -164,7 +164,7 @@ def draw_knobs(random: Random) -> Knobs:
         fates=FATES if check_quorum else FATES[:4],
         sector_bytes=random.choice((64, 512)),
         # Drawn last: what a seed meant before stays what it means.
-        snapshot_bytes_per_tick=random.choice((0, 0, 100, 4_000)),
+        snapshot_bytes_per_tick=random.choice((0, 0, 2_000, 20_000)),
         priorities=random.random() < 0.3,
     )
     return with_changes(knobs, random) if random.random() < 0.3 else knobs

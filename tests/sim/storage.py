@@ -57,6 +57,7 @@ class SimStorage:
         self._machine = process.machine
         self._limits = process.world.knobs.limits
         self._random = self._world.stream(f"storage {self._machine.node_id}")
+        self._ids = self._world.stream(f"snapshots {self._machine.node_id} {self._machine.lives}")
         self._job: CommitJob | None = None
         self._next_commit_us = 0
         self._receiver: SnapshotBytesReceiver | None = None
@@ -196,7 +197,7 @@ class SimStorage:
             decode_configuration(made.configuration) if made.configuration else configuration,
             made.size_bytes,
             made.checksum,
-            snapshot_id=self._random.getrandbits(62) or 1,
+            snapshot_id=self._ids.getrandbits(62) or 1,
         )
         self.snapshots_made += 1
         self._process.on_snapshot_made(SnapshotBytesReader(data, meta))
