@@ -66,6 +66,16 @@ class Limits:
     history_ms_max: int = 3_600_000
     history_revisions_max: int = 1_000_000
 
+    # Watches and waits. A watch that is further behind than its queue reads history; over a count: refused with `overloaded`.
+    watchers_max: int = 100_000
+    watch_queue_events_max: int = 4_096
+    watch_queue_bytes_max: int = 1 * MIB
+    watch_fragment_bytes: int = 512 * KIB
+    watch_buffer_bytes_max: int = 1 * MIB
+    watch_progress_interval_ms: int = 5_000
+    waits_max: int = 100_000
+    wait_keys_max: int = 1_024
+
     # Sessions. Over the count of sessions: new ones are refused with `too_many_sessions`.
     session_window: int = 1024
     session_answer_bytes_max: int = 1 * MIB

@@ -270,7 +270,12 @@ class ReplicaLoop:
             self.fail(error)
             return
         # A tick may leave the service with a write of its own, and a single member has no peers whose messages would pump.
-        if self._raft.has_effects or self._replica.has_backlog or not self._service.is_idle:
+        if (
+            self._raft.has_effects
+            or self._replica.has_backlog
+            or self._service.has_backlog
+            or not self._service.is_idle
+        ):
             self.schedule_pump()
 
     def _housekeeping(self) -> None:

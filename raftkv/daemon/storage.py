@@ -24,6 +24,7 @@ from raftkv.store.leases import Leases
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
 from raftkv.store.snapshot import SnapshotFileReader, install, write
 from raftkv.store.store import CommitJob, Store
+from raftkv.store.watches import WatchHub
 from raftkv.units import Index
 from raftkv.wire.commands import Answer
 
@@ -66,12 +67,15 @@ class Storage:
         self.on_snapshot_made: Callable[[ThreadedReader | None], None] = lambda reader: None
         self.on_snapshot_installed: Callable[[SnapshotMeta, bool], None] = lambda meta, ok: None
         self.snapshots_made = self.snapshots_installed = self.snapshots_damaged = 0
+        self._watches = WatchHub(limits)
         self.store = self._open()
         self._go_on_compacting()
         self._incoming = IncomingSnapshot(snapshots_path, self.store.applied_index)
 
     def _open(self) -> Store:
-        return Store.open(LmdbKeyspace(str(self._store_path), self._limits.map_bytes), self._limits)
+        store = Store.open(LmdbKeyspace(str(self._store_path), self._limits.map_bytes), self._limits)
+        store.tell(self._watches)
+        return store
 
     # replica.ports.StateMachine.
 
@@ -109,6 +113,11 @@ class Storage:
     def compact_revision(self) -> int:
         """History below it is gone."""
         return self.store.compact_revision
+
+    @property
+    def watches(self) -> WatchHub:
+        """Who wants to hear of events."""
+        return self._watches
 
     @property
     def has_room(self) -> bool:

@@ -7,6 +7,7 @@ these calls blocks: what takes time reports back later through a method of Repli
 from typing import Any, Callable, Iterator, Protocol, Sequence
 
 from raftkv.raft.messages import Configuration, Entry, HardState, Message, SnapshotMeta
+from raftkv.replica.watching import Hub
 from raftkv.units import Index, Milliseconds, NodeId, Revision, Term
 from raftkv.wire.commands import Answer
 
@@ -98,6 +99,11 @@ class StateMachine(Protocol):
     @property
     def leases(self) -> LeaseTable:
         """The leases at the applied state; asked for anew each time, because a snapshot replaces them."""
+        ...
+
+    @property
+    def watches(self) -> Hub:
+        """Who wants to hear of events; outlives a replacement of the store."""
         ...
 
     @property

@@ -30,6 +30,7 @@ from raftkv.replica.proposals import Proposals
 from raftkv.replica.reads import PendingReads
 from raftkv.replica.serving import Serving
 from raftkv.replica.upkeep import Directory, Founding, Upkeep
+from raftkv.replica.watching import Watching
 from raftkv.units import NOBODY, Milliseconds, NodeId
 from raftkv.wire.commands import (
     Answer,
@@ -77,6 +78,7 @@ class Service:
         self._reconfiguration = Reconfiguration(
             raft, directory, limits, submit=self.submit_writes, elsewhere=self.elsewhere, draw_id=draw_id
         )
+        self.watching = Watching(state_machine.watches, self.submit_reads, limits)
         self._now_ms: Milliseconds = 0
         self._clock_base_ms: Milliseconds | None = None  # replicated time when the office was taken; None: not yet
         self._office_since_ms: Milliseconds = 0
@@ -154,11 +156,13 @@ class Service:
         if ready:
             self._serving.serve(ready)
         self._serving.step()
+        self.watching.step()
 
     def tick(self, now_ms: Milliseconds) -> None:
         """A few times a second: deadlines, and the member's own writes."""
         self._now_ms = now_ms
         self._leases.tick(now_ms)
+        self.watching.tick(now_ms)
         if now_ms < self._next_sweep_ms and not self._upkeep.is_due:
             return
         self._next_sweep_ms = now_ms + SWEEP_INTERVAL_MS
@@ -175,6 +179,7 @@ class Service:
         if raft.leader == NOBODY and not raft.quorum_contact:
             # Pre-votes went unanswered: whoever still waits for a confirmation waits in vain.
             self._reads.fail_unconfirmed(self.no_quorum())
+            self.watching.send_away(self.no_quorum())
         if raft.leader != NOBODY and not self._closing:
             self._upkeep.look(now_ms, self._clock_ms(), leading=raft.role == LEADER)
 
@@ -187,7 +192,9 @@ class Service:
         """Refuse what is new; what is in flight goes on."""
         self._closing = True
         self._refuse_new(ShuttingDown())
-        self._leases.leave_office(ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()}))
+        away = ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
+        self._leases.leave_office(away)
+        self.watching.send_away(away)
 
     @property
     def is_idle(self) -> bool:
@@ -197,8 +204,8 @@ class Service:
 
     @property
     def has_backlog(self) -> bool:
-        """Reads are half answered: flush again in the next turn."""
-        return self._serving.is_busy
+        """Reads are half answered, or events wait: flush again in the next turn."""
+        return self._serving.is_busy or self.watching.has_backlog
 
     def on_store_replaced(self) -> None:
         """The store that half-answered ranges were reading is gone; another member has the answer."""

@@ -26,6 +26,7 @@ from raftkv.store.overlay import Overlay
 from raftkv.store.ranges import RangeCursor, read_range
 from raftkv.store.records import key_value
 from raftkv.store.sessions import load_sessions
+from raftkv.store.watches import WatchHub
 from raftkv.units import Index, Milliseconds, NodeId, Revision, Term
 from raftkv.wire.commands import GET, LEASES, OK, RANGE, Answer, decode_batch
 from raftkv.wire.settings import settings_of
@@ -51,6 +52,7 @@ class Store:
         self._digest = stored.digest
         self._job: CommitJob | None = None  # handed out by freeze
         self._retired: Overlay | None = None  # committed, and let go of piece by piece
+        self._watches: WatchHub | None = None
         self._compaction = Compaction(keyspace, stored.compact_revision)
         self._freezing_compact_revision: Revision = stored.compact_revision
         self._failed: CommitJob | None = None  # found no space, waits to be handed out again
@@ -66,8 +68,16 @@ class Store:
         """What it stands on, for snapshots."""
         return self._keyspace
 
+    def tell(self, watches: WatchHub) -> None:
+        """From here on the hub hears of all events. It outlives this store."""
+        watches.attach(self._mvcc)
+        self._watches = watches
+
     def close(self) -> None:
         """Close the keyspace. What was not committed is in the log; no job may be running."""
+        if self._watches is not None:
+            self._watches.detach()
+            self._watches = None
         self._keyspace.close()
 
     # Where it is.
@@ -202,8 +212,10 @@ class Store:
         return answers
 
     def _fold(self) -> None:
-        """Fold the effects of one entry into the digest."""
+        """Fold the effects of one entry into the digest, and tell who watches."""
         state, mvcc = self._state, self._mvcc
+        if self._watches is not None and self._watches.is_active:
+            self._watches.feed(mvcc.events)
         summary = _SUMMARY.pack(self._applied_index, mvcc.revision, state.clock_ms, len(state.sessions))
         self._digest = zlib.crc32(b"".join((*mvcc.events, *state.effects, summary)), self._digest)
         mvcc.events.clear()

@@ -19,7 +19,14 @@ Control commands (everything else is in wire/commands.py):
 | CHANGE_MEMBERS | op, mapping: any of add [[name, peer_address, learner or None, incarnation or None], ...], promote, demote, remove [name, ...], force | {members, ids: {name: id}, cluster_id}; only the leader does it |
 | FORWARD | op, session, register, ack_below, command | the answer of that command, from the leader: one hop, never retried |
 | PING | op | nothing |
+| WATCH_CREATE | op, key, range_end, start_revision (0: from now), flags (wire/watching.py) | WATCH_CREATE, revision: it has begun; then any number of further answers under its id: WATCH_EVENTS, revision, more, events. A failure ends it |
+| WATCH_CANCEL | op, id of the WATCH_CREATE | whether there was such a watch; nothing follows under its id |
+| WATCH_PROGRESS | op | revision, once all watches of this connection have had everything up to it |
+| WAIT | op, condition (wire/watching.py), all or any, [key, ...], revision | revision, key-values or None, one per key, once the condition holds; `deadline_exceeded` at the timeout |
 | KEEP_ALIVE | op, [lease id, ...] | revision, [ttl_ms, ...]: the whole time again from before the request, 0 for a lease that does not exist |
+
+An event is [kind (0 put, 1 delete), key-value, previous key-value or None]; that of a delete has only key and mod_revision. `more`: further events of
+the last revision follow. No events: all up to `revision` were sent.
 
 A member is the mapping {id, name, address}; `leader` is one of those or None. A HELLO that pins another cluster name is
 refused with `cluster_mismatch` and the connection is closed. So is a peer that sends anything that is no such array.
@@ -45,6 +52,11 @@ MOVE_LEADER: Final = 100
 FORWARD: Final = 101
 PING: Final = 102
 CHANGE_MEMBERS: Final = 103
+WATCH_CREATE: Final = 110
+WATCH_CANCEL: Final = 111
+WATCH_PROGRESS: Final = 112
+WATCH_EVENTS: Final = 113
+WAIT: Final = 114
 KEEP_ALIVE: Final = 117
 
 SESSION_ID_BYTES: Final = 16
@@ -94,6 +106,12 @@ def check_request(message: Any) -> tuple[int, int, list[Any]]:
     if request_id < 0 or timeout_ms < 0 or type(command[0]) is not int:
         raise ProtocolError("request id, timeout and operation are not negative integers")
     return request_id, timeout_ms, command
+
+
+def check_session(session: Any) -> None:
+    """Raises ProtocolError for what is neither None nor the id of a session."""
+    if session is not None and not (type(session) is bytes and len(session) == SESSION_ID_BYTES):
+        raise ProtocolError(f"a session is {SESSION_ID_BYTES} bytes")
 
 
 def check_keep_alive(command: list[Any], leases_max: int) -> None:

@@ -15,6 +15,7 @@ from raftkv.store.leases import Leases
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.snapshot import SnapshotBytesReader, SnapshotBytesReceiver, dump_memory
 from raftkv.store.store import CommitJob, Store
+from raftkv.store.watches import WatchHub
 from raftkv.units import Index
 from raftkv.wire.commands import Answer
 
@@ -65,7 +66,9 @@ class SimStorage:
         self.full: NoSpace | None = None
         self.snapshots_made = 0
         self.snapshots_installed = 0
+        self._watches = WatchHub(self._limits)
         self.store = Store.open(self._machine.keyspace, self._limits)
+        self.store.tell(self._watches)
         self._books = self._machine.books
         self._on_applied = self._world.checks.on_applied
 
@@ -98,6 +101,11 @@ class SimStorage:
     @property
     def compact_revision(self) -> int:
         return self.store.compact_revision
+
+    @property
+    def watches(self) -> WatchHub:
+        """Who wants to hear of events."""
+        return self._watches
 
     @property
     def has_room(self) -> bool:
@@ -232,6 +240,7 @@ class SimStorage:
 
     def _on_installed(self, meta: SnapshotMeta) -> None:
         self.store = Store.open(self._machine.keyspace, self._limits)
+        self.store.tell(self._watches)
         self._replacing = False
         self.snapshots_installed += 1
         self._world.checks.on_installed(self._books, meta, self.store.digest)

@@ -10,6 +10,7 @@ from typing import Any, Callable, Protocol, Sequence, cast
 import msgpack
 
 from raftkv.daemon.api.questions import Questions, check_question
+from raftkv.daemon.api.watching import WATCHING, WatchDoor
 from raftkv.errors import ClusterMismatch, InvalidRequest, ProtocolError, RaftKVError, Unsupported
 from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
@@ -37,9 +38,9 @@ from raftkv.wire.protocol import (
     PING,
     PREFACE,
     PROTOCOL_VERSION,
-    SESSION_ID_BYTES,
     STATUS,
     check_request,
+    check_session,
     new_packer,
     new_unpacker,
 )
@@ -99,6 +100,7 @@ class NativeConnection(asyncio.Protocol):
         self._stale: list[Command] = []
         self._read_timeout_ms = 0
         self._questions = Questions()
+        self._watches: WatchDoor | None = None  # opened by its first request
 
     # asyncio.Protocol.
 
@@ -111,6 +113,8 @@ class NativeConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._watches is not None:
+            self._watches.close()
         self.takes_answers = True  # nobody: what is still made for it goes nowhere
         self._stop_waiting_for_greeting()
 
@@ -211,6 +215,9 @@ class NativeConnection(asyncio.Protocol):
             self._receive_forward(request_id, timeout_ms, command)
         elif operation in QUESTIONS:
             self._receive_question(request_id, timeout_ms, command)
+        elif operation in WATCHING and self._transport is not None:
+            self._watches = self._watches or WatchDoor(self._service, self._transport, self._answer_now, self._limits)
+            self._watches.receive(request_id, timeout_ms, command)
         else:
             self._answer_now(request_id, failure(Unsupported(f"operation {operation} is not known here")))
 
@@ -243,7 +250,7 @@ class NativeConnection(asyncio.Protocol):
         if len(command) != 5 or type(command[3]) is not int or type(command[4]) is not list or not command[4]:
             raise ProtocolError("FORWARD takes session, register, ack_below and a command")
         _, session, register, ack_below, inner = command
-        _check_session(session)
+        check_session(session)
         try:
             if inner[0] in QUESTIONS:
                 check_question(inner, self._limits)
@@ -285,7 +292,7 @@ class NativeConnection(asyncio.Protocol):
             self._answer_now(request_id, failure(error))
             self._close()
             return
-        _check_session(options.get("session"))
+        check_session(options.get("session"))
         self._session = options.get("session")
         self._greeted = True
         self._stop_waiting_for_greeting()
@@ -390,11 +397,3 @@ class NativeConnection(asyncio.Protocol):
     def _close(self) -> None:
         if self._transport is not None:
             self._transport.close()
-
-
-def _check_session(session: Any) -> None:
-    if session is not None and not (type(session) is bytes and len(session) == SESSION_ID_BYTES):
-        raise ProtocolError(f"a session is {SESSION_ID_BYTES} bytes")
-
-
-__all__ = ["MemberControl", "NativeConnection"]

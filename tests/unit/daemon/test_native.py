@@ -23,6 +23,10 @@ class FakeTransport:
         self.written = bytearray()
         self.is_closed = False
         self.is_paused = False
+        self.unsent_bytes = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
 
     def write(self, data: bytes) -> None:
         self.written += data

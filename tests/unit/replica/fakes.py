@@ -9,6 +9,7 @@ from raftkv.raft.messages import ENTRY_COMMANDS, Configuration, Entry, SnapshotM
 from raftkv.replica.service import Service
 from raftkv.replica.upkeep import Founding
 from raftkv.store.leases import Leases
+from raftkv.store.watches import WatchHub
 from raftkv.wire.commands import Answer
 from raftkv.wire.settings import Settings
 
@@ -48,6 +49,7 @@ class FakeStateMachine:
         self.clock_ms = 0
         self.revision = 1
         self.compact_revision = -1
+        self.watches = WatchHub(Limits())
         self.digest = 0
         self.has_room = True
         self.cluster_id = 7

@@ -16,6 +16,7 @@ from raftkv.store.leases import Leases
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.snapshot import SnapshotBytesReader, SnapshotBytesReceiver, dump_memory
 from raftkv.store.store import Store
+from raftkv.store.watches import WatchHub
 from raftkv.wire.commands import Answer
 from raftkv.wire.settings import settings_of
 
@@ -44,7 +45,9 @@ class MemoryStorage:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._watches = WatchHub(limits)
         self.store = Store.open(MemoryKeyspace(), limits)
+        self.store.tell(self._watches)
         self.member: Member | None = None
         self._receiver: SnapshotBytesReceiver | None = None
         self.later: deque[Any] = deque()
@@ -76,6 +79,11 @@ class MemoryStorage:
     @property
     def compact_revision(self) -> int:
         return self.store.compact_revision
+
+    @property
+    def watches(self) -> WatchHub:
+        """Who wants to hear of events."""
+        return self._watches
 
     @property
     def has_room(self) -> bool:
@@ -133,7 +141,9 @@ class MemoryStorage:
     def _installed(self, meta: SnapshotMeta) -> None:
         assert self._receiver is not None
         assert self.member is not None
+        self.store.close()
         self.store = Store.open(self._receiver.finish(), self._limits)
+        self.store.tell(self._watches)
         self.member.replica.on_snapshot_installed(meta, ok=True)
 
 
@@ -223,7 +233,13 @@ class MiniCluster:
     @staticmethod
     def _is_busy(member: Member) -> bool:
         unreported = member.journal.automatic and len(member.journal.saves) > member.journal.reported
-        return bool(unreported or member.storage.later or member.replica.has_backlog or member.raft.has_effects)
+        return bool(
+            unreported
+            or member.storage.later
+            or member.replica.has_backlog
+            or member.service.has_backlog
+            or member.raft.has_effects
+        )
 
     def pass_time(self, milliseconds: int) -> None:
         for _ in range(milliseconds // TICK_MS):

@@ -1,0 +1,189 @@
+"""Watches and waits of a member's clients: begun behind a read barrier, ended when the member is cut off or leaves.
+
+What they hear of is the store's business (store/watches.py). A watch or a wait begins at a linearizable point: the member has confirmed
+with the leader that it knows everything that was acknowledged before. A member that lost the majority says so to all of them
+instead of keeping silent, and they go elsewhere.
+"""
+
+from typing import Any, Callable, Protocol, Sequence
+
+from raftkv.errors import Overloaded, RaftKVError
+from raftkv.limits import Limits
+from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.units import Milliseconds, Revision
+from raftkv.wire.commands import GET, Answer, failure
+
+BARRIER = [GET, 0, b"\0"]
+
+
+class Batch(Protocol):
+    """Events handed over together, shared by all watchers that get the same; a door keeps its own bytes of them in `encoded`."""
+
+    more: bool
+    """Further events of the last revision follow."""
+    revision: Revision
+    encoded: dict[str, bytes]
+
+    def items(self) -> list[list[Any]]:
+        """[kind, key-value, previous key-value or None] per event, as in wire/protocol.py."""
+        ...
+
+
+class WatchSink(Protocol):
+    """A connection of a front door, as in store/watches.py. `tag` is the door's own name of a watch."""
+
+    @property
+    def takes_events(self) -> bool: ...
+
+    def on_events(self, tag: int, batch: Batch) -> None: ...
+
+    def on_progress(self, tag: int, revision: Revision) -> None: ...
+
+    def on_canceled(self, tag: int, error: RaftKVError) -> None: ...
+
+    def on_created(self, tag: int, watcher: Any, revision: Revision) -> None:
+        """The watch has begun; its first event is none before `revision` + 1, unless it starts in the past."""
+        ...
+
+
+class WaitTable(Protocol):
+    """The waits of the store (store/waits.py)."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, command: Sequence[Any], answer: Callable[[Answer], None], deadline_ms: Milliseconds) -> Any: ...
+
+    def remove(self, wait: Any) -> None: ...
+
+    def expire(self, now_ms: Milliseconds) -> None: ...
+
+    def fail_all(self, error: RaftKVError) -> None: ...
+
+
+class Hub(Protocol):
+    """The watches of the store (store/watches.py)."""
+
+    @property
+    def waits(self) -> WaitTable: ...
+
+    def create(self, command: Sequence[Any], sink: Any, tag: int) -> tuple[Any, Revision]: ...
+
+    def cancel(self, watcher: Any) -> None: ...
+
+    def cancel_all(self, error: RaftKVError) -> None: ...
+
+    def request_progress(self, sink: Any, done: Callable[[Revision], None]) -> None: ...
+
+    def forget(self, sink: Any) -> None: ...
+
+    def step(self) -> None: ...
+
+    def tick(self, now_ms: Milliseconds) -> None: ...
+
+    @property
+    def has_backlog(self) -> bool: ...
+
+
+class Watching:
+    """Watches and waits of one member."""
+
+    def __init__(self, hub: Hub, submit_reads: Callable[[ReadGroup], None], limits: Limits) -> None:
+        self._hub = hub
+        self._submit_reads = submit_reads
+        self._waits_max = limits.waits_max
+
+    @property
+    def has_backlog(self) -> bool:
+        """Events wait, and somebody takes them."""
+        return self._hub.has_backlog
+
+    def open(self, command: Sequence[Any], sink: WatchSink, tag: int, deadline_ms: Milliseconds) -> None:
+        """Begin a watch: ends in `on_created`, later perhaps `on_canceled`, or in `on_canceled` alone."""
+
+        def begin() -> None:
+            try:
+                watcher, revision = self._hub.create(command, sink, tag)
+            except RaftKVError as error:
+                sink.on_canceled(tag, error)
+            else:
+                sink.on_created(tag, watcher, revision)
+
+        self._behind_barrier(begin, lambda error: sink.on_canceled(tag, error), deadline_ms)
+
+    def close(self, watcher: Any) -> None:
+        """End a watch without another word."""
+        self._hub.cancel(watcher)
+
+    def wait(self, command: Sequence[Any], done: "Waiter", deadline_ms: Milliseconds) -> None:
+        """Answer once the condition holds, at a linearizable point, or when the deadline passes."""
+
+        def begin() -> None:
+            if done.gone:
+                return
+            if len(self._hub.waits) >= self._waits_max:
+                done.answer(failure(Overloaded(f"this member serves at most {self._waits_max} waits")))
+                return
+            done.wait = self._hub.waits.add(command, done.answer, deadline_ms)
+
+        self._behind_barrier(begin, lambda error: done.answer(failure(error)), deadline_ms)
+
+    def give_up(self, waiter: "Waiter") -> None:
+        """Its connection is gone."""
+        waiter.gone = True
+        if waiter.wait is not None:
+            self._hub.waits.remove(waiter.wait)
+
+    def request_progress(self, sink: WatchSink, done: Callable[[Revision], None]) -> None:
+        """Say the revision once all watches of the sink have had everything up to it."""
+        self._hub.request_progress(sink, done)
+
+    def forget(self, sink: WatchSink) -> None:
+        """The connection is gone."""
+        self._hub.forget(sink)
+
+    def step(self) -> None:
+        """Hand out events."""
+        self._hub.step()
+
+    def tick(self, now_ms: Milliseconds) -> None:
+        """Signs of progress, and waits whose time is up."""
+        self._hub.tick(now_ms)
+        if len(self._hub.waits):
+            self._hub.waits.expire(now_ms)
+
+    def send_away(self, error: RaftKVError) -> None:
+        """This member is cut off, or leaves: all have to go on elsewhere."""
+        self._hub.cancel_all(error)
+        self._hub.waits.fail_all(error)
+
+    def _behind_barrier(
+        self, begin: Callable[[], None], refuse: Callable[[RaftKVError], None], deadline_ms: Milliseconds
+    ) -> None:
+        self._submit_reads(ReadGroup(_Barrier(begin, refuse), [0], [BARRIER], deadline_ms=deadline_ms))
+
+
+class Waiter:
+    """Whoever gets the answer of a wait, once."""
+
+    __slots__ = ("answer", "gone", "wait")
+
+    def __init__(self, answer: Callable[[Answer], None]) -> None:
+        self.answer = answer
+        self.wait: Any = None
+        self.gone = False
+
+
+class _Barrier:
+    """The origin of a read that nobody wants the answer of: that it was answered is what counts."""
+
+    takes_answers = True
+
+    def __init__(self, begin: Callable[[], None], refuse: Callable[[RaftKVError], None]) -> None:
+        self._begin = begin
+        self._refuse = refuse
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        self._begin()
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        self._refuse(error)
