@@ -115,6 +115,8 @@ class WireConnection:
                 break
         if self.handshake is None and messages:
             self._on_greeted(*messages.pop(0))
+            if self.handshake is None:
+                messages.clear()  # nothing was asked of a member that was not greeted
         return messages
 
     def decode(self, data: bytes) -> list[Any]:
@@ -123,7 +125,8 @@ class WireConnection:
         try:
             self._unpacker.feed(data)
             messages.extend(self._unpacker)  # keeps what came before a broken one
-        except (ValueError, msgpack.UnpackException, RecursionError, OverflowError) as error:
+        except (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError) as error:
+            # TypeError: a map as the key of a map.
             self.broken = ProtocolError(f"what it sent is not of this protocol: {error or type(error).__name__}")
         return messages
 

@@ -23,6 +23,7 @@ from raftkv.errors import (
     IncarnationMismatch,
     InvalidRequest,
     MembershipRefused,
+    ProtocolError,
     Unsupported,
 )
 from raftkv.transport.addresses import split_address
@@ -50,7 +51,7 @@ async def join(config: DaemonConfig, directory: Path) -> Membership:
         address = addresses.pop(0) if addresses else config.join
         try:
             answer = await _ask(address, config.cluster_name, command)
-        except (OSError, EOFError, TimeoutError, ValueError, msgpack.UnpackException) as error:
+        except (OSError, EOFError, TimeoutError, ProtocolError) as error:
             said = _say(said, f"{address} does not answer: {error or type(error).__name__}")
         else:
             if answer[0] == OK:
@@ -67,7 +68,7 @@ async def join(config: DaemonConfig, directory: Path) -> Membership:
 
 
 async def _ask(address: str, cluster_name: str, command: list[Any]) -> Answer:
-    """Greet, ask, and take the answer. Raises OSError, EOFError, TimeoutError, or what a peer that speaks otherwise causes."""
+    """Greet, ask, and take the answer. Raises OSError, EOFError, TimeoutError or ProtocolError."""
     host, port = split_address(address)
     async with asyncio.timeout(ANSWER_SECONDS_MAX):
         reader, writer = await asyncio.open_connection(host, port)
@@ -77,10 +78,15 @@ async def _ask(address: str, cluster_name: str, command: list[Any]) -> Answer:
             writer.write(PREFACE + msgpack.packb([1, 0, [HELLO, hello]]) + msgpack.packb([2, timeout_ms, command]))
             unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=ANSWER_BYTES_MAX)
             while data := await reader.read(65536):
-                unpacker.feed(data)
-                for request_id, answer in unpacker:
-                    if request_id == 2 or answer[0] != OK:
-                        return list(answer)
+                try:
+                    unpacker.feed(data)
+                    for request_id, answer in unpacker:
+                        if request_id == 2 or answer[0] != OK:
+                            return list(answer)
+                except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+                    raise ProtocolError(
+                        f"it does not speak raftkv's protocol: {error or type(error).__name__}"
+                    ) from error
             raise EOFError("the connection was closed")
         finally:
             writer.close()

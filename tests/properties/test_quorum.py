@@ -1,7 +1,7 @@
 """The quorum arithmetic against a twin that is too dumb to be wrong: it tries every subset and every value."""
 
 from collections.abc import Mapping
-from itertools import combinations
+from itertools import combinations, product
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,3 +108,45 @@ def test_learners_never_count(voters: frozenset[int], acked: dict[int, int], lea
     if learner not in voters:
         configuration = Configuration(voters, learners=frozenset({learner}))
         assert joint_value(configuration, {**acked, learner: value}) == joint_value(configuration, acked)
+
+
+def test_every_configuration_and_every_vote_of_three_members() -> None:
+    """Small worlds completely, so that no corner is left to chance: both halves, learners in between, all votes, all indexes."""
+    members = (1, 2, 3)
+    halves = [frozenset(half) for size in range(4) for half in combinations(members, size)]
+    for voters, outgoing in product(halves, halves):
+        if not voters:
+            continue
+        configuration = Configuration(voters, outgoing, frozenset(members) - voters - outgoing)
+        for ballots in product((True, False, None), repeat=3):
+            votes = {member: ballot for member, ballot in zip(members, ballots, strict=True) if ballot is not None}
+            ends = (dumb_vote(voters, votes), dumb_vote(outgoing, votes))
+            expected = VOTE_LOST if VOTE_LOST in ends else VOTE_PENDING if VOTE_PENDING in ends else VOTE_WON
+            assert joint_vote(configuration, votes) == expected
+        for indexes in product(range(3), repeat=3):
+            acked = dict(zip(members, indexes, strict=True))
+            assert joint_value(configuration, acked) == min(dumb_value(voters, acked), dumb_value(outgoing, acked))
+        for present in halves:
+            expected_quorum = dumb_vote(voters, dict.fromkeys(present, True)) == VOTE_WON
+            expected_quorum &= dumb_vote(outgoing, dict.fromkeys(present, True)) == VOTE_WON
+            assert has_quorum(configuration, present) is expected_quorum
+
+
+@given(VOTERS.filter(bool), VOTERS, ACKED, MEMBERS, st.integers(0, 12))
+def test_more_acknowledgements_never_take_agreement_back(
+    voters: frozenset[int], outgoing: frozenset[int], acked: dict[int, int], member: int, more: int
+) -> None:
+    configuration = Configuration(voters, outgoing)
+    grown = {**acked, member: acked.get(member, 0) + more}
+    assert joint_value(configuration, grown) >= joint_value(configuration, acked)
+
+
+@given(VOTERS.filter(bool), VOTERS, VOTES, MEMBERS, st.booleans())
+def test_a_decided_vote_stays_decided(
+    voters: frozenset[int], outgoing: frozenset[int], votes: dict[int, bool], member: int, ballot: bool
+) -> None:
+    """Whoever has not voted yet changes nothing about a vote that is won or lost."""
+    configuration = Configuration(voters, outgoing)
+    before = joint_vote(configuration, votes)
+    if before != VOTE_PENDING and member not in votes:
+        assert joint_vote(configuration, {**votes, member: ballot}) == before

@@ -86,16 +86,55 @@ def test_every_byte_with_a_flipped_bit() -> None:
     assert outcomes == {None, whole, without_last}
 
 
-def test_every_bit_of_the_last_two_frames() -> None:
+def test_every_bit_of_an_old_segment_and_of_the_last() -> None:
+    """Lengths, kinds, checksums and contents, of first frames with their marks and of those behind them."""
     story = told()
     without_last = model_before_last_sync()
     make = copy_of(story)
+    paths = segment_paths(story.disk)
+    for path in (paths[0], paths[-1]):
+        ends = frames_of(story.disk.contents(path))
+        assert len(ends) >= 3
+        for bit in range(ends[-1] * 8):
+            disk = make()
+            disk.flip_bit(path, bit)
+            is_last_frame = path == paths[-1] and bit >= ends[-2] * 8
+            assert opened(disk) == (without_last if is_last_frame else None), f"{path} bit {bit}"
+
+
+@pytest.mark.parametrize("value", [0x00, 0xFF, 0x80, 0x01])
+def test_every_byte_of_the_last_segment_overwritten(value: int) -> None:
+    story = told()
+    whole, without_last = story.possible[0], model_before_last_sync()
+    make = copy_of(story)
     path = segment_paths(story.disk)[-1]
-    ends = frames_of(story.disk.contents(path))
-    for bit in range(ends[-3] * 8, ends[-1] * 8):
+    data = story.disk.contents(path)
+    ends = frames_of(data)
+    for position in range(len(data)):
         disk = make()
-        disk.flip_bit(path, bit)
-        assert opened(disk) == (None if bit < ends[-2] * 8 else without_last), f"bit {bit}"
+        disk.damage(path, position, bytes([value]))
+        if data[position] == value or position >= ends[-1]:
+            assert opened(disk) == whole, f"byte {position}"
+        else:
+            assert opened(disk) == (None if position < ends[-2] else without_last), f"byte {position}"
+
+
+def test_a_frame_of_another_segment_or_place_is_refused() -> None:
+    """Checksums are chained: a sector that was written to the wrong place is whole, and still not believed."""
+    story = told()
+    make = copy_of(story)
+    paths = segment_paths(story.disk)[1:-1]
+    frames = {path: story.disk.contents(path)[slice(*frames_of(story.disk.contents(path))[1:3])] for path in paths}
+    assert len({len(frame) for frame in frames.values()}) == 1, "they would fit into each other's places"
+    for path in paths:
+        begin = frames_of(story.disk.contents(path))[1]
+        for other in paths:
+            disk = make()
+            disk.damage(path, begin, frames[other])
+            assert (opened(disk) is None) is (other != path), f"{other} in {path}"
+        disk = make()
+        disk.damage(path, 0, story.disk.contents(path)[begin:])
+        assert opened(disk) is None, "the second frame in the place of the first"
 
 
 def test_every_file_cut_at_every_byte_is_refused() -> None:

@@ -78,6 +78,7 @@ def test_answers_split_at_every_byte() -> None:
         msgpack.packb(["5", [0]]),
         msgpack.packb({"a": 1}),
         b"\x92\x05\xa2\xff\xfe",  # text that is not UTF-8
+        b"\x92\x05\x81\x80\x01",  # a map whose key is a map
         msgpack.packb([5, [0, msgpack.ExtType(4, b"x")]]),
     ],
 )
