@@ -324,6 +324,7 @@ class Member:
             db_size_bytes=store.db_size_bytes,
             db_size_in_use_bytes=store.db_size_in_use_bytes,
             quota_bytes=self._config.limits.quota_bytes,
+            leases=len(store.leases),
             client_connections=port.connections_open,
             client_connections_accepted=port.connections_accepted,
             client_connections_refused=port.connections_refused,

@@ -85,6 +85,7 @@ class Gauges:
     db_size_bytes: int
     db_size_in_use_bytes: int
     quota_bytes: int
+    leases: int
     client_connections: int
     client_connections_accepted: int  # since the start, as are all below
     client_connections_refused: int
@@ -163,6 +164,7 @@ GAUGES: Final[tuple[Figure[Gauges], ...]] = (
         "",
         "For how long an fsync of the log has not returned, once it is over fsync_stall_ms_max",
     ),
+    Figure(lambda g: g.leases, "raftkv_leases", "", "Leases that were granted and have not ended"),
     Figure(lambda g: g.client_connections, "raftkv_client_connections", "", "Open client connections of all protocols"),
 )
 

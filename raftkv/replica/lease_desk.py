@@ -94,9 +94,9 @@ class LeaseDesk:
 
     def on_applied(self) -> None:
         """An entry took effect."""
-        news = self._state_machine.leases.take_news()
-        if news:
-            self._books.on_news(news, self._now_ms)
+        leases = self._state_machine.leases
+        if leases.news:  # not for every entry
+            self._books.on_news(leases.take_news(), self._now_ms)
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for index, group in waiting:

@@ -59,7 +59,9 @@ class LeaseState(Protocol):
 
 
 class LeaseTable(Protocol):
-    """The replicated leases, by id."""
+    """The replicated leases, by id. `news`: whether `take_news` has something to give."""
+
+    news: list[tuple[int, bool]]
 
     def __len__(self) -> int: ...
 

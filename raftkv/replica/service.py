@@ -149,9 +149,12 @@ class Service:
         if self._new and raft.role == LEADER and not raft.is_transferring:
             while self._new and len(self._proposals) < ENTRIES_IN_FLIGHT_MAX and self._state_machine.has_room:
                 self._propose_entry()
-        for context in (self._leases.start_round(now_ms), self._reads.start_round(now_ms)):
-            if context:
-                raft.read_index(context)
+        context = self._leases.start_round(now_ms)
+        if context:
+            raft.read_index(context)
+        context = self._reads.start_round(now_ms)
+        if context:
+            raft.read_index(context)
         ready = self._reads.take_ready(self._state_machine.applied_index)
         if ready:
             self._serving.serve(ready)

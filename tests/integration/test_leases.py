@@ -142,6 +142,34 @@ async def test_a_kept_lease_lives_through_dying_leaders(cluster: Cluster) -> Non
         assert client.get(KEY) is None, "the block has ended"
 
 
+async def test_a_kept_lease_lives_through_ten_hand_overs(cluster: Cluster) -> None:
+    async with raftkv.connect(cluster.endpoints) as kv, kv.lease(TTL_S) as lease:
+        await kv.put(KEY, "", lease=lease.id)
+        lowest_s = TTL_S
+        for number in range(10):
+            names = [node.name for node in cluster.nodes if node.name != cluster.leader().name]
+            await kv.move_leader(names[number % 2])
+            assert (await kv.lease_ttl(lease.id)).remaining >= lease.valid_for
+            lowest_s = min(lowest_s, lease.valid_for)
+        assert lowest_s > 0
+        assert not lease.lost.is_set()
+        assert await kv.get(KEY) == b""
+
+
+async def test_a_leader_that_wakes_up_ends_no_lease_that_its_successor_keeps(cluster: Cluster) -> None:
+    async with raftkv.connect(cluster.endpoints) as kv, kv.lease(TTL_S) as lease:
+        await kv.put(KEY, "", lease=lease.id)
+        sleeper = cluster.leader()
+        sleeper.pause()
+        with raftkv.Client(cluster.endpoints) as other:
+            await asyncio.to_thread(
+                holds_for, lambda: other.get(KEY) == b"", "the key, with its lease", seconds=2 * TTL_S
+            )
+            sleeper.resume()
+            await asyncio.to_thread(holds_for, lambda: other.get(KEY) == b"", "the key, with its lease", seconds=1.0)
+        assert not lease.lost.is_set()
+
+
 def test_nothing_ends_while_there_is_no_majority(cluster: Cluster) -> None:
     with raftkv.Client(cluster.endpoints, timeout=10) as kv:
         lease_id, _ = grant_with_key(kv)

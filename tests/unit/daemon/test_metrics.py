@@ -37,6 +37,7 @@ STANDING = Gauges(
     db_size_bytes=4096,
     db_size_in_use_bytes=1024,
     quota_bytes=8192,
+    leases=15,
     client_connections=7,
     client_connections_accepted=9,
     client_connections_refused=1,
