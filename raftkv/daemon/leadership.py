@@ -135,9 +135,10 @@ class Leadership:
         elif stalled_seconds and not self.stalled_seconds:
             log.error("an fsync of the log has not returned for %.1f s (limit %.1f s)", stalled_seconds, seconds_max)
         self.stalled_seconds = stalled_seconds
-        reason = "its disk is full" if is_full else "its disk is stalled" if stalled_seconds else ""
+        now_ms = int(self._now() * 1000)
+        reason = self._fitness.reason(now_ms, is_full=is_full, is_stalled=stalled_seconds > 0)
         try:
-            begun = self._fitness.look(int(self._now() * 1000), reason)
+            begun = self._fitness.look(now_ms, reason)
         except TransferRefused as refusal:
             log.warning("cannot hand leadership over although %s: %s", reason, self._with_names(refusal.message))
             return
@@ -161,6 +162,10 @@ class Leadership:
     def _begun(self) -> None:
         self.handovers += 1
         self._schedule_pump()
+
+    def on_snapshot_failed(self) -> None:
+        """This member could not make the snapshot that some follower needs: another one may have the room."""
+        self._fitness.on_snapshot_failed(int(self._now() * 1000))
 
     async def hand_over_and_drain(self, deadline: float) -> None:
         """For a shutdown: give the office to the most caught-up voter, answer what is in flight. Deadline in `now` seconds."""

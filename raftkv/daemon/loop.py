@@ -187,6 +187,8 @@ class ReplicaLoop:
         self.schedule_pump()
 
     def _on_snapshot_made(self, reader: SnapshotReader | None) -> None:
+        if reader is None:
+            self.leadership.on_snapshot_failed()
         self._replica.on_snapshot_made(reader)
         self.schedule_pump()
 

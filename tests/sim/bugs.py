@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from raftkv.errors import Corruption
 
 from .checks import Violation
-from .planted import consensus, disk, leases, reads, store
+from .planted import consensus, disk, leases, membership, reads, store
 from .planted.registry import BUGS, Bug
 from .planted.stage import Stage
 
@@ -111,4 +111,16 @@ def run_all(words: list[str], first_seed: int, *, trace: bool = False) -> int:
     return 0 if caught == len(chosen) else 1
 
 
-__all__ = ["BUGS", "Catch", "FalseAlarm", "consensus", "disk", "leases", "reads", "run_all", "run_bug", "store"]
+__all__ = [
+    "BUGS",
+    "Catch",
+    "FalseAlarm",
+    "consensus",
+    "disk",
+    "leases",
+    "membership",
+    "reads",
+    "run_all",
+    "run_bug",
+    "store",
+]

@@ -3,13 +3,13 @@
 The books are the checker's own: each machine's log as it handed it to its journal and as its disk holds it, what is committed and
 applied where, who led and who voted. Each event can break a promise only through what it changed, so only that is compared:
 
-- election safety: one leader per term, one vote per voter and term, and no term that nobody stood for (3.2);
+- election safety: one leader per term, by the votes of a quorum; one vote per voter and term, and no term that nobody stood for (3.2);
 - log matching: an entry of one index and term is one entry, with one before it; by induction all before it agree (3.5);
 - leader completeness: whoever takes office holds what was committed in earlier terms: the newest of it, so all of it (3.6.3);
 - state machine safety: one entry per applied index, and one digest after it; what a replay of it all gives, too (3.6.3);
 - durability: what is committed is on the disks of a quorum; nobody claims what its disk does not hold; a disk gives back all that was
   reported; an answer is never older than what anybody was told before it was asked for (6.4);
-- membership: a member acts by the latest configuration of its log (4.1).
+- membership: a member acts by the latest configuration of its log, and a leader makes one change at a time (4.1).
 """
 
 from typing import TYPE_CHECKING, NoReturn
@@ -30,6 +30,7 @@ from raftkv.raft.messages import (
     SnapshotMeta,
 )
 from raftkv.raft.quorum import has_quorum
+from raftkv.raft.state import State
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.store import Store
 from raftkv.units import NOBODY, Index, NodeId, Term
@@ -128,7 +129,7 @@ class Checks:
         self._entries: dict[tuple[Index, Term], tuple[bytes, int, Term]] = {}  # data, kind, term before it
         self._leaders: dict[Term, NodeId] = {}
         self._candidates: set[Term] = set()  # terms that somebody stood for
-        self._votes: dict[tuple[Term, NodeId], NodeId] = {}
+        self._votes: dict[Term, dict[NodeId, NodeId]] = {}
         self.committed: list[Term] = [0]  # by index
         self._committed_in: list[tuple[Term, Index]] = [(-1, 0)]  # in which term, up to which index
         self._committed_configurations: list[tuple[Index, Configuration]] = [(0, initial)]
@@ -144,7 +145,7 @@ class Checks:
 
     # The journal and the disk.
 
-    def on_save(self, books: Books, save: "Save") -> None:
+    def on_save(self, books: Books, save: "Save", state: State) -> None:
         """A member hands a save to its journal."""
         books.pending.append(save)
         log = books.written
@@ -154,11 +155,11 @@ class Checks:
             log.restart(save.snapshot.index, save.snapshot.term)
             books.configurations = [(save.snapshot.index, save.snapshot.configuration)]
         if save.entries:
-            self._write(books, log, list(save.entries))
+            self._write(books, log, list(save.entries), state)
         if books.configurations[-1][1] is not latest:
             books.configuration = None  # to be looked at again
 
-    def _write(self, books: Books, log: LogCopy, entries: list[Entry]) -> None:
+    def _write(self, books: Books, log: LogCopy, entries: list[Entry], state: State | None = None) -> None:
         first = entries[0].index
         if first <= books.commit:
             self.violate(f"{books.name} replaces the committed entry {first}")
@@ -175,6 +176,9 @@ class Checks:
                 self.violate(f"{books.name} has another entry {entry.index} of term {entry.term} (log matching)")
             term_before = entry.term
             if entry.kind == ENTRY_CONFIGURATION:
+                is_own = state is not None and state.is_leader and entry.term == state.term
+                if is_own and books.configurations[-1][0] > state.commit_index:
+                    self.violate(f"{books.name} changes the configuration again before the last is committed (4.1)")
                 books.configurations.append((entry.index, decode_configuration(entry.data)))
         log.replace(entries)
 
@@ -299,7 +303,7 @@ class Checks:
         return books.durable_term > term or (books.durable_term, books.durable_vote) == (term, candidate)
 
     def _count_vote(self, books: Books, term: Term, candidate: NodeId) -> None:
-        vote = self._votes.setdefault((term, books.node_id), candidate)
+        vote = self._votes.setdefault(term, {}).setdefault(books.node_id, candidate)
         if vote != candidate:
             self.violate(f"{books.name} votes for n{vote} and for n{candidate} in term {term} (3.4)")
 
@@ -335,6 +339,9 @@ class Checks:
         leader = self._leaders.setdefault(term, books.node_id)
         if leader != books.node_id:
             self.violate(f"n{leader} and {books.name} lead in term {term} (election safety)")
+        voters = [voter for voter, candidate in self._votes.get(term, {}).items() if candidate == books.node_id]
+        if not has_quorum(process.state.configuration, {books.node_id, *voters}):
+            self.violate(f"{books.name} leads in term {term} with the votes of {sorted(voters)} (3.4)")
         # It may take office late, when others lead in a later term: what those have committed says nothing about it.
         newest = next(index for committed_in, index in reversed(self._committed_in) if committed_in < term)
         if not books.written.covers(newest, self.committed[newest]):

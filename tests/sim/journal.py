@@ -60,7 +60,7 @@ class SimJournal:
     def save(self, hard_state: HardState | None, entries: Sequence[Entry], snapshot: SnapshotMeta | None) -> int:
         save = Save(self._next_ticket, hard_state, entries, snapshot, self._world.now_us)
         self._next_ticket += 1
-        self._world.checks.on_save(self._machine.books, save)
+        self._world.checks.on_save(self._machine.books, save, self._process.state)
         self._queue.append(save)
         self._unsaved.append(save)
         self.pending_bytes += save.size_bytes

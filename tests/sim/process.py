@@ -170,6 +170,8 @@ class Process:
             self.machine.retire()
 
     def on_snapshot_made(self, reader: SnapshotReader | None) -> None:
+        if reader is None:
+            self._fitness.on_snapshot_failed(self.now_ms())
         self.replica.on_snapshot_made(reader)
         self.turn()
 
@@ -265,7 +267,7 @@ class Process:
             error = NoSpace("the disk has no room for the next segment of the log")
         self.service.write_block = error
         is_stalled = self.journal.oldest_save_us > FSYNC_STALL_US_MAX
-        reason = "its disk is full" if error is not None else "its disk is stalled" if is_stalled else ""
+        reason = self._fitness.reason(self.now_ms(), is_full=error is not None, is_stalled=is_stalled)
         try:
             if self._fitness.look(self.now_ms(), reason):
                 self.world.tell(f"{self.machine.name} hands over: {reason}")

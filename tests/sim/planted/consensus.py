@@ -17,7 +17,7 @@ from raftkv.raft.messages import (
 )
 from raftkv.raft.node import HANDLERS
 from raftkv.raft.progress import Progress
-from raftkv.raft.quorum import joint_value, majority_value
+from raftkv.raft.quorum import joint_value
 from raftkv.raft.state import FOLLOWER, State
 from raftkv.replica.replica import Replica
 from raftkv.units import NOBODY
@@ -291,85 +291,4 @@ def lost_appends_stay_lost() -> Iterator[None]:
         progress.moved_tick = state.ticks
 
     with swapped(replication, "_on_rejected", on_rejected):
-        yield
-
-
-# Configurations (chapter 4).
-
-
-@bug(
-    "configuration used before it is in the log",
-    "a follower acts by a configuration that it was sent, also when it cannot append it yet",
-    "a member acts by the latest configuration of its log (4.1)",
-    story=stories.configuration_arrives_early,
-)
-def configuration_before_the_log() -> Iterator[None]:
-    original = HANDLERS[AppendEntries]
-
-    def on_append_entries(state: State, message: AppendEntries) -> None:
-        original(state, message)
-        for entry in message.entries:
-            if entry.kind == membership.ENTRY_CONFIGURATION:
-                state.configuration = membership.decode_configuration(entry.data)
-
-    with swapped(HANDLERS, AppendEntries, on_append_entries):
-        yield
-
-
-@bug(
-    "configuration used only when committed",
-    "a member goes on acting by the old configuration after it has appended the new one",
-    "a member acts by the latest configuration of its log (4.1)",
-    story=stories.configuration_arrives_early,
-)
-def configuration_after_the_log() -> Iterator[None]:
-    original = membership.adopt_latest
-
-    def adopt_latest(state: State) -> None:
-        if state.history.latest_index <= state.commit_index:
-            original(state)
-
-    with swapped(membership, "adopt_latest", adopt_latest):
-        yield
-
-
-@bug(
-    "configuration not rolled back",
-    "a member goes on acting by a configuration whose entry was replaced",
-    "a truncated entry takes its configuration back (4.1)",
-    story=stories.configuration_is_replaced,
-)
-def configuration_not_rolled_back() -> Iterator[None]:
-    def on_truncated(state: State, index: int) -> None:
-        state.history.truncate_from(index)
-
-    with swapped(membership, "on_truncated", on_truncated):
-        yield
-
-
-@bug(
-    "joint configuration committed by one majority",
-    "only the new members are counted while a configuration is joint",
-    "both majorities are needed (4.3)",
-    story=stories.joint_configuration,
-)
-def joint_by_one_majority() -> Iterator[None]:
-    def new_only(configuration: Any, acked: dict[int, int]) -> int:
-        return majority_value(configuration.voters, acked)
-
-    with swapped(replication, "joint_value", new_only):
-        yield
-
-
-@bug(
-    "learners count",
-    "a leader counts the copies of learners, too",
-    "durability: only voters make a quorum (4.2.1)",
-    story=stories.learners_only,
-)
-def learners_count() -> Iterator[None]:
-    def everybody(configuration: Any, acked: dict[int, int]) -> int:
-        return majority_value(configuration.members(), acked)
-
-    with swapped(replication, "joint_value", everybody):
         yield

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from raftkv.errors import RaftKVError
+from raftkv.errors import InvalidRequest, RaftKVError
 from raftkv.limits import Limits
 from raftkv.raft import election
 from raftkv.raft.membership import encode_configuration
@@ -89,15 +89,20 @@ class Stage:
 
     # What members do.
 
+    def stand(self, node_id: NodeId) -> None:
+        """This member stands for election once, whatever comes of it."""
+        process = self.process(node_id)
+        election.campaign(process.state, transfer=True)  # nobody is asked for his patience
+        process.turn()
+        self.rest()
+
     def elect(self, node_id: NodeId) -> None:
         """This member stands for election until it wins; somebody may have voted in its first term already."""
         process = self.process(node_id)
 
         def leads() -> bool:
             if process.raft.role != LEADER:
-                election.campaign(process.state, transfer=True)  # nobody is asked for his patience
-                process.turn()
-                self.rest()
+                self.stand(node_id)
             return process.raft.role == LEADER
 
         self.wait(f"n{node_id} leads", leads)
@@ -132,9 +137,12 @@ class Stage:
         return asker.answered
 
     def change(self, node_id: NodeId, configuration: Configuration) -> int:
-        """The leader proposes another configuration; returns its index."""
+        """The leader proposes another configuration; returns its index, 0 when that is refused."""
         process = self.process(node_id)
-        index, _ = process.raft.propose(ENTRY_CONFIGURATION, encode_configuration(configuration))
+        try:
+            index, _ = process.raft.propose(ENTRY_CONFIGURATION, encode_configuration(configuration))
+        except InvalidRequest:
+            return 0
         process.turn()
         return index
 

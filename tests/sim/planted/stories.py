@@ -123,6 +123,53 @@ def joint_configuration(stage: Stage) -> None:
     stage.wait("the old ones have it too", lambda: stage.process(2).raft.commit_index >= changed)
 
 
+def joint_election(stage: Stage) -> None:
+    """4.3: a new member has the votes of the new ones only."""
+    stage.open(3, spares=2)
+    stage.elect(1)
+    stage.rest()
+    stage.start(4)
+    stage.start(5)
+    stage.lose(lambda message: message.target in (2, 3))
+    changed = stage.change(1, Configuration(frozenset({1, 4, 5}), frozenset({1, 2, 3})))
+    term = stage.process(1).raft.term
+    stage.wait("all new members have it", lambda: stage.holds(4, changed, term) and stage.holds(5, changed, term))
+    stage.stop(1)
+    stage.stand(4)
+    stage.heal()
+    stage.elect(4)
+    stage.start(1)
+    stage.wait("everybody has it", lambda: stage.process(2).raft.commit_index >= changed)
+
+
+def membership_changed_at_once(stage: Stage) -> None:
+    """4.1: two leaders change the membership by one member each, and their majorities do not overlap."""
+    stage.open(4, spares=1)
+    stage.elect(1)
+    stage.rest()
+    stage.start(5)
+    # S1 takes S5 in, and only S5 hears of it.
+    stage.lose(lambda message: message.source == 1 and message.target != 5)
+    changed = stage.change(1, Configuration(frozenset({1, 2, 3, 4, 5})))
+    term = stage.process(1).raft.term
+    stage.wait("S5 has it", lambda: stage.holds(5, changed, term))
+    # S2 is elected by S3 and S4, and removes S1; of the entries of its term S3 alone hears.
+    stage.cut_off(1, 5)
+    stage.lose(lambda message: type(message) is AppendEntries and message.target == 4)
+    stage.elect(2)
+    stage.change(2, Configuration(frozenset({2, 3, 4})))
+    stage.rest(500_000)
+    # S1 is elected by S4 and S5.
+    stage.heal()
+    stage.cut_off(2, 3)
+    stage.rest()
+    stage.expect("S1 has heard that its term is over", stage.process(1).raft.role != LEADER)
+    stage.elect(1)
+    stage.rest()
+    stage.heal()
+    stage.rest(500_000)
+
+
 def learners_only(stage: Stage) -> None:
     """4.2.1: a leader and its learners are no quorum."""
     stage.open(3, spares=2)

@@ -3,7 +3,7 @@
 import pytest
 
 from raftkv.errors import TransferRefused
-from raftkv.replica.fitness import FORGET_MS, RETRY_MS, Fitness
+from raftkv.replica.fitness import FORGET_MS, RETRY_MS, SNAPSHOT_FAILURE_MS, Fitness
 from tests.unit.raft.cluster import TIMEOUT
 from tests.unit.raft.solo import Solo
 
@@ -88,3 +88,29 @@ def test_an_office_that_comes_back_goes_to_the_next_at_once() -> None:
     solo.lead()
     assert fitness.look(1_000, FULL)
     assert solo.raft.transfer_target == 3
+
+
+def test_a_leader_that_cannot_make_a_snapshot_hands_over() -> None:
+    """A seed of the simulator: the followers that needed the snapshot were what a majority lacked."""
+    solo = leading()
+    fitness = Fitness(solo.raft)
+    assert fitness.reason(0, is_full=False, is_stalled=False) == ""
+    fitness.on_snapshot_failed(1_000)
+    reason = fitness.reason(2_000, is_full=False, is_stalled=False)
+    assert "snapshot" in reason
+    assert fitness.look(2_000, reason)
+    assert solo.raft.is_transferring
+
+
+def test_a_failed_snapshot_is_forgotten_when_nobody_needs_one_any_more() -> None:
+    fitness = Fitness(leading().raft)
+    fitness.on_snapshot_failed(1_000)
+    assert fitness.reason(1_000 + SNAPSHOT_FAILURE_MS - 1, is_full=False, is_stalled=False)
+    assert fitness.reason(1_000 + SNAPSHOT_FAILURE_MS, is_full=False, is_stalled=False) == ""
+
+
+def test_what_is_said_is_the_gravest() -> None:
+    fitness = Fitness(leading().raft)
+    fitness.on_snapshot_failed(0)
+    assert fitness.reason(0, is_full=True, is_stalled=True) == FULL
+    assert fitness.reason(0, is_full=False, is_stalled=True) == "its disk is stalled"
