@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "health": ("health", "can the endpoints serve right now?"),
     "member": ("member", "list, add, remove, promote and replace members"),
     "move-leader": ("move_leader", "hand leadership to another member"),
+    "recover": ("recover", "make a survivor of a lost quorum the first member of a new cluster"),
     "bench": ("bench", "put load on a cluster and measure it"),
     "serve": ("serve", "run one member"),
     "dev": ("dev", "run a whole cluster on this machine"),

@@ -23,6 +23,7 @@ from raftkv.wal.segment import ADVICE
 from raftkv.wal.wal import Wal
 
 LOCK_NAME: Final = "LOCK"
+STORE_NAME: Final = "store.lmdb"
 TEMPORARY_SUFFIX: Final = ".tmp"
 
 
@@ -34,6 +35,7 @@ class DataDirectory:
         self.path = Path(path)
         self.wal_path = self.path / "wal"
         self.store_path = self.path / "store"
+        self.store_file = self.store_path / STORE_NAME
         self.snapshots_path = self.path / "snapshots"
         self._lock_descriptor: int | None = None
         try:

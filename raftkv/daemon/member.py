@@ -66,7 +66,7 @@ class Member:
         wal, recovered = _open_wal(directory, membership, config)
         self._storage = Storage(
             loop=loop,
-            store_path=directory.store_path,
+            store_file=directory.store_file,
             snapshots_path=directory.snapshots_path,
             limits=config.limits,
             observe_commit_seconds=self.counters.observe_commit,

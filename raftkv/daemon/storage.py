@@ -42,13 +42,13 @@ class Storage:
         self,
         *,
         loop: asyncio.AbstractEventLoop,
-        store_path: Path,
+        store_file: Path,
         snapshots_path: Path,
         limits: Limits,
         observe_commit_seconds: Callable[[float], None],
     ) -> None:
         self._loop = loop
-        self._store_path = store_path / "store.lmdb"
+        self._store_path = store_file
         self._snapshots_path = snapshots_path
         self._limits = limits
         self._observe_commit_seconds = observe_commit_seconds

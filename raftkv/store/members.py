@@ -114,6 +114,12 @@ class Cluster:
             elif not record["pending"]:
                 self._remove(node_id)
 
+    def refound(self, cluster_id: int, node_id: NodeId, name: str, peer_address: str, configuration: bytes) -> None:
+        """Another cluster, of one member; its name and settings stay."""
+        self.removed.update(dict.fromkeys(self.members))
+        self.cluster_id, self.configuration = cluster_id, configuration
+        self.members = {node_id: _member(node_id, name, None, "", peer_address, "")}
+
     def _remove(self, node_id: NodeId) -> None:
         del self.members[node_id]
         self.removed[node_id] = None

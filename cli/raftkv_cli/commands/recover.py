@@ -1,0 +1,107 @@
+"""`raftkv recover`: after the loss of a quorum, make a survivor's data the only member of a new cluster. Offline, asked twice."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raftkv.client.sync import Client
+from raftkv.errors import MissingExtra, RaftKVError
+from raftkv_cli import exits
+from raftkv_cli.output import write_json, write_line
+from raftkv_cli.spec import Call, Failed, Option, UsageError, Verb
+
+if TYPE_CHECKING:
+    from raftkv.daemon.recovery import Recovery, Survivor
+
+SERVER_MODULES = frozenset({"uvloop", "aiohttp", "lmdb", "prometheus_client"})
+ASK_SECONDS = 2.0
+
+
+def run(call: Call) -> int:
+    try:
+        from raftkv.daemon import recovery
+        from raftkv.limits import DEFAULT_LIMITS
+    except ModuleNotFoundError as error:
+        if error.name not in SERVER_MODULES:
+            raise
+        raise MissingExtra(f"raftkv recover needs {error.name}: pip install 'raftkv[server]'") from None
+    if not call.text("--data-dir"):
+        raise UsageError("--data-dir is required: the data directory of the member that survived")
+    path = Path(call.text("--data-dir")).absolute()
+    survivor = recovery.look(path, DEFAULT_LIMITS)
+    refuse_if_it_lives(survivor)
+    if not call.flag("--yes"):
+        confirm(survivor, path)
+    report(call, recovery.recover(path, DEFAULT_LIMITS))
+    return exits.OK
+
+
+def refuse_if_it_lives(survivor: "Survivor") -> None:
+    """A cluster that has a leader needs no recovery, and would go on beside the new one. Raises Failed."""
+    addresses = [address for _, address in survivor.members if address]
+    if not addresses:
+        return
+    with Client(",".join(addresses), cluster_name=survivor.membership.cluster_name, timeout=ASK_SECONDS) as client:
+        try:
+            rows = client.status()
+        except RaftKVError:
+            return
+    for row in rows:
+        if row["role"] == "leader" and not row["errors"]:
+            raise Failed(
+                f"the cluster lives: {row['name']} at {row['endpoint']} leads it. Nothing was changed; replace lost members"
+                " with `raftkv member remove` and `raftkv serve --join`"
+            )
+
+
+def confirm(survivor: "Survivor", path: Path) -> None:
+    """Raises Failed when it is not wanted after all."""
+    member = survivor.membership
+    unsure = survivor.last_index - survivor.commit_index
+    sys.stderr.write(
+        f"""This makes {path} the only member of a NEW cluster {member.cluster_name!r}.
+- It is for a cluster whose quorum is lost for good: {survivor.voters} members voted, this is {member.name}.
+- Writes that were acknowledged and that only lost members hold are lost with them.
+- Its log ends at {survivor.last_index}; of that {unsure} entries are not known to be committed, and are kept.
+- Other survivors must never be started with their old data again: empty them and let them --join.
+- Locks, sessions and watches of the old cluster end; the revision rises by a thousand million.
+- The old directory is kept beside it.
+Type the member's name ({member.name}) to go on: """
+    )
+    sys.stderr.flush()
+    answer = sys.stdin.readline().strip() if sys.stdin is not None else ""
+    if answer != member.name:
+        raise Failed("nothing was changed")
+
+
+def report(call: Call, done: "Recovery") -> None:
+    if call.output == "json":
+        write_json(
+            {
+                "name": done.membership.name,
+                "id": done.membership.node_id,
+                "revision": done.revision,
+                "applied_index": done.applied_index,
+                "backup": str(done.backup),
+            }
+        )
+    else:
+        write_line(f"{done.membership.name} is a cluster of its own at revision {done.revision}: start it as before.")
+        write_line(f"The old data is in {done.backup}")
+
+
+VERB = Verb(
+    name="recover",
+    summary="make a survivor of a lost quorum the first member of a new cluster",
+    description="Works on the data directory of a member that is not running. Asks for the member's name before it changes anything.",
+    run=run,
+    options=(
+        Option("--data-dir", "data directory of the survivor", "DIR"),
+        Option("--yes", "do not ask"),
+    ),
+    examples=(
+        ("raftkv recover --data-dir /var/lib/raftkv", "then start that member as before, and let others --join"),
+    ),
+    uses_cluster=False,
+    writes=True,
+)
