@@ -31,19 +31,22 @@ def claims() -> Iterator[tuple[str, str]]:
                 yield f"{path.name}: {node.name}", ast.get_docstring(node) or ""
 
 
+CLAIMS = list(claims())
+
+
 def test_every_test_names_its_claim() -> None:
-    nameless = [name for name, text in claims() if not re.search(r"\b\d+\.\d|[Ff]igure \d|Our addition", text)]
+    nameless = [name for name, text in CLAIMS if not re.search(r"\b\d+\.\d|[Ff]igure \d|Our addition", text)]
     assert nameless == []
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_has_a_test(section: str) -> None:
     pattern = re.compile(rf"(?<![\d.])(?<!igure ){re.escape(section)}(?![\d]|\.\d)")
-    assert any(pattern.search(text) for _, text in claims()), f"nothing is said about {section}"
+    assert any(pattern.search(text) for _, text in CLAIMS), f"nothing is said about {section}"
 
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_every_figure_is_played(figure: str) -> None:
     pattern = re.compile(rf"[Ff]igure {re.escape(figure)}(?!\d)")
     words = f"figure_{figure.replace('.', '_')}_"
-    assert any(pattern.search(text) or words in name for name, text in claims()), f"figure {figure} is not played"
+    assert any(pattern.search(text) or words in name for name, text in CLAIMS), f"figure {figure} is not played"

@@ -67,6 +67,7 @@ def test_figure_3_7_as_a_story() -> None:
     )
     leader = cluster.elect(1)
     cluster[3].step(AppendEntries(4, 1, 3, 1, 1, 1, entries_of([2], 2)))
+    cluster[2].step(AppendEntries(4, 1, 2, 2, 2, 1, []))  # and the leader hears from both that they have it
     cluster.settle()
     assert [(2, 2) in node.log() for node in cluster.nodes.values()] == [True, True, True, False, False]
     assert leader.commit_index < 2
