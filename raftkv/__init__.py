@@ -34,7 +34,9 @@ if TYPE_CHECKING:
         exists,
         missing,
     )
-    from raftkv.errors import RaftKVError
+    from raftkv.client.watch_verbs import WaitResult
+    from raftkv.client.watchstate import Event, WatchBatch
+    from raftkv.errors import RaftKVError, WatchCompacted
 
 __version__ = "0.1.0"
 
@@ -43,6 +45,10 @@ _HOME = {
     "AsyncClient": "raftkv.client.client",
     "Client": "raftkv.client.sync",
     "RaftKVError": "raftkv.errors",
+    "WatchCompacted": "raftkv.errors",
+    "Event": "raftkv.client.watchstate",
+    "WatchBatch": "raftkv.client.watchstate",
+    "WaitResult": "raftkv.client.watch_verbs",
     "KeptLease": "raftkv.client.keptlease",
     "AsyncKeptLease": "raftkv.client.keptlease_async",
     **dict.fromkeys(
@@ -81,6 +87,10 @@ __all__ = [
     "RangeResult",
     "TxnResult",
     "Member",
+    "Event",
+    "WatchBatch",
+    "WaitResult",
+    "WatchCompacted",
     "GrantedLease",
     "LeaseInfo",
     "KeptLease",

@@ -225,6 +225,18 @@ class Compacted(RaftKVError):
     code = "compacted"
 
 
+class WatchCompacted(Compacted):
+    """What the watch has not heard yet has been compacted."""
+
+    # details: compact_revision, from which on history is kept; wanted_revision
+    code = "watch_compacted"
+
+    @property
+    def compact_revision(self) -> int:
+        """The oldest revision that can be watched from."""
+        return int(self.details.get("compact_revision", 0))
+
+
 class FutureRevision(RaftKVError):
     """The revision asked for has not been reached."""
 

@@ -8,6 +8,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "put": ("put", "set a key"),
     "get": ("get", "read a key or a range"),
     "del": ("delete", "delete a key or a range"),
+    "watch": ("watch", "print changes as they happen"),
     "txn": ("txn", "compare, then do the one or the other, atomically"),
     "lease": ("lease", "grant, keep alive and end leases"),
     "compact": ("compact", "let go of history before a revision"),

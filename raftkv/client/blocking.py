@@ -46,7 +46,7 @@ class Caller:
         deadline = started_at + timeout_s
         session = self._open(command, deadline, timeout_s) if kind == WRITE else None
         try:
-            attempt_timeout_s = min(self._options.attempt_timeout_s, timeout_s / 3)
+            attempt_timeout_s = self._options.attempt_s(kind, timeout_s)
             retry = Retry(self.directory, kind, started_at, deadline, attempt_timeout_s, draw, session)
             return self._run(retry, command, session)
         finally:
@@ -63,6 +63,11 @@ class Caller:
         timeout_s = self._options.timeout_s if timeout_s is None else timeout_s
         attempt_timeout_s = min(self._options.attempt_timeout_s, timeout_s)
         return self._run(Direct(self.directory, address, now, now + timeout_s, attempt_timeout_s), command, None)
+
+    @property
+    def directory_lock(self) -> threading.Condition:
+        """Held while the directory is read or changed, never while waiting for a socket."""
+        return self._lock
 
     def close(self) -> None:
         """Hang up. Calls of other threads end with ClientClosed."""

@@ -81,6 +81,10 @@ class BlockingConnection:
             if self.wire.broken is not None:
                 raise Lost(self.wire.broken)
 
+    def receive_all(self, deadline: float) -> list[tuple[int, Answer]]:
+        """Whatever comes next. Raises TimeoutError when nothing does in time, another OSError or Lost when the connection broke."""
+        return self._receive(deadline)
+
     def probe(self, deadline: float) -> None:
         """Ask for a sign of life, which `receive` notes in `heard_at`. Raises OSError."""
         self._send(self.wire.ping(max(0.0, deadline - monotonic())), deadline)

@@ -8,7 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Final, Mapping, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests, roster
-from raftkv.client.decisions import BARE_WRITE, CONTROL, QUESTION, READ, STALE_READ, WRITE
+from raftkv.client.decisions import BARE_WRITE, CONTROL, PATIENT_READ, QUESTION, READ, STALE_READ, WRITE
 from raftkv.client.dispatch import Dispatcher
 from raftkv.client.endpoints import Directory, parse_endpoints
 from raftkv.client.lease_verbs import AsyncLeaseVerbs
@@ -33,6 +33,7 @@ from raftkv.client.results import (
     txn_result,
 )
 from raftkv.client.txn import Txn
+from raftkv.client.watch_verbs import AsyncWatchVerbs
 from raftkv.errors import ClientClosed, RaftKVError
 from raftkv.units import Revision
 from raftkv.wire.commands import GET, PREV_KV, PUT, SERIALIZABLE, Answer, Command
@@ -40,6 +41,7 @@ from raftkv.wire.protocol import MEMBERS, MOVE_LEADER, PING, STATUS
 
 if TYPE_CHECKING:
     from raftkv.client.keptlease_async import AsyncKeeper
+    from raftkv.client.watch_async import AsyncWatch, AsyncWatches
 
 Default = TypeVar("Default")
 
@@ -75,7 +77,7 @@ def connect(
     )
 
 
-class AsyncClient(AsyncLeaseVerbs):
+class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs):
     """A client for one event loop. All its calls share one connection per member; use it from as many tasks as you like."""
 
     def __init__(
@@ -105,6 +107,7 @@ class AsyncClient(AsyncLeaseVerbs):
         self._submit = self._first_submit
         self._closed = False
         self._keeper: AsyncKeeper | None = None
+        self._watches: AsyncWatches | None = None
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -122,6 +125,8 @@ class AsyncClient(AsyncLeaseVerbs):
         self._closed = True
         if self._keeper is not None:
             await self._keeper.close()
+        if self._watches is not None:
+            await self._watches.close()
         if self._dispatcher is not None:
             await self._dispatcher.close()
 
@@ -350,6 +355,22 @@ class AsyncClient(AsyncLeaseVerbs):
 
     def _ask_leader(self, command: Command, timeout: float | None) -> asyncio.Future[Answer]:
         return self._submit(command, QUESTION, timeout)
+
+    def _wait(self, command: Command, timeout: float | None) -> asyncio.Future[Answer]:
+        return self._submit(command, PATIENT_READ, timeout)
+
+    def _open_watch(
+        self, command: Command, progress: bool, timeout: float | None, patience: float | None
+    ) -> "AsyncWatch":
+        from raftkv.client.watch_async import AsyncWatch, AsyncWatches
+        from raftkv.client.watchstate import WatchState
+
+        if self._closed:
+            raise ClientClosed()
+        if self._watches is None:
+            self._watches = AsyncWatches(self._directory, self._options)
+        timeout = self._options.timeout_s if timeout is None else timeout
+        return AsyncWatch(self._watches, WatchState(command, progress=progress), timeout, patience)
 
     def _lease_keeper(self) -> "AsyncKeeper":
         """What keeps the leases of this client alive, on a connection of its own; made with the first lease."""

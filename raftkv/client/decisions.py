@@ -13,13 +13,15 @@ READ: Final = 0
 """A linearizable read: any member answers it."""
 STALE_READ: Final = 1
 """Answered by whoever is asked."""
-WRITE: Final = 2
+PATIENT_READ: Final = 2
+"""A read whose answer may take as long as its call: a member that shows that it lives is not left."""
+WRITE: Final = 3
 """A write under a session: repeated until its outcome is known."""
-QUESTION: Final = 3
+QUESTION: Final = 4
 """Only the leader can answer it, directly or through another member; harmless to repeat."""
-BARE_WRITE: Final = 4
+BARE_WRITE: Final = 5
 """A write without a session: repeated only after a refusal."""
-CONTROL: Final = 5
+CONTROL: Final = 6
 """A request to the leader that is neither in the log nor forwarded."""
 
 

@@ -59,7 +59,7 @@ class Dispatcher:
         if timeout_s is None:
             timeout_s, attempt_timeout_s = self.timeout_s, self._attempt_timeout_s
         else:
-            attempt_timeout_s = min(self._attempt_timeout_s, timeout_s / 3)
+            attempt_timeout_s = self._options.attempt_s(kind, timeout_s)
         deadline = now + timeout_s
         future: asyncio.Future[Answer] = self._create_future()
         call = Call(command, kind, future, now, deadline, now + attempt_timeout_s if kind < BARE_WRITE else deadline)
@@ -155,7 +155,7 @@ class Dispatcher:
         return session
 
     def _new_retry(self, call: Call) -> Retry:
-        attempt_timeout_s = min(self._options.attempt_timeout_s, (call.deadline - call.started_at) / 3)
+        attempt_timeout_s = self._options.attempt_s(call.kind, call.deadline - call.started_at)
         return Retry(self.directory, call.kind, call.started_at, call.deadline, attempt_timeout_s, draw, call.session)
 
     def _retry_of(self, call: Call, link: Link) -> Retry:

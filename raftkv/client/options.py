@@ -3,6 +3,7 @@
 from os import urandom
 from typing import Final, NamedTuple
 
+from raftkv.client.decisions import PATIENT_READ
 from raftkv.client.retry import default_attempt_timeout_s
 from raftkv.errors import ConfigError
 
@@ -28,6 +29,10 @@ class Options(NamedTuple):
     def connect_timeout_s(self) -> float:
         """For the connection and its greeting together: two round trips, where an attempt includes a disk."""
         return self.attempt_timeout_s / 2
+
+    def attempt_s(self, kind: int, timeout_s: float) -> float:
+        """For one attempt of a call with this timeout: three members can be asked, unless one may answer at the last moment."""
+        return min(self.attempt_timeout_s, timeout_s if kind == PATIENT_READ else timeout_s / 3)
 
     def draw_lifetime_s(self, drawn: float) -> float:
         """Clients that began together do not reconnect together."""

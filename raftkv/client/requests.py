@@ -162,7 +162,7 @@ def range_(
     stale: bool = False,
 ) -> Command:
     """A range, given as key, as [key, range_end) or as a prefix. Raises InvalidRequest for a mixture of them."""
-    start, end = _bounds(key, range_end, prefix)
+    start, end = bounds(key, range_end, prefix)
     if limit < 0 or revision < 0:
         raise InvalidRequest("limit and revision of a range are not negative")
     order, target = SORT_NONE, SORT_KEY
@@ -174,7 +174,8 @@ def range_(
     return [RANGE, flags, start, end, limit, revision, order, target, 0, 0, 0, 0]
 
 
-def _bounds(key: Bytes | None, range_end: Bytes | None, prefix: Bytes | None) -> tuple[bytes, bytes]:
+def bounds(key: Bytes | None, range_end: Bytes | None, prefix: Bytes | None) -> tuple[bytes, bytes]:
+    """The range that is meant, as it travels. Raises InvalidRequest."""
     if prefix is not None:
         if key is not None or range_end is not None:
             raise InvalidRequest("a range is given either by key and range_end or by prefix, not by both")

@@ -10,7 +10,19 @@ OutcomeUnknown. Which error a call ends with, and with which words, is decided i
 from typing import Any, Callable, Final
 
 from raftkv.client import verdict
-from raftkv.client.decisions import BARE_WRITE, CONTROL, QUESTION, STALE_READ, WRITE, Decision, Keep, Send, Stop, Wait
+from raftkv.client.decisions import (
+    BARE_WRITE,
+    CONTROL,
+    PATIENT_READ,
+    QUESTION,
+    STALE_READ,
+    WRITE,
+    Decision,
+    Keep,
+    Send,
+    Stop,
+    Wait,
+)
 from raftkv.client.endpoints import Directory, Peer, peer_or_none
 from raftkv.client.session import Session
 from raftkv.errors import ClusterMismatch, RaftKVError
@@ -128,7 +140,7 @@ class Retry:
         """The attempt's deadline passed. `heard`: the member sent something else lately, so it is alive and this is slow."""
         current = self._attempt()
         self.reached = True
-        if heard and now < (self._started_at + self.deadline) / 2:
+        if heard and (self._kind == PATIENT_READ or now < (self._started_at + self.deadline) / 2):
             # A large range may take longer than an attempt; but half of the time is kept for asking somebody else.
             return Keep(min(self.deadline, now + self._attempt_timeout_s))
         error = verdict.silence(heard)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, TypeVar, cas
 
 from raftkv.client import requests
 from raftkv.client.blocking import Caller
-from raftkv.client.decisions import BARE_WRITE, CONTROL, QUESTION, READ, STALE_READ, WRITE
+from raftkv.client.decisions import BARE_WRITE, CONTROL, PATIENT_READ, QUESTION, READ, STALE_READ, WRITE
 from raftkv.client.endpoints import Directory, parse_endpoints
 from raftkv.client.lease_verbs import LeaseVerbs
 from raftkv.client.options import (
@@ -34,7 +34,8 @@ from raftkv.client.results import (
     put_result,
     txn_result,
 )
-from raftkv.errors import ConfigError, RaftKVError
+from raftkv.client.watch_verbs import WatchVerbs
+from raftkv.errors import ClientClosed, ConfigError, RaftKVError
 from raftkv.units import Revision
 from raftkv.wire.commands import Answer, Command
 from raftkv.wire.protocol import MEMBERS, MOVE_LEADER, PING, STATUS
@@ -42,11 +43,12 @@ from raftkv.wire.protocol import MEMBERS, MOVE_LEADER, PING, STATUS
 if TYPE_CHECKING:
     from raftkv.client.keptlease import Keeper
     from raftkv.client.txn import Txn
+    from raftkv.client.watch import Watch
 
 Default = TypeVar("Default")
 
 
-class Client(LeaseVerbs):
+class Client(LeaseVerbs, WatchVerbs):
     """A client for threads: `with raftkv.Client("a:2379,b:2379") as kv:`. It connects with its first call.
 
     `cluster_name` pins the cluster: another one is refused with ClusterMismatch. `timeout` (seconds) is the deadline of a call,
@@ -84,6 +86,7 @@ class Client(LeaseVerbs):
         self._options = options
         self._caller = Caller(self._directory, options, connections_max)
         self._keeper: Keeper | None = None
+        self._watches: set[Watch] = set()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -100,6 +103,8 @@ class Client(LeaseVerbs):
         """Hang up. Calls of other threads end with ClientClosed."""
         if self._keeper is not None:
             self._keeper.close()
+        for watch in list(self._watches):
+            watch.abandon(ClientClosed())
         self._caller.close()
 
     # Keys.
@@ -303,6 +308,19 @@ class Client(LeaseVerbs):
 
     def _ask_leader(self, command: Command, timeout: float | None) -> Answer:
         return self._caller.call(command, QUESTION, timeout)
+
+    def _wait(self, command: Command, timeout: float | None) -> Answer:
+        return self._caller.call(command, PATIENT_READ, timeout)
+
+    def _open_watch(self, command: Command, progress: bool, timeout: float | None, patience: float | None) -> "Watch":
+        from raftkv.client.watch import Watch
+        from raftkv.client.watchstate import WatchState
+
+        timeout = self._options.timeout_s if timeout is None else timeout
+        state = WatchState(command, progress=progress)
+        watch = Watch(self._caller, self._options, state, timeout, patience, self._watches.discard)
+        self._watches.add(watch)
+        return watch
 
     def _lease_keeper(self) -> "Keeper":
         """What keeps the leases of this client alive, in a thread and on a connection of its own; made with the first lease."""

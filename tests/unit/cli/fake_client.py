@@ -4,7 +4,7 @@ It has the methods that the verbs use, with the signatures of raftkv.Client; tes
 drift from the real one.
 """
 
-from typing import Any, ClassVar, Mapping
+from typing import Any, ClassVar, Iterator, Mapping
 
 from raftkv.client.requests import Bytes, SortBy, as_bytes
 from raftkv.client.results import (
@@ -18,6 +18,7 @@ from raftkv.client.results import (
     TxnResult,
 )
 from raftkv.client.txn import Txn
+from raftkv.client.watchstate import WatchBatch
 from raftkv.errors import LeaseNotFound, RaftKVError
 from raftkv.wire.commands import (
     COMPARE_VALUE,
@@ -41,6 +42,7 @@ class Cluster:
         self.store: dict[bytes, KeyValue] = {}
         self.revision = REVISION_BEFORE
         self.error: RaftKVError | None = None
+        self.watched: list[WatchBatch] = []
         self.members: list[dict[str, Any]] = []
         self.leases: dict[int, float] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -147,6 +149,20 @@ class FakeClient:
         self.cluster.ask("delete_range", key=key, range_end=range_end)
         return self.cluster.delete(as_bytes(key), as_bytes(range_end))
 
+    def watch(
+        self,
+        key: Bytes | None = None,
+        range_end: Bytes | None = None,
+        *,
+        prefix: Bytes | None = None,
+        start_revision: int = 0,
+        prev_kv: bool = False,
+        only: str | None = None,
+        progress: bool = False,
+    ) -> "FakeWatch":
+        self.cluster.ask("watch", key=key, range_end=range_end, prefix=prefix, start_revision=start_revision, only=only)
+        return FakeWatch(self.cluster)
+
     def compact(self, revision: int) -> int:
         self.cluster.ask("compact", revision=revision)
         return self.cluster.revision
@@ -193,3 +209,21 @@ class FakeClient:
     def move_leader(self, name: str = "") -> Mapping[str, Any]:
         self.cluster.ask("move_leader", name=name)
         return {"id": 2, "name": name or "n2", "address": "127.0.0.1:2381"}
+
+
+class FakeWatch:
+    """Hears what the cluster was given, and then the user presses Ctrl-C."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.closed = False
+
+    def __enter__(self) -> "FakeWatch":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.closed = True
+
+    def batches(self) -> Iterator[WatchBatch]:
+        yield from self.cluster.watched
+        raise KeyboardInterrupt

@@ -10,6 +10,44 @@ import raftkv
 from .fakeserver import FakeCluster
 
 
+class ThreadedWatch:
+    """The blocking client's watch, read in a thread."""
+
+    def __init__(self, watch: Any) -> None:
+        self.watch = watch
+
+    async def __aenter__(self) -> "ThreadedWatch":
+        await asyncio.to_thread(self.watch.__enter__)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.watch.close()
+
+    async def started(self) -> None:
+        await asyncio.to_thread(self.watch.started)
+
+    def __aiter__(self) -> "ThreadedWatch":
+        return self
+
+    async def __anext__(self) -> Any:
+        item = await asyncio.to_thread(next, self.watch, None)
+        if item is None:
+            raise StopAsyncIteration
+        return item
+
+    async def batches(self) -> AsyncIterator[Any]:
+        batches = self.watch.batches()
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            yield batch
+
+    @property
+    def next_revision(self) -> int:
+        return int(self.watch.next_revision)
+
+    async def close(self) -> None:
+        self.watch.close()
+
+
 class Threaded:
     """The blocking client, each call in a thread, so that one test body serves both."""
 
@@ -23,6 +61,9 @@ class Threaded:
             return await asyncio.to_thread(method, *args, **kwargs)
 
         return call
+
+    def watch(self, *args: Any, **kwargs: Any) -> Any:
+        return ThreadedWatch(self.client.watch(*args, **kwargs))
 
     def txn(self) -> Any:
         txn = self.client.txn()

@@ -21,7 +21,7 @@ from typing import Any, Callable, Coroutine, TypeAlias, TypeVar
 import msgpack
 
 from raftkv.errors import ClusterMismatch, NoQuorum, NotLeader, RaftKVError
-from raftkv.wire.commands import CLIENT_WRITES, LEASE_TTL, OK, READS, SERIALIZABLE, Answer, Command, failure
+from raftkv.wire.commands import CLIENT_WRITES, GET, LEASE_TTL, OK, READS, SERIALIZABLE, Answer, Command, failure
 from raftkv.wire.protocol import (
     ACK,
     FORWARD,
@@ -33,6 +33,9 @@ from raftkv.wire.protocol import (
     PREFACE,
     PROTOCOL_VERSION,
     STATUS,
+    WAIT,
+    WATCH_CANCEL,
+    WATCH_CREATE,
     check_request,
 )
 
@@ -62,6 +65,7 @@ class FakeConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.member.connections.remove(self)
+        self.member.watches = [watch for watch in self.member.watches if watch[0] is not self]
 
     def data_received(self, data: bytes) -> None:
         if len(self.preface) < len(PREFACE):
@@ -94,8 +98,15 @@ class FakeConnection(asyncio.Protocol):
             if member.answers_pings and member.mode != "hang":
                 self.answer(request_id, [OK])
             return
+        if command[0] == WATCH_CANCEL:
+            member.watches = [watch for watch in member.watches if watch[1] != command[1] or watch[0] is not self]
+            self.answer(request_id, [OK, True])
+            return
         behaviour = member.script.popleft() if member.script else member.mode
-        if behaviour == "serve":
+        if behaviour == "serve" and command[0] == WATCH_CREATE:
+            member.watches.append((self, request_id, command))
+            self.answer(request_id, [OK, WATCH_CREATE, member.cluster.store.revision])
+        elif behaviour == "serve":
             self.answer(request_id, member.serve(self, command))
         elif behaviour == "slow":
             member.held.append((self, request_id, command))
@@ -156,6 +167,7 @@ class FakeMember:
         self.held: list[tuple[FakeConnection, int, Command]] = []
         self.connections: list[FakeConnection] = []
         self.connections_seen = 0
+        self.watches: list[tuple[FakeConnection, int, Command]] = []
         self.pings = 0
         self.answers_pings = True
         self.refuses_greetings = False
@@ -205,6 +217,8 @@ class FakeMember:
 
     def serve(self, connection: FakeConnection, command: Command) -> Answer:
         operation, store = command[0], self.cluster.store
+        if operation == WAIT:
+            return [OK, store.revision, [store.read([GET, 0, key])[2] for key in command[3]]]
         if operation == STATUS:
             return [OK, {"id": self.id, "name": self.name, "role": "leader", "term": 3, "revision": store.revision}]
         if operation == MEMBERS:
@@ -259,6 +273,16 @@ class FakeMember:
                     connection.answer(request_id, self.serve(connection, command))
 
         self.cluster.run(answer_all())
+
+    def push(self, answer: Answer) -> None:
+        """Tell all its watches the same."""
+
+        async def push() -> None:
+            for connection, request_id, _ in self.watches:
+                if not connection.transport.is_closing():
+                    connection.answer(request_id, answer)
+
+        self.cluster.run(push())
 
     def hang_up(self) -> None:
         """Close every connection, and go on listening."""

@@ -1,0 +1,223 @@
+"""Watches on blocking sockets: each has a connection of its own, read by whoever iterates. A slow consumer is held back by TCP.
+
+It imports nothing that the command line would have to wait for.
+"""
+
+import threading
+from collections import deque
+from time import monotonic, sleep
+from typing import Callable, Final, Iterator
+
+from raftkv.client import verdict
+from raftkv.client.blocking import Caller
+from raftkv.client.blockingconn import BlockingConnection, Lost
+from raftkv.client.options import Options, draw
+from raftkv.client.watchstate import PASSING, Event, Places, WatchBatch, WatchState
+from raftkv.client.wireconn import WireConnection
+from raftkv.errors import ClientClosed, ProtocolError, RaftKVError
+from raftkv.units import Revision
+
+SILENCE_ATTEMPTS: Final = 3  # so many attempts' time without a sign of life, and the member is left
+FOR_EVER_S: Final = 1e9
+
+
+class Watch:
+    """A watch: `with kv.watch("k") as watch: for event in watch:`. For one thread; any thread may close it."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        options: Options,
+        state: WatchState,
+        timeout_s: float,
+        patience_s: float | None,
+        on_closed: "Callable[[Watch], None]",
+    ) -> None:
+        self._caller = caller
+        self._options = options
+        self._state = state
+        self._timeout_s = timeout_s
+        self._patience_s = FOR_EVER_S if patience_s is None else patience_s
+        self._on_closed = on_closed
+        self._places = Places(caller.directory, draw)
+        self._batches: deque[WatchBatch] = deque()
+        self._events: deque[Event] = deque()
+        self._connection: BlockingConnection | None = None
+        self._request_id = 0
+        self._lost_at = 0.0
+        self._last_error: RaftKVError | None = None
+        self._closed: RaftKVError | None = None
+        self._quietly = False
+        self._lock = threading.Lock()
+        self._reading = False
+
+    @property
+    def next_revision(self) -> Revision:
+        """Everything before it has been received; a watch that starts there hears the rest."""
+        return self._state.next_revision
+
+    def __enter__(self) -> "Watch":
+        self.started()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def started(self) -> None:
+        """Wait until a member serves it: from then on nothing is missed. Raises RaftKVError when none does within the timeout."""
+        self._lost_at = self._lost_at or monotonic()
+        self._read_until(lambda: self._state.began)
+
+    def __iter__(self) -> "Watch":
+        return self
+
+    def __next__(self) -> Event:
+        while not self._events:
+            batch = self._next_batch()
+            if batch is None:
+                raise StopIteration
+            self._events.extend(batch.events)
+        return self._events.popleft()
+
+    def batches(self) -> Iterator[WatchBatch]:
+        """The same by revision: each batch holds all events of one."""
+        while (batch := self._next_batch()) is not None:
+            yield batch
+
+    def close(self) -> None:
+        """End it; the iteration ends. Twice is harmless, and so is another thread."""
+        self._end(ClientClosed("the watch was closed"), quietly=True)
+
+    def abandon(self, error: RaftKVError) -> None:
+        """The client is closed."""
+        self._end(error, quietly=False)
+
+    def _end(self, error: RaftKVError, *, quietly: bool) -> None:
+        with self._lock:
+            if self._closed is None:
+                self._closed, self._quietly = error, quietly
+            connection = self._connection
+            if connection is not None:
+                if self._reading:
+                    connection.interrupt()
+                else:
+                    connection.close()
+                    self._connection = None
+        self._on_closed(self)
+
+    def _next_batch(self) -> WatchBatch | None:
+        if not self._batches:
+            if not self._state.began:
+                self.started()
+            try:
+                self._read_until(lambda: bool(self._batches))
+            except ClientClosed:
+                if self._quietly:
+                    return None
+                raise
+        return self._batches.popleft()
+
+    # The connection.
+
+    def _read_until(self, done: Callable[[], bool]) -> None:
+        with self._lock:
+            self._reading = True
+        try:
+            while not done():
+                if self._closed is not None:
+                    raise self._closed
+                if self._connection is None:
+                    self._connect()
+                else:
+                    self._read(self._connection)
+        finally:
+            with self._lock:
+                self._reading = False
+                if self._closed is not None and self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
+
+    def _connect(self) -> None:
+        """One attempt at one member."""
+        with self._caller.directory_lock:
+            address, pause_s = self._places.choose(monotonic())
+        if pause_s:
+            sleep(pause_s)
+        options = self._options
+        wire = WireConnection(cluster_name=options.cluster_name, session=None, client_name=options.client_name)
+        try:
+            connection = BlockingConnection.open(address, wire, monotonic() + options.connect_timeout_s)
+        except RaftKVError as error:
+            self._on_failed(address, error)
+            return
+        with self._lock:
+            self._connection = connection
+        assert wire.handshake is not None, "an open connection was greeted"
+        try:
+            with self._caller.directory_lock:
+                self._caller.directory.on_handshake(address, wire.handshake)
+            self._request_id = connection.send(self._state.command(), 0, monotonic() + options.attempt_timeout_s)
+        except RaftKVError as error:
+            if error.code != "cluster_mismatch":
+                raise
+            self._lose(connection, error)
+        except OSError as error:
+            self._lose(connection, verdict.lost(error))
+
+    def _read(self, connection: BlockingConnection) -> None:
+        every_s = self._options.attempt_timeout_s
+        try:
+            answers = connection.receive_all(monotonic() + every_s)
+        except TimeoutError:
+            self._ask_for_sign(connection, every_s)
+            return
+        except Lost as error:
+            self._lose(connection, error.reason)
+            return
+        except OSError as error:
+            self._lose(connection, verdict.lost(error))
+            return
+        for request_id, answer in answers:
+            if request_id != self._request_id:
+                continue  # a sign of life
+            try:
+                self._batches.extend(self._state.receive(answer))
+            except RaftKVError as error:
+                if error.code not in PASSING and not isinstance(error, ProtocolError):
+                    self._end(error, quietly=False)
+                    return
+                self._lose(connection, error)
+                return
+            self._lost_at = 0.0
+            self._places.on_served()
+        if connection.wire.broken is not None:
+            self._lose(connection, connection.wire.broken)
+
+    def _ask_for_sign(self, connection: BlockingConnection, every_s: float) -> None:
+        now = monotonic()
+        if now - connection.heard_at > SILENCE_ATTEMPTS * every_s:
+            self._lose(connection, verdict.silence(False))
+            return
+        try:
+            connection.probe(now + every_s)
+        except OSError as error:
+            self._lose(connection, verdict.lost(error))
+
+    def _lose(self, connection: BlockingConnection, error: RaftKVError) -> None:
+        with self._lock:
+            self._connection = None
+        connection.close()
+        self._on_failed(connection.address, error)
+
+    def _on_failed(self, address: str, error: RaftKVError) -> None:
+        now = monotonic()
+        self._last_error = error
+        self._lost_at = self._lost_at or now
+        with self._caller.directory_lock:
+            fatal = self._places.on_failed(address, now, error)
+        if fatal is not None:
+            self._end(fatal, quietly=False)
+        limit_s = self._patience_s if self._state.began else self._timeout_s
+        if now - self._lost_at > limit_s:
+            text = f"no member served the watch within {limit_s:.3g} s: {error.message}"
+            self._end(type(error)(text, details=error.details), quietly=False)
