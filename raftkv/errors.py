@@ -212,6 +212,12 @@ class TooManyLeases(RaftKVError):
     code = "too_many_leases"
 
 
+class TooManyKeys(RaftKVError):
+    """As many keys hang on the lease as may."""
+
+    code = "too_many_keys"
+
+
 class FencingTokenStale(RaftKVError):
     """The guard of the write does not hold any more: the lock belongs to somebody else, or is gone."""
 

@@ -82,8 +82,9 @@ class Limits:
     sessions_max: int = 100_000
     session_ttl_ms: int = 600_000
 
-    # Leases. Over the count: new ones are refused with `too_many_leases`; a shorter TTL is raised; more keys wait for the next command.
+    # Leases. Over the counts: refused with `too_many_leases`, `too_many_keys`; a shorter TTL is raised; more keys wait for the next command.
     leases_max: int = 100_000
+    lease_keys_max: int = 100_000
     lease_ttl_ms_min: int = 2_000
     lease_expiry_keys_max: int = 2_000
     keep_alive_leases_max: int = 4_096

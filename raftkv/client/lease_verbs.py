@@ -64,7 +64,7 @@ class LeaseVerbs:
 
     def leases(self, *, timeout: float | None = None) -> list[int]:
         """The ids of all leases, in order."""
-        return list((self._read(requests.leases(), False, timeout))[2])
+        return sorted(self._read(requests.leases(), False, timeout)[2])
 
     def guarded(self, key: Bytes, create_revision: Revision) -> "Guarded":
         """The writes of this client, each done only if `key` still exists as it was created at `create_revision`.
@@ -124,7 +124,7 @@ class AsyncLeaseVerbs:
 
     async def leases(self, *, timeout: float | None = None) -> list[int]:
         """The ids of all leases, in order."""
-        return list((await self._read(requests.leases(), False, timeout))[2])
+        return sorted((await self._read(requests.leases(), False, timeout))[2])
 
     def guarded(self, key: Bytes, create_revision: Revision) -> "AsyncGuarded":
         """The writes of this client, each done only if `key` still exists as it was created at `create_revision`.

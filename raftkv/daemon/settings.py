@@ -312,6 +312,7 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "sessions_max": "sessions in the cluster; over it, new ones are refused",
     "session_ttl_ms": "a session that was not used for this long ends",
     "leases_max": "leases in the cluster; over it, new ones are refused",
+    "lease_keys_max": "keys that may hang on one lease; over it, puts with that lease are refused",
     "lease_ttl_ms_min": "a lease that is asked for a shorter time gets this one",
     "lease_expiry_keys_max": "keys deleted in one go when leases expire; the keys of one lease always go together",
     "keep_alive_leases_max": "leases that one request may keep alive",

@@ -12,6 +12,7 @@ leader begins with the whole time that the log promises. Two rules keep its prom
 Leases wait in a wheel of slots by the next moment at which something may have to be done; a keep-alive does not move them.
 """
 
+from itertools import islice
 from typing import Callable, Final, Iterable, Sequence
 
 from raftkv.errors import RaftKVError
@@ -52,7 +53,7 @@ class LeaseBooks:
         self._deadlines: dict[
             int, Milliseconds
         ] = {}  # of those that were granted, renewed or checkpointed in this office
-        self._slots: dict[int, set[int]] = {}
+        self._slots: dict[int, dict[int, None]] = {}
         self._slot_of: dict[int, int] = {}
         self._slot_done = now_ms // SLOT_MS
         self._unplaced: list[int] = []
@@ -130,19 +131,30 @@ class LeaseBooks:
             return
         for _ in range(min(ROWS_MAX, len(self._unplaced))):
             self._place(self._unplaced.pop())
-        current = now_ms // SLOT_MS
-        if current > self._slot_done:
-            # After a long stall there are more slot numbers than slots.
-            numbers: Iterable[int] = range(self._slot_done + 1, current + 1)
-            if current - self._slot_done > len(self._slots):
-                numbers = sorted(number for number in self._slots if number <= current)
-            self._slot_done = current
-            for number in numbers:
-                for lease_id in sorted(self._slots.pop(number, ())):
-                    del self._slot_of[lease_id]
-                    self._look_at(lease_id, now_ms)
+        self._turn_wheel(now_ms)
         if self._fading and not self._due:
             self.propose_next(now_ms, (), confirmed=False)
+
+    def _turn_wheel(self, now_ms: Milliseconds) -> None:
+        """Look at the leases of the slots that have passed, at so many in one tick: after an election they may all be in one."""
+        current = now_ms // SLOT_MS
+        looks_left = ROWS_MAX
+        while self._slot_done < current:
+            number = self._slot_done + 1
+            slot = self._slots.get(number)
+            if slot is None and current - number > len(self._slots):
+                # After a long stall there are more slot numbers than slots.
+                self._slot_done = min((taken for taken in self._slots if taken <= current), default=current + 1) - 1
+                continue
+            while slot:
+                if not looks_left:
+                    return
+                looks_left -= 1
+                lease_id, _ = slot.popitem()
+                del self._slot_of[lease_id]
+                self._look_at(lease_id, now_ms)
+            self._slots.pop(number, None)
+            self._slot_done = number
 
     def propose_next(self, now_ms: Milliseconds, kept: Iterable[int], *, confirmed: bool) -> None:
         """Propose what is most urgent, if nothing is under way. `kept`: keep-alives of these wait, so they do not end."""
@@ -155,7 +167,7 @@ class LeaseBooks:
             self._say(RESET, [CHECKPOINT_LEASES, 0, self._term, rows], [row[0] for row in rows])
         elif self._due and confirmed:
             spared = set(kept)
-            chosen = [lease_id for lease_id in self._due if lease_id not in spared][:ROWS_MAX]
+            chosen = list(islice((lease_id for lease_id in self._due if lease_id not in spared), ROWS_MAX))
             if chosen:
                 self._say(EXPIRE, [EXPIRE_LEASES, 0, self._term, chosen], chosen)
         elif self._fading:
@@ -226,8 +238,8 @@ class LeaseBooks:
         if lease_id in self._slot_of or lease_id not in self._state_machine.leases:
             return
         look_at_ms = self._checkpoint_at_ms(lease_id, self._deadline_ms(lease_id))
-        number = max(-(-look_at_ms // SLOT_MS), self._slot_done + 1)
-        self._slots.setdefault(number, set()).add(lease_id)
+        number = max(-(-look_at_ms // SLOT_MS), self._slot_done + 2)  # not into the one that is being emptied
+        self._slots.setdefault(number, {})[lease_id] = None
         self._slot_of[lease_id] = number
 
     def _forget(self, lease_id: int) -> None:
@@ -237,14 +249,14 @@ class LeaseBooks:
         number = self._slot_of.pop(lease_id, None)
         if number is not None:
             slot = self._slots[number]
-            slot.discard(lease_id)
+            del slot[lease_id]
             if not slot:
                 del self._slots[number]
 
 
 def _take(table: dict[int, None]) -> list[int]:
     """The first of them, in the order in which they came, and out of the table."""
-    taken = list(table)[:ROWS_MAX]
+    taken = list(islice(table, ROWS_MAX))
     for lease_id in taken:
         del table[lease_id]
     return taken

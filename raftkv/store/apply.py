@@ -104,6 +104,7 @@ class State:
         settings = self.cluster.settings
         self.key_bytes_max = settings.key_bytes_max
         self.fast_value_bytes_max = plain_value_bytes_max(settings)
+        self.mvcc.leases.keys_max = settings.lease_keys_max
 
 
 def apply_batch(state: State, time_ms: Milliseconds, groups: list[Any]) -> list[list[Answer]]:
@@ -199,7 +200,7 @@ def _put(state: State, command: Command) -> Answer:
         mvcc.put(command[2], command[3])
         return [OK, mvcc.revision, None]
     validate(command, state.cluster.settings)
-    mvcc.leases.check(command[4])
+    mvcc.leases.check(command[4], command[2])
     previous = operations.put(mvcc, command)
     return [OK, mvcc.finish(), previous]
 

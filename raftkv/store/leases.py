@@ -13,7 +13,7 @@ from typing import Final, Iterator, NamedTuple, Sequence
 
 import msgpack
 
-from raftkv.errors import LeaseNotFound
+from raftkv.errors import LeaseNotFound, TooManyKeys
 from raftkv.store.keyspace import LEASES, Item, Keyspace
 from raftkv.units import Milliseconds
 
@@ -59,13 +59,14 @@ class LeaseChanges(NamedTuple):
 class Leases:
     """All leases. `news` tells the leader's books which were granted (True) or ended (False), in order."""
 
-    __slots__ = ("_attachments_changed", "_leases", "_leases_changed", "news")
+    __slots__ = ("_attachments_changed", "_leases", "_leases_changed", "keys_max", "news")
 
     def __init__(self) -> None:
         self._leases: dict[int, Lease] = {}
         self._leases_changed: dict[int, tuple[Milliseconds, Milliseconds] | None] = {}
         self._attachments_changed: dict[bytes, bool] = {}
         self.news: list[tuple[int, bool]] = []
+        self.keys_max = 1 << 62  # apply sets it from the replicated settings
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -83,10 +84,18 @@ class Leases:
         """All ids, ascending."""
         return sorted(self._leases)
 
-    def check(self, lease_id: int) -> None:
-        """Raises LeaseNotFound for an id that a put names and nobody was granted; 0 names none."""
-        if lease_id and lease_id not in self._leases:
+    def check(self, lease_id: int, key: bytes) -> None:
+        """Raises LeaseNotFound for an id that a put names and nobody was granted (0 names none), or TooManyKeys.
+
+        All keys of a lease end in one command, which must not take for ever.
+        """
+        if not lease_id:
+            return
+        lease = self._leases.get(lease_id)
+        if lease is None:
             raise LeaseNotFound(f"lease {lease_id} does not exist")
+        if len(lease.keys) >= self.keys_max and key not in lease.keys:
+            raise TooManyKeys(f"lease {lease_id} has {len(lease.keys)} keys, and takes no more")
 
     def take_news(self) -> Sequence[tuple[int, bool]]:
         """What was granted or ended since the last call."""

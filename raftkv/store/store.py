@@ -237,7 +237,7 @@ class Store:
             return [OK, self._mvcc.revision, None if record is None else key_value(record)]
         if kind == LEASES:
             validate(command, self._limits)
-            return [OK, self._mvcc.revision, self._mvcc.leases.ids()]
+            return [OK, self._mvcc.revision, list(self._mvcc.leases)]
         self._check_range(command)
         return read_range(self._mvcc, command, self._state.cluster.settings.range_reply_bytes_max)
 

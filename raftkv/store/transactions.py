@@ -103,7 +103,7 @@ def _check_puts(mvcc: Mvcc, plan: Plan, deleted: list[tuple[bytes, bytes | None]
                 gone = any(start <= key and (end is None or key < end) for start, end in deleted)
                 if gone or mvcc.get(key) is None:
                     raise KeyNotFound("ignore_value and ignore_lease need a key that exists")
-            mvcc.leases.check(lease)
+            mvcc.leases.check(lease, key)
 
 
 def _check_ranges(mvcc: Mvcc, plan: Plan) -> None:

@@ -27,6 +27,7 @@ class Settings:
     sessions_max: int = DEFAULT_LIMITS.sessions_max
     session_ttl_ms: int = DEFAULT_LIMITS.session_ttl_ms
     leases_max: int = DEFAULT_LIMITS.leases_max
+    lease_keys_max: int = DEFAULT_LIMITS.lease_keys_max
     lease_ttl_ms_min: int = DEFAULT_LIMITS.lease_ttl_ms_min
     lease_expiry_keys_max: int = DEFAULT_LIMITS.lease_expiry_keys_max
 

@@ -432,7 +432,8 @@ def _model_read(model: Model, command: list[Any]) -> Any:
 
 def _store_read(store: Store, command: list[Any]) -> Any:
     try:
-        return store.read(command)
+        answer = store.read(command)
+        return [*answer[:2], sorted(answer[2])] if command[0] == LEASES else answer
     except RaftKVError as error:
         return error.code
 

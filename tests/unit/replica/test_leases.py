@@ -355,6 +355,25 @@ def test_a_new_leader_takes_over_more_leases_than_it_looks_at_in_one_tick(monkey
     assert not any(lives(successor, lease) for lease in range(1, 11))
 
 
+def test_after_a_long_stall_and_with_all_leases_in_one_slot_nothing_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(books, "ROWS_MAX", 3)
+    cluster = MiniCluster(size=1)
+    leader = cluster.elect()
+    for lease in range(1, 12):
+        grant(cluster, leader, lease, 60_000)
+    cluster.now_ms += 45_000  # more slots than leases
+    leader.service.tick(cluster.now_ms)
+    cluster.settle()
+    assert keep_alive(cluster, leader, *range(1, 12)) == [60_000] * 11
+    cluster.pass_time(50_000)
+    assert all(lives(leader, lease) for lease in range(1, 12))
+    cluster.pass_time(10_000 + 20 * LATE_MS)
+    assert not any(lives(leader, lease) for lease in range(1, 12))
+    assert not leader.service._leases._books._slot_of
+
+
 def test_a_full_disk_delays_the_end_and_refuses_a_keep_alive_that_needs_the_log(
     cluster: MiniCluster, leader: Member
 ) -> None:

@@ -33,7 +33,7 @@ from tests.unit.store.stores import (
     txn,
 )
 
-LIMITS = Limits(map_bytes=64 * MIB, leases_max=3, lease_expiry_keys_max=3)
+LIMITS = Limits(map_bytes=64 * MIB, leases_max=3, lease_expiry_keys_max=3, lease_keys_max=4)
 TERM = 1  # of the driver's entries
 
 
@@ -63,7 +63,7 @@ def test_a_grant_makes_no_revision_and_raises_a_short_ttl() -> None:
     store = driver()
     answers = store.apply(grant(7, 5000), grant(8, 1), grant(-9, -1))
     assert answers == [[0, 1, 7, 5000], [0, 1, 8, 2000], [0, 1, -9, 2000]]
-    assert store.store.read([LEASES, 0]) == [0, 1, [-9, 7, 8]]
+    assert store.store.read([LEASES, 0]) == [0, 1, [7, 8, -9]]
 
 
 def test_what_is_refused() -> None:
@@ -105,6 +105,15 @@ def test_a_key_hangs_on_the_lease_of_its_newest_version_alone() -> None:
     assert keys_of(store, 7) == {b"d", b"n"}
     store.apply(txn([], [put(b"t", lease=8), put(b"n", b"2")], []))
     assert (keys_of(store, 7), keys_of(store, 8)) == ({b"d"}, {b"b", b"t"})
+
+
+def test_a_lease_takes_so_many_keys() -> None:
+    store = driver()
+    store.apply(grant(7), *(put(b"%d" % number, lease=7) for number in range(4)))
+    answers = store.apply(put(b"x", lease=7), txn([], [put(b"x", lease=7)], []), put(b"1", lease=7), delete(b"2"))
+    assert [code(answer) for answer in answers] == ["too_many_keys", "too_many_keys", "ok", "ok"]
+    assert code(store.apply(put(b"x", lease=7))[0]) == "ok"
+    assert keys_of(store, 7) == {b"0", b"1", b"3", b"x"}
 
 
 def test_a_transaction_with_an_unknown_lease_does_nothing() -> None:
