@@ -243,6 +243,25 @@ def test_thousands_of_leases_end_together(cluster: Cluster) -> None:
     assert len(digests) == 1
 
 
+def test_watchers_hear_the_end_of_leases_as_deletes_and_waiters_are_answered(cluster: Cluster) -> None:
+    """Also across the death of the leader that granted them; each lease ends at one revision, its keys in order."""
+    with raftkv.Client(cluster.endpoints, timeout=10) as kv, kv.watch(prefix="end/", only="delete") as watch:
+        leases = [kv.lease_grant(2.5).id for _ in range(4)]
+        for lease in leases:
+            for name in ("b", "a"):
+                kv.put(f"end/{lease}/{name}", "", lease=lease)
+        assert kv.lease_revoke(leases[0]) == 2
+        cluster.leader().kill()
+        assert kv.wait(f"end/{leases[1]}/a", until="deleted", timeout=20) is None
+        heard: dict[int, list[bytes]] = {}
+        for event in watch:
+            heard.setdefault(event.revision, []).append(event.key)
+            if sum(map(len, heard.values())) == 8:
+                break
+    expected = [[f"end/{lease}/{name}".encode() for name in ("a", "b")] for lease in leases]
+    assert sorted(heard.values()) == sorted(expected)
+
+
 def test_the_command_line(cluster: Cluster) -> None:
     def run(*words: str) -> str:
         ran = run_raftkv(*words, "--endpoints", cluster.endpoints)
