@@ -2,14 +2,17 @@
 
 import json
 import sys
+from dataclasses import dataclass
 
 from processes import HOST, Member, http_get
 
 
+@dataclass(slots=True)
 class RaftkvKind:
-    """How to start raftkv and how to ask it."""
+    """How to start raftkv and how to ask it. `flags` differ from its defaults."""
 
-    name = "raftkv"
+    name: str = "raftkv"
+    flags: tuple[str, ...] = ()
 
     def command(self, member: Member, members: list[Member]) -> list[str]:
         return [
@@ -23,6 +26,7 @@ class RaftkvKind:
             f"--listen-peer={HOST}:{member.peer_port}",
             "--initial-cluster=" + ",".join(f"{m.name}={HOST}:{m.peer_port}" for m in members),
             "--cluster-name=bench",
+            *self.flags,
         ]
 
     def is_ready(self, member: Member) -> bool:
