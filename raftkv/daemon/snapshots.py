@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Callable
 
+from raftkv.daemon.datadir import TEMPORARY_SUFFIX
 from raftkv.errors import NoSpace
 from raftkv.raft.messages import SnapshotMeta
 from raftkv.store.snapshot import SnapshotFileReader, SnapshotReceiver, part_name
@@ -62,14 +63,15 @@ class ThreadedReader:
 
 
 class IncomingSnapshot:
-    """The snapshot that is being received, if any."""
+    """The snapshot that is being received, if any. `thread` removes files: for gigabytes that takes longer than the loop may wait."""
 
-    def __init__(self, directory: Path, applied_index: Index) -> None:
+    def __init__(self, directory: Path, applied_index: Index, *, thread: Executor) -> None:
         self._directory = directory
+        self._thread = thread
         self._receiver: SnapshotReceiver | None = None
         for part in directory.glob(PART_PATTERN):
-            if _index_of(part) <= applied_index:
-                part.unlink()
+            if part.suffix != TEMPORARY_SUFFIX and _index_of(part) <= applied_index:
+                self._remove(part)
 
     def receive(self, meta: SnapshotMeta, offset: int, data: bytes) -> int:
         """Store a chunk; the next offset that is wanted. Raises DiskFailure."""
@@ -87,8 +89,8 @@ class IncomingSnapshot:
     def _begin(self, meta: SnapshotMeta) -> None:
         self.close()
         for part in self._directory.glob(PART_PATTERN):
-            if part.name != part_name(meta):
-                part.unlink()
+            if part.name != part_name(meta) and part.suffix != TEMPORARY_SUFFIX:
+                self._remove(part)
         self._receiver = SnapshotReceiver(str(self._directory), meta)
         log.info(
             "receiving a snapshot at index %d, %d bytes, from byte %d",
@@ -106,8 +108,15 @@ class IncomingSnapshot:
     def drop_outdated(self, applied_index: Index) -> None:
         """The log has brought what the snapshot would have: its bytes are not needed."""
         if self._receiver is not None and self._receiver.meta.index <= applied_index:
-            self._receiver.discard()
-            self._receiver = None
+            path = Path(self._receiver.path)
+            self.close()
+            self._remove(path)
+
+    def _remove(self, part: Path) -> None:
+        """The name goes at once, so that nobody goes on with it; what a crash leaves is removed at the next start."""
+        doomed = part.with_name(part.name + TEMPORARY_SUFFIX)
+        part.rename(doomed)
+        self._thread.submit(doomed.unlink, missing_ok=True)
 
     def close(self) -> None:
         """What is here stays for the next process."""

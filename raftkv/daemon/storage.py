@@ -70,7 +70,7 @@ class Storage:
         self._watches = WatchHub(limits)
         self.store = self._open()
         self._go_on_compacting()
-        self._incoming = IncomingSnapshot(snapshots_path, self.store.applied_index)
+        self._incoming = IncomingSnapshot(snapshots_path, self.store.applied_index, thread=self._snapshot_thread)
 
     def _open(self) -> Store:
         store = Store.open(LmdbKeyspace(str(self._store_path), self._limits.map_bytes), self._limits)

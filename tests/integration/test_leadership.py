@@ -5,6 +5,10 @@ import time
 
 import pytest
 
+import raftkv
+from raftkv.errors import TransferRefused
+from raftkv.wire import protocol
+
 from .conftest import StartCluster
 from .harness.cluster import Cluster
 from .harness.disk import DiskFaultUnavailable, SyncFault
@@ -85,3 +89,40 @@ def test_a_leader_with_a_stalled_disk_hands_over_and_says_so(make_cluster: Start
         assert re.search(line, said), line
     assert re.search(r"^raftkv_leader_handovers_total 1\.0", leader.http_get("/metrics")[1], flags=re.MULTILINE)
     check_everywhere(cluster, ledger)
+
+
+def refusal_to(leader: Node, name: str) -> str:
+    """What the leader says when it is asked to hand over to `name`."""
+    with leader.connect(timeout_s=10) as connection:
+        outcome = connection.outcome([protocol.MOVE_LEADER, name])
+    assert isinstance(outcome, TransferRefused), outcome
+    return outcome.message
+
+
+def test_transfers_that_cannot_succeed_are_refused_with_numbers(make_cluster: StartCluster) -> None:
+    """To nobody, to a learner, to one whose disk lags, to one that is down: at once, and nothing has changed."""
+    cluster = make_cluster(environment={"RAFTKV_LIMITS_TRANSFER_LAG_ENTRIES_MAX": "5"}).start()
+    leader = cluster.leader()
+    lagging, down = cluster.others(leader)
+    term = cluster.statuses()[leader.name]["term"]
+    with raftkv.Client(cluster.endpoints, cluster_name="test") as kv:
+        kv.member_add("n8", "127.0.0.1:1", learner=True)
+    assert refusal_to(leader, "nobody") == "there is no member 'nobody'"
+    assert refusal_to(leader, "n8") == "member n8 has no vote in the configuration, so it cannot lead"
+    try:
+        fault = SyncFault(lagging.daemon, "delay_enter=4000000", cluster.directory)
+    except DiskFaultUnavailable as error:
+        pytest.skip(f"no sync fault: {error}")
+    with fault, leader.connect(timeout_s=10) as connection:
+        for number in range(50):
+            connection.put(b"k", b"%d" % number)
+        said = refusal_to(leader, lagging.name)
+        found = re.fullmatch(rf"member {lagging.name} is (\d+) entries behind, at most 5 may be left: .*", said)
+        assert found, said
+        assert int(found[1]) > 5, said
+    down.kill()
+    wait_until(lambda: "has not answered for" in refusal_to(leader, down.name), "the member to be taken for silent")
+    with leader.connect() as connection:
+        connection.put(b"after", b"x")
+        status = connection.status()
+    assert (status["role"], status["term"]) == ("leader", term)

@@ -163,11 +163,12 @@ def draw_knobs(random: Random) -> Knobs:
         # A leader that is heard and hears nobody is what check-quorum is for (6.2): without it nobody takes over.
         fates=FATES if check_quorum else FATES[:4],
         sector_bytes=random.choice((64, 512)),
-        # Drawn last: what a seed meant before stays what it means.
         snapshot_bytes_per_tick=random.choice((0, 0, 2_000, 20_000)),
         priorities=random.random() < 0.3,
     )
-    return with_changes(knobs, random) if random.random() < 0.3 else knobs
+    if random.random() < 0.3:
+        knobs = with_changes(knobs, random)
+    return with_bounds_on_snapshots(knobs, random)
 
 
 def with_changes(knobs: Knobs, random: Random) -> Knobs:
@@ -176,3 +177,13 @@ def with_changes(knobs: Knobs, random: Random) -> Knobs:
     return replace(
         knobs, spares=random.randint(1, 4), disasters=(*disasters, *(("membership",) * random.randint(1, 3)))
     )
+
+
+def with_bounds_on_snapshots(knobs: Knobs, random: Random) -> Knobs:
+    """Drawn last: what a seed meant before stays what it means."""
+    limits = replace(
+        knobs.limits,
+        log_held_bytes_max=random.choice((knobs.limits.log_retained_bytes_max, 1 << 29)),
+        snapshot_resume_ms_max=random.choice((500, 60_000)),
+    )
+    return replace(knobs, limits=limits)

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,25 @@ async def test_a_disk_that_cannot_read_is_reported(tmp_path: Path) -> None:
     reading.thread.shutdown()
 
 
+class AtOnce(Executor):
+    """Does what it is given before it returns, unless it is told to keep it for later."""
+
+    def __init__(self) -> None:
+        self.later: list[Callable[[], object]] | None = None
+
+    def submit(self, work, /, *arguments, **settings):  # type: ignore[no-untyped-def]
+        if self.later is None:
+            work(*arguments, **settings)
+        else:
+            self.later.append(lambda: work(*arguments, **settings))
+        return Future()
+
+
 def test_a_part_is_gone_on_with_by_the_next_process(tmp_path: Path) -> None:
-    first = IncomingSnapshot(tmp_path, 3)
+    first = IncomingSnapshot(tmp_path, 3, thread=AtOnce())
     assert first.receive(meta_at(9), 0, DATA[:50]) == 50
     first.close()
-    second = IncomingSnapshot(tmp_path, 3)
+    second = IncomingSnapshot(tmp_path, 3, thread=AtOnce())
     assert second.receive(meta_at(9), 150, DATA[150:]) == 50
     assert second.receive(meta_at(9), 50, DATA[50:]) == len(DATA)
     assert Path(second.take(meta_at(9)).path).read_bytes() == DATA
@@ -102,15 +117,15 @@ def test_a_part_is_gone_on_with_by_the_next_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("applied_index", [8, 9])
 def test_a_part_of_what_is_applied_is_removed_at_the_start(tmp_path: Path, applied_index: int) -> None:
-    first = IncomingSnapshot(tmp_path, 3)
+    first = IncomingSnapshot(tmp_path, 3, thread=AtOnce())
     first.receive(meta_at(9), 0, DATA[:50])
     first.close()
-    IncomingSnapshot(tmp_path, applied_index)
+    IncomingSnapshot(tmp_path, applied_index, thread=AtOnce())
     assert len(list(tmp_path.iterdir())) == (1 if applied_index == 8 else 0)
 
 
 def test_there_is_one_part_at_a_time(tmp_path: Path) -> None:
-    incoming = IncomingSnapshot(tmp_path, 3)
+    incoming = IncomingSnapshot(tmp_path, 3, thread=AtOnce())
     incoming.receive(meta_at(9), 0, DATA[:50])
     assert incoming.receive(meta_at(12, snapshot_id=6), 0, DATA[:70]) == 70
     (part,) = tmp_path.iterdir()
@@ -120,3 +135,15 @@ def test_there_is_one_part_at_a_time(tmp_path: Path) -> None:
     incoming.drop_outdated(12)
     assert not part.exists()
     assert incoming.receive(meta_at(13, snapshot_id=7), 0, b"") == 0
+
+
+def test_files_are_removed_off_the_loop_and_no_part_is_gone_on_with_meanwhile(tmp_path: Path) -> None:
+    thread = AtOnce()
+    thread.later = []
+    incoming = IncomingSnapshot(tmp_path, 3, thread=thread)
+    incoming.receive(meta_at(9), 0, DATA[:50])
+    incoming.drop_outdated(9)
+    assert [path.name for path in tmp_path.iterdir()] == ["incoming-9-5.tmp"], "as a crash would leave it"
+    assert incoming.receive(meta_at(9), 0, DATA[:20]) == 20
+    thread.later.pop()()
+    assert [path.name for path in tmp_path.iterdir()] == ["incoming-9-5"]
