@@ -156,6 +156,16 @@ class Storage:
         """The replicated member table."""
         return self.store.members()
 
+    @property
+    def db_size_in_use_bytes(self) -> int:
+        """Pages of the store that hold something."""
+        return self.store.db_size_in_use_bytes
+
+    @property
+    def full_members(self) -> frozenset[int]:
+        """Members whose store is over its quota."""
+        return self.store.full_members
+
     def removed_members(self) -> list[int]:
         """Ids of those that were members once."""
         return self.store.removed_members()

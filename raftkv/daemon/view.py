@@ -72,6 +72,8 @@ class View:
         found = []
         if self._service.write_block is not None:
             found.append(f"{self._service.write_block.code}: {self._service.write_block.message}")
+        if over := self._storage.store.full_names():
+            found.append(f"no_space: over the quota: {', '.join(over)}")
         if self._storage.full is not None:
             found.append(f"{self._storage.full.code}: {self._storage.full.message}")
         stalled_seconds = self.stalled_seconds()
@@ -101,7 +103,7 @@ class View:
         """As etcd means it: a leader is known and writes can be taken."""
         if self._raft.leader == NOBODY:
             return False, "RAFT NO LEADER"
-        if self._service.write_block is not None:
+        if self._service.write_block is not None or self._storage.full_members:
             return False, "ALARM NOSPACE"
         return True, ""
 

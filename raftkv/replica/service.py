@@ -74,7 +74,7 @@ class Service:
         self._new_bytes = 0
         self._forwarding = Forwarding(forwarder, first_read_context, limits.pending_writes_max)
         history = AutoCompaction(age_ms_max=limits.history_ms_max, revisions_max=limits.history_revisions_max)
-        self._upkeep = Upkeep(directory, founding, own_record, self.forward, history)
+        self._upkeep = Upkeep(directory, founding, own_record, self.forward, history, limits.quota_bytes)
         self._reconfiguration = Reconfiguration(
             raft, directory, limits, submit=self.submit_writes, elsewhere=self.elsewhere, draw_id=draw_id
         )

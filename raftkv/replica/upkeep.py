@@ -1,5 +1,5 @@
 """The writes that members make by themselves: founding the cluster, publishing an address, ending sessions,
-compacting history.
+compacting history, and the alarm of a store that is over its quota.
 
 At most one at a time. Each looks at the store first and says what is missing there, so that whatever came of the last one
 (lost, refused, doubled by a new leader) the next look puts it right.
@@ -11,11 +11,21 @@ from raftkv.errors import RaftKVError
 from raftkv.replica.compaction import AutoCompaction
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.units import Milliseconds, NodeId, Revision
-from raftkv.wire.commands import COMPACT, CREATE_CLUSTER, EXPIRE_SESSIONS, OK, PUBLISH_MEMBER, Answer, Command
+from raftkv.wire.commands import (
+    COMPACT,
+    CREATE_CLUSTER,
+    EXPIRE_SESSIONS,
+    OK,
+    PUBLISH_MEMBER,
+    SET_ALARM,
+    Answer,
+    Command,
+)
 from raftkv.wire.settings import Settings
 
 TIMEOUT_MS = 5_000
 SIZE_BYTES = 256
+QUOTA_CLEARED_PERCENT = 95
 
 
 class Directory(Protocol):
@@ -32,6 +42,12 @@ class Directory(Protocol):
 
     @property
     def compact_revision(self) -> Revision: ...
+
+    @property
+    def db_size_in_use_bytes(self) -> int: ...
+
+    @property
+    def full_members(self) -> frozenset[NodeId]: ...
 
     def members(self) -> Sequence[Mapping[str, Any]]: ...
 
@@ -65,7 +81,9 @@ class Upkeep:
         own_record: Callable[[], list[Any]],
         submit: Callable[[WriteGroup], None],
         history: AutoCompaction,
+        quota_bytes: int,
     ) -> None:
+        self._quota_bytes = quota_bytes
         self._history = history
         self._directory = directory
         self._founding = founding
@@ -87,6 +105,8 @@ class Upkeep:
                 self._say(self._founding.command(), now_ms)
         elif not self.is_published:
             self._say([PUBLISH_MEMBER, 0, *self._own_record()], now_ms)
+        elif self._is_over_quota() != ((node_id := self._own_record()[0]) in directory.full_members):
+            self._say([SET_ALARM, 0, node_id, node_id not in directory.full_members], now_ms)
         elif leading:
             deadline_ms = directory.earliest_deadline_ms
             if deadline_ms is not None and deadline_ms <= clock_ms:
@@ -105,6 +125,12 @@ class Upkeep:
                 keys = ("name", "incarnation", "address", "peer_address", "version", "priority")
                 return [member[key] for key in keys] == own
         return False
+
+    def _is_over_quota(self) -> bool:
+        """It ends a little below the quota: else it would come and go with every page."""
+        used_bytes = self._directory.db_size_in_use_bytes
+        was_full = self._own_record()[0] in self._directory.full_members
+        return used_bytes > (self._quota_bytes * QUOTA_CLEARED_PERCENT // 100 if was_full else self._quota_bytes)
 
     def on_leader_change(self) -> None:
         """What was under way has ended, or will; the new leader is told what the old one was not."""

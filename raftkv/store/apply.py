@@ -24,6 +24,7 @@ from raftkv.errors import (
 from raftkv.store import lease_commands, operations
 from raftkv.store.members import Cluster
 from raftkv.store.mvcc import Mvcc
+from raftkv.store.quota import check_quota
 from raftkv.store.ranges import compacted
 from raftkv.store.records import create_revision_of, lease_of, value_of
 from raftkv.store.sessions import Session, Sessions
@@ -46,6 +47,7 @@ from raftkv.wire.commands import (
     PUBLISH_MEMBER,
     PUT,
     RECORD_MEMBER,
+    SET_ALARM,
     TXN,
     Answer,
     Command,
@@ -188,6 +190,8 @@ def _run(state: State, command: Any) -> Answer:
         handler = _HANDLERS.get(command[0])
         if handler is None:
             raise InvalidRequest(f"operation {command[0]} is no write that is known")
+        if state.cluster.full:
+            check_quota(command, state.cluster.full_names())
         return handler(state, command)
     except RaftKVError as error:
         assert not state.mvcc.sub, "a refused command changes nothing"
@@ -292,6 +296,12 @@ def _create_cluster(state: State, command: Command) -> Answer:
     return [OK, state.mvcc.revision]
 
 
+def _set_alarm(state: State, command: Command) -> Answer:
+    state.cluster.set_alarm(command)
+    state.change_cluster()
+    return [OK, state.mvcc.revision]
+
+
 def _record_member(state: State, command: Command) -> Answer:
     state.cluster.record(command)
     state.change_cluster()
@@ -325,6 +335,7 @@ _HANDLERS: Final[dict[int, Callable[[State, Command], Answer]]] = {
     EXPIRE_SESSIONS: _expire_sessions,
     EXPIRE_LEASES: lease_commands.expire,
     CHECKPOINT_LEASES: lease_commands.checkpoint,
+    SET_ALARM: _set_alarm,
     RECORD_MEMBER: _record_member,
     FORGET_MEMBER: _forget_member,
 }

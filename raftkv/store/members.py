@@ -24,7 +24,7 @@ _INT64_MAX: Final = 2**63 - 1
 class Cluster:
     """Identity and member table. `cluster_id` is 0 until CREATE_CLUSTER was applied."""
 
-    __slots__ = ("cluster_id", "cluster_name", "configuration", "members", "removed", "settings")
+    __slots__ = ("cluster_id", "cluster_name", "configuration", "full", "members", "removed", "settings")
 
     def __init__(self, settings: Settings) -> None:
         self.cluster_id = 0
@@ -32,6 +32,7 @@ class Cluster:
         self.settings = settings
         self.members: dict[NodeId, dict[str, Any]] = {}
         self.removed: dict[NodeId, None] = {}  # ids of former members, in the order of their end
+        self.full: set[NodeId] = set()  # members whose store is over its quota
         self.configuration = b""  # data of the last applied ENTRY_CONFIGURATION; empty before the first one
 
     def create(self, command: Command) -> None:
@@ -101,6 +102,20 @@ class Cluster:
             raise InvalidRequest(f"member {command[2]} is not a record without a configuration")
         self._remove(command[2])
 
+    def set_alarm(self, command: Command) -> None:
+        """SET_ALARM. Of somebody who is no member it changes nothing: it may have been removed meanwhile. Raises InvalidRequest."""
+        if len(command) != 4 or not _is_node_id(command[2]) or type(command[3]) is not bool:
+            raise InvalidRequest("SET_ALARM has an id above 0 and a flag")
+        node_id, on = command[2:]
+        if on and node_id in self.members:
+            self.full.add(node_id)
+        elif not on:
+            self.full.discard(node_id)
+
+    def full_names(self) -> list[str]:
+        """By name, those whose store is over its quota."""
+        return sorted(self.members[node_id]["name"] for node_id in self.full)
+
     def configure(self, data: bytes) -> None:
         """A configuration takes effect in the state machine: who is in it is a member, who is not any more is gone for good."""
         self.configuration = data
@@ -118,10 +133,12 @@ class Cluster:
         """Another cluster, of one member; its name and settings stay."""
         self.removed.update(dict.fromkeys(self.members))
         self.cluster_id, self.configuration = cluster_id, configuration
+        self.full.clear()
         self.members = {node_id: _member(node_id, name, None, "", peer_address, "")}
 
     def _remove(self, node_id: NodeId) -> None:
         del self.members[node_id]
+        self.full.discard(node_id)
         self.removed[node_id] = None
         if len(self.removed) > _REMOVED_MAX:
             del self.removed[next(iter(self.removed))]
@@ -143,6 +160,7 @@ class Cluster:
                 members,
                 self.configuration,
                 list(self.removed),
+                sorted(self.full),
             ],
             use_bin_type=True,
         )
@@ -151,13 +169,14 @@ class Cluster:
 
 def unpack_cluster(data: bytes) -> Cluster:
     """Undo Cluster.pack."""
-    cluster_id, name, settings_items, members, configuration, removed = msgpack.unpackb(data)
+    cluster_id, name, settings_items, members, configuration, removed, full = msgpack.unpackb(data)
     settings = settings_from(settings_items)
     assert settings is not None, "what was packed is a mapping"
     cluster = Cluster(settings)
     cluster.cluster_id, cluster.cluster_name, cluster.configuration = cluster_id, name, configuration
     cluster.members = {member["id"]: member for member in members}
     cluster.removed = dict.fromkeys(removed)
+    cluster.full = set(full)
     return cluster
 
 

@@ -160,6 +160,15 @@ class Store:
         members = self._state.cluster.members
         return [dict(members[node_id]) for node_id in sorted(members)]
 
+    @property
+    def full_members(self) -> frozenset[NodeId]:
+        """Members whose store is over its quota: while there is one, nothing that grows is taken."""
+        return frozenset(self._state.cluster.full)
+
+    def full_names(self) -> list[str]:
+        """The same by name."""
+        return self._state.cluster.full_names()
+
     def is_removed(self, node_id: NodeId) -> bool:
         """Whether it was a member once, and is none any more."""
         return node_id in self._state.cluster.removed

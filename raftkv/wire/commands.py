@@ -22,6 +22,7 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | EXPIRE_LEASES | op, 0, term, [lease id, ...] (proposed by the leader of that term; changes nothing in an entry of another) |
 | CHECKPOINT_LEASES | op, 0, term, [[lease id, remaining_ms], ...] (as EXPIRE_LEASES): what a new leader has to give them |
 | CREATE_CLUSTER | op, 0, cluster_id, cluster_name, [[node_id, name, peer_address], ...], settings (see wire/settings.py) (the first leader's first entry) |
+| SET_ALARM | op, 0, node_id, on: that member's store is over its quota, or no more (proposed by members only) |
 | RECORD_MEMBER | op, 0, node_id, name, peer_address, wants_vote: known to all before a configuration names it (proposed by the leader) |
 | FORGET_MEMBER | op, 0, node_id: a recorded member that no configuration names (proposed by the leader) |
 | GET | op, flags (SERIALIZABLE), key |
@@ -48,6 +49,8 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 | LEASE_TTL | revision, remaining_ms (-1: no such lease), ttl_ms as granted, attached keys |
 | LEASES | revision, [lease id, ...] in any order |
 | PUBLISH_MEMBER, CREATE_CLUSTER, RECORD_MEMBER, FORGET_MEMBER | revision |
+| LEASES | revision, [lease id, ...] |
+| PUBLISH_MEMBER, CREATE_CLUSTER, SET_ALARM, RECORD_MEMBER, FORGET_MEMBER | revision |
 | EXPIRE_SESSIONS | revision, count of sessions dropped |
 | EXPIRE_LEASES, CHECKPOINT_LEASES | revision, count of leases changed |
 | a failure | status 1, code, may_have_happened, message, details (see raftkv.errors) |
@@ -81,6 +84,7 @@ EXPIRE_SESSIONS: Final = 33
 CREATE_CLUSTER: Final = 34
 EXPIRE_LEASES: Final = 35
 CHECKPOINT_LEASES: Final = 36
+SET_ALARM: Final = 37
 RECORD_MEMBER: Final = 38
 FORGET_MEMBER: Final = 39
 GET: Final = 64
@@ -98,6 +102,7 @@ SYSTEM_WRITES: Final = frozenset(
         CREATE_CLUSTER,
         EXPIRE_LEASES,
         CHECKPOINT_LEASES,
+        SET_ALARM,
         RECORD_MEMBER,
         FORGET_MEMBER,
     }

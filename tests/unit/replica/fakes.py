@@ -49,6 +49,8 @@ class FakeStateMachine:
         self.clock_ms = 0
         self.revision = 1
         self.compact_revision = -1
+        self.db_size_in_use_bytes = 0
+        self.full_members: frozenset[int] = frozenset()
         self.watches = WatchHub(Limits())
         self.digest = 0
         self.has_room = True

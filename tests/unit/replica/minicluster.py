@@ -77,6 +77,14 @@ class MemoryStorage:
         return self.store.leases
 
     @property
+    def db_size_in_use_bytes(self) -> int:
+        return self.store.db_size_in_use_bytes
+
+    @property
+    def full_members(self) -> frozenset[int]:
+        return self.store.full_members
+
+    @property
     def compact_revision(self) -> int:
         return self.store.compact_revision
 

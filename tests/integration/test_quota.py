@@ -1,0 +1,49 @@
+"""A store that is over its quota: refused, readable, and well again by deleting and compacting alone."""
+
+import pytest
+
+import raftkv
+from raftkv.errors import NoSpace
+
+from .conftest import StartCluster
+from .harness.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+QUOTA = {"RAFTKV_LIMITS_QUOTA_BYTES": str(8 * MIB), "RAFTKV_LIMITS_COMMIT_INTERVAL_MS": "50"}
+
+
+def fill(kv: raftkv.Client, value: bytes) -> None:
+    """Fifty keys again and again: most of it is history."""
+    for number in range(1_000):
+        kv.put(f"k{number % 50}", value)
+
+
+def test_the_quota_refuses_and_deleting_and_compacting_make_room(make_cluster: StartCluster) -> None:
+    cluster = make_cluster(environment=QUOTA).start()
+    value = b"v" * 64 * 1024
+    with raftkv.Client(cluster.endpoints, timeout=10) as kv:
+        with pytest.raises(NoSpace, match="over its quota on"):
+            fill(kv, value)
+        assert kv.get("k0") == value
+        status, body = cluster.nodes[0].http_get("/health")
+        assert (status, "ALARM NOSPACE" in body) == (503, True)
+        assert any("over the quota" in error for row in kv.status() for error in row["errors"])
+        with pytest.raises(NoSpace):
+            kv.increment("counter")
+        for number in range(50):
+            kv.delete(f"k{number}")
+        revision = kv.range("k0").revision
+        kv.compact(revision)
+
+        def writes_again() -> bool:
+            try:
+                kv.put("after", "it")
+            except NoSpace:
+                return False
+            return True
+
+        wait_until(writes_again, "the alarm to end by itself", deadline_s=30, seen=lambda: kv.status()[0]["errors"])
+        wait_until(lambda: cluster.nodes[0].http_get("/health")[0] == 200, "health", deadline_s=10)
+    cluster.wait_applied_equal()
