@@ -48,8 +48,6 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 | RANGE | revision, key-values, more, count |
 | LEASE_TTL | revision, remaining_ms (-1: no such lease), ttl_ms as granted, attached keys |
 | LEASES | revision, [lease id, ...] in any order |
-| PUBLISH_MEMBER, CREATE_CLUSTER, RECORD_MEMBER, FORGET_MEMBER | revision |
-| LEASES | revision, [lease id, ...] |
 | PUBLISH_MEMBER, CREATE_CLUSTER, SET_ALARM, RECORD_MEMBER, FORGET_MEMBER | revision |
 | EXPIRE_SESSIONS | revision, count of sessions dropped |
 | EXPIRE_LEASES, CHECKPOINT_LEASES | revision, count of leases changed |
