@@ -86,6 +86,10 @@ class Gauges:
     db_size_in_use_bytes: int
     quota_bytes: int
     leases: int
+    watchers: int
+    watchers_slow: int
+    waits: int
+    compact_revision: int
     client_connections: int
     client_connections_accepted: int  # since the start, as are all below
     client_connections_refused: int
@@ -165,6 +169,20 @@ GAUGES: Final[tuple[Figure[Gauges], ...]] = (
         "For how long an fsync of the log has not returned, once it is over fsync_stall_ms_max",
     ),
     Figure(lambda g: g.leases, "raftkv_leases", "", "Leases that were granted and have not ended"),
+    Figure(lambda g: g.watchers, "raftkv_watchers", "etcd_debugging_mvcc_watcher_total", "Watches that are served"),
+    Figure(
+        lambda g: g.watchers_slow,
+        "raftkv_watchers_slow",
+        "etcd_debugging_mvcc_slow_watcher_total",
+        "Watches that read history because they start in the past or do not keep up",
+    ),
+    Figure(lambda g: g.waits, "raftkv_waits", "", "Server-side waits that are not answered yet"),
+    Figure(
+        lambda g: g.compact_revision,
+        "raftkv_compact_revision",
+        "etcd_debugging_mvcc_compact_revision",
+        "History below it is gone",
+    ),
     Figure(lambda g: g.client_connections, "raftkv_client_connections", "", "Open client connections of all protocols"),
 )
 

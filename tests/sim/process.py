@@ -250,7 +250,7 @@ class Process:
         self.service.tick(self.now_ms())
         if self._shutdown_deadline_us is not None:
             self._watch_shutdown()
-        if self.raft.has_effects or self.replica.has_backlog or not self.service.is_idle:
+        if self.raft.has_effects or self.replica.has_backlog or self.service.has_backlog or not self.service.is_idle:
             self.turn()
         else:
             self.world.checks.after_event(self)
