@@ -57,11 +57,15 @@ def stale_read_after_leadership_loss() -> Iterator[None]:
     "a member repeats its question under the same id, so that a late answer of the leader before serves newer reads",
     "a confirmation never reuses its id (6.4, etcd#20418)",
     knobs={
-        "disasters": ("slow_link", "isolate_leader", "transfer"),
-        "nemesis_us": 300_000,
+        "members": 3,
+        "disasters": ("slow_link", "transfer"),
+        "nemesis_us": 150_000,
+        "chaos_us": 8_000_000,
         "reordering": 0.5,
         "latency_us": (500, 30_000),
         "lease_reads": False,
+        "pipelined": 4,
+        "think_us": 5_000,
     },
 )
 def reuse_of_a_read_index_request() -> Iterator[None]:
