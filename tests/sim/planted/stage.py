@@ -17,9 +17,12 @@ from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.service import LEADER
 from raftkv.units import NodeId
 from raftkv.wire.commands import GET, PUT, Answer, encode_batch
+from raftkv.wire.commands import INCREMENT as COUNT
+from raftkv_jepsen.checkers.models import INCREMENT
 
 from ..knobs import Knobs
 from ..machine import Machine
+from ..network import CLIENT_PLACES
 from ..process import Process
 from ..world import World
 
@@ -127,6 +130,20 @@ class Stage:
             index, _ = process.raft.propose(1, batch)
             process.turn()
         return index
+
+    def increment(self, node_id: NodeId, *, sequence: int, register: bool, answered: bool | None) -> None:
+        """A client's session adds one to a counter; it hears of it, does not, or (None) sends once more what it sent already."""
+        process, history = self.process(node_id), self.world.history
+        if answered is not None:
+            operation, floor = history.invoke(CLIENT_PLACES, INCREMENT, "n0.0", 1, self.world.now_us)
+        group = [b"the one session ", register, sequence, None, 0, [[COUNT, sequence, b"n0.0", 1]]]
+        index, _ = process.raft.propose(1, encode_batch(process.service._clock_ms(), [group]))
+        process.turn()
+        self.wait("it is applied", lambda: process.storage.applied_index >= index)
+        if answered:
+            history.complete(operation, sequence, process.storage.revision, floor, self.world.now_us)
+        elif answered is not None:
+            history.refuse(operation, "connection_lost", may_have_happened=True, now_us=self.world.now_us)
 
     def read(self, node_id: NodeId) -> bool:
         """Ask the member for the key. True when it was answered by the end of the turn: then the checks have seen it."""

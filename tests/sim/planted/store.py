@@ -81,8 +81,7 @@ def deduplication_ignored() -> Iterator[None]:
     "unknown session made anew",
     "a write of a session that has ended is done under a new one, without its memory",
     "exactly once: nobody knows what became of it, so it is refused (6.3)",
-    knobs={**RETRIES},
-    limits={"session_ttl_ms": 300},
+    story=stories.session_ends_before_the_retry,
 )
 def unknown_session_made_anew() -> Iterator[None]:
     original = apply._open_session

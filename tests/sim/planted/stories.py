@@ -210,6 +210,19 @@ def membership_in_a_snapshot(stage: Stage) -> None:
     stage.rest()
 
 
+def session_ends_before_the_retry(stage: Stage) -> None:
+    """6.3: a write is done, its answer is lost, its session ends for idleness, and then the client sends it again."""
+    stage.open(3, limits={"session_ttl_ms": 1_000})
+    stage.elect(1)
+    stage.rest()
+    stage.increment(1, sequence=1, register=True, answered=True)
+    stage.increment(1, sequence=2, register=False, answered=False)
+    store = stage.process(1).storage.store
+    stage.wait("its session ends", lambda: store.sessions_count == 0)
+    stage.increment(1, sequence=2, register=False, answered=None)
+    stage.world.judge()
+
+
 def transfer_under_a_lease(stage: Stage) -> None:
     """6.4.1: the old leader tells n2 to take over, and hears no more; its lease would last for a long time yet."""
     stage.open(3, lease_reads=True, check_quorum=True)
