@@ -5,7 +5,7 @@ client's.
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests
 from raftkv.client.blocking import Caller
@@ -291,6 +291,17 @@ class Client(LeaseVerbs, WatchVerbs):
         """Hand the leadership to a member ("": the best one). Returns the new leader {id, name, address}. Raises TransferRefused."""
         answer = self._caller.call([MOVE_LEADER, name], CONTROL, timeout)
         return cast(Mapping[str, Any], answer[1]["leader"])
+
+    def backup(self, write: Callable[[bytes], object], *, timeout: float | None = None) -> Mapping[str, Any]:
+        """Fetch the data of the member at the client's first endpoint, as of now, piece by piece into `write`.
+
+        Returns its revision, index, size_bytes, checksum (CRC-32 of it all), cluster_id and cluster_name. `timeout` is for one piece,
+        and for the making of the copy. Raises Corruption when what came is not what was announced.
+        """
+        from raftkv.client.backup import fetch
+
+        address = self._directory.endpoints[0]
+        return fetch(lambda command: self._caller.ask(address, command, timeout), write)
 
     def ping(self, *, timeout: float | None = None) -> float:
         """Ask a member for a sign of life. Returns the round trip in seconds, connecting included when there was no connection."""

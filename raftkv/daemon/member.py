@@ -9,6 +9,7 @@ from typing import Any, Callable
 import raftkv
 from raftkv.daemon.api.http import build_http_server
 from raftkv.daemon.api.native import NativeConnection
+from raftkv.daemon.backups import Backups
 from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.journal import WalJournal
@@ -94,6 +95,12 @@ class Member:
         self._peers = PeerTransport(
             self._peer_identity(), self._driver, config.limits, check_member=self._neighbours.check
         )
+        self.backups = Backups(
+            self._storage,
+            directory.snapshots_path,
+            loop=loop,
+            journal_durable_index=lambda: self._journal.durable_index,
+        )
         self._view = self._new_view()
         self._client_port = self._new_client_port()
         self._view.metrics_text = Metrics(self.counters, self._gauges).text
@@ -151,6 +158,7 @@ class Member:
         self._view.is_closing = True
         await self._driver.hand_over_and_drain(deadline)
         self._driver.stop()
+        self.backups.close_all()
         await self._client_port.close()
         await self._peers.close()
         await self._journal.stop()

@@ -1,4 +1,4 @@
-"""Forced recovery: after a quorum was lost for good, one survivor's data becomes a new cluster of one member.
+"""Forced recovery, and restoring a backup: one survivor's data, or a file, becomes a new cluster of one member.
 
 What the survivor has in its log counts, also what it does not know to be committed: an acknowledged write may be among it, and to lose
 none of those comes before keeping out what nobody was told of. What only the lost members had is gone. Nothing here touches the old
@@ -18,11 +18,12 @@ from raftkv.errors import ConfigError, Corruption, NoSpace
 from raftkv.limits import Limits
 from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, HardState, SnapshotMeta
+from raftkv.store.backup import extract, inspect
 from raftkv.store.lmdb_keyspace import LmdbKeyspace, sync_directory
 from raftkv.store.refound import refound
 from raftkv.store.snapshot import write
 from raftkv.store.store import Store
-from raftkv.units import Index, Revision
+from raftkv.units import Index, Revision, Term
 from raftkv.wal.disk import RealDisk
 from raftkv.wal.record import Identity
 from raftkv.wal.recovery import Recovered
@@ -115,18 +116,12 @@ def _build(membership: Membership, old: DataDirectory, fresh: DataDirectory, lim
     keyspace = LmdbKeyspace.open(str(fresh.store_file), limits)
     try:
         index, term = _apply_rest(keyspace, recovered, limits)
-        refound(
-            keyspace,
-            settings_of(limits),
-            cluster_id=secrets.randbits(62) or 1,
-            node_id=new.node_id,
-            name=new.name,
-            address=new.initial_cluster[new.name],
-        )
+        _refound(keyspace, new, limits)
         revision = Store.open(keyspace, limits).revision
     finally:
         keyspace.close()
-    _begin_log(fresh, new, recovered, SnapshotMeta(index, term, Configuration(frozenset({new.node_id}))), limits)
+    start = SnapshotMeta(index, term, Configuration(frozenset({new.node_id})))
+    _begin_log(fresh, new, max(recovered.hard_state.term, term), start, limits)
     save_membership(fresh.path, new)
     return Recovery(new, revision, index, fresh.path)
 
@@ -145,7 +140,7 @@ def _new_membership(old: Membership) -> Membership:
     )
 
 
-def _apply_rest(keyspace: LmdbKeyspace, recovered: Recovered, limits: Limits) -> tuple[Index, int]:
+def _apply_rest(keyspace: LmdbKeyspace, recovered: Recovered, limits: Limits) -> tuple[Index, Term]:
     """Everything that the log has beyond the store. Raises Corruption, NoSpace."""
     store = Store.open(keyspace, limits)
     if store.applied_index < recovered.log_start_index:
@@ -172,16 +167,56 @@ def _commit(store: Store) -> None:
         raise NoSpace("the disk is full")
 
 
-def _begin_log(
-    fresh: DataDirectory, new: Membership, recovered: Recovered, start: SnapshotMeta, limits: Limits
-) -> None:
-    disk = RealDisk()
+def _begin_log(fresh: DataDirectory, new: Membership, last_term: Term, start: SnapshotMeta, limits: Limits) -> None:
     identity = Identity(new.cluster_name, new.node_id, new.name, new.incarnation)
-    wal = Wal.create(disk, str(fresh.wal_path), identity, limits)
-    term = max(recovered.hard_state.term, start.term) + TERMS_SKIPPED
-    wal.write(HardState(term, 0, start.index), [], start)
+    wal = Wal.create(RealDisk(), str(fresh.wal_path), identity, limits)
+    wal.write(HardState(last_term + TERMS_SKIPPED, 0, start.index), [], start)
     wal.sync()
     wal.close()
+
+
+def restore(backup: Path, path: Path, *, name: str, cluster_name: str | None, limits: Limits) -> Recovery:
+    """Make a data directory out of a backup: a new cluster of one member. `cluster_name` None: as in the backup.
+
+    Raises Corruption for a damaged backup, ConfigError for a directory that is not empty, NoSpace.
+    """
+    if path.exists() and any(path.iterdir()):
+        raise ConfigError(f"{path} is not empty: choose another --data-dir")
+    info = inspect(str(backup))
+    building = path.with_name(f"{path.name}.restoring-{secrets.token_hex(4)}")
+    with contextlib.closing(DataDirectory(building)) as fresh:
+        extract(str(backup), str(fresh.store_file))
+        node_id = secrets.randbits(63) or 1
+        cluster = cluster_name or info.cluster_name
+        new = Membership(cluster, name, node_id, secrets.randbits(62) or 1, {name: ""}, ids={name: node_id})
+        keyspace = LmdbKeyspace.open(str(fresh.store_file), limits)
+        try:
+            store = Store.open(keyspace, limits)
+            index, term = store.applied_index, store.applied_term
+            _refound(keyspace, new, limits)
+            revision = Store.open(keyspace, limits).revision
+        finally:
+            keyspace.close()
+        start = SnapshotMeta(index, term, Configuration(frozenset({node_id})))
+        _begin_log(fresh, new, term, start, limits)
+        save_membership(fresh.path, new)
+    if path.exists():
+        path.rmdir()
+    os.rename(building, path)
+    sync_directory(str(path.parent))
+    return Recovery(new, revision, index, backup)
+
+
+def _refound(keyspace: LmdbKeyspace, new: Membership, limits: Limits) -> None:
+    refound(
+        keyspace,
+        settings_of(limits),
+        cluster_id=secrets.randbits(62) or 1,
+        cluster_name=new.cluster_name,
+        node_id=new.node_id,
+        name=new.name,
+        address=new.initial_cluster[new.name],
+    )
 
 
 def _free_name(path: Path) -> Path:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -22,7 +22,7 @@ from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
 from raftkv.replica.ports import ReadCursor
 from raftkv.store.leases import Leases
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
-from raftkv.store.snapshot import SnapshotFileReader, install, write
+from raftkv.store.snapshot import SnapshotFile, SnapshotFileReader, install, write
 from raftkv.store.store import CommitJob, Store
 from raftkv.store.watches import WatchHub
 from raftkv.units import Index
@@ -196,6 +196,20 @@ class Storage:
         self._committing = self._loop.run_in_executor(self._commit_thread, self._run_job, job)
         self._committing.add_done_callback(lambda done: self._on_committed(job, done))
 
+    def commit_soon(self, journal_durable_index: Index) -> None:
+        """Commit what is applied without waiting for the interval, if the log has it."""
+        self._next_commit_at = 0.0
+        self.commit_if_due(journal_durable_index)
+
+    async def copy_to(self, target: Path) -> SnapshotFile:
+        """A compact copy of the committed store, made in a thread. Raises NoSpace, DiskFailure, OSError."""
+        return await self._loop.run_in_executor(self._snapshot_thread, write, self.store.keyspace, str(target))
+
+    @property
+    def chunk_thread(self) -> Executor:
+        """Where pieces of copies are read."""
+        return self._chunk_thread
+
     def _run_job(self, job: CommitJob) -> None:
         started = time.perf_counter()
         job.run()
@@ -246,7 +260,7 @@ class Storage:
     async def _make_snapshot(self, configuration: Configuration) -> None:
         target = self._snapshots_path / f"outgoing-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
         try:
-            made = await self._loop.run_in_executor(self._snapshot_thread, write, self.store.keyspace, str(target))
+            made = await self.copy_to(target)
         except (OSError, NoSpace) as error:
             log.error("cannot make a snapshot: %s", error)
             target.unlink(missing_ok=True)

@@ -165,6 +165,10 @@ class LmdbKeyspace:
         pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
         return int(pages * stats[0]["psize"])
 
+    def records(self, table: int) -> int:
+        """How many a table has."""
+        return int(self._transaction.stat(self._tables[table])["entries"])
+
     def close(self) -> None:
         with self._committing, self._copying:
             self._closed = True

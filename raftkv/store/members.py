@@ -129,10 +129,12 @@ class Cluster:
             elif not record["pending"]:
                 self._remove(node_id)
 
-    def refound(self, cluster_id: int, node_id: NodeId, name: str, peer_address: str, configuration: bytes) -> None:
-        """Another cluster, of one member; its name and settings stay."""
+    def refound(
+        self, cluster_id: int, cluster_name: str, node_id: NodeId, name: str, peer_address: str, configuration: bytes
+    ) -> None:
+        """Another cluster, of one member; its settings stay."""
         self.removed.update(dict.fromkeys(self.members))
-        self.cluster_id, self.configuration = cluster_id, configuration
+        self.cluster_id, self.cluster_name, self.configuration = cluster_id, cluster_name, configuration
         self.full.clear()
         self.members = {node_id: _member(node_id, name, None, "", peer_address, "")}
 

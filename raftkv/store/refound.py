@@ -19,7 +19,14 @@ _KEYS_MAX: Final = 1024
 
 
 def refound(
-    keyspace: Keyspace, settings: Settings, *, cluster_id: int, node_id: NodeId, name: str, address: str
+    keyspace: Keyspace,
+    settings: Settings,
+    *,
+    cluster_id: int,
+    cluster_name: str,
+    node_id: NodeId,
+    name: str,
+    address: str,
 ) -> None:
     """Make the committed state of `keyspace` that of a new cluster with one member, durably. Nobody else may use it.
 
@@ -29,7 +36,9 @@ def refound(
     cluster = load_cluster(keyspace, settings)
     state.revision += REVISION_STEP
     state.compact_revision = state.revision
-    cluster.refound(cluster_id, node_id, name, address, encode_configuration(Configuration(frozenset({node_id}))))
+    cluster.refound(
+        cluster_id, cluster_name, node_id, name, address, encode_configuration(Configuration(frozenset({node_id})))
+    )
     sessions: list[bytes] = []
     start: bytes | None = b"\0"
     while start is not None:

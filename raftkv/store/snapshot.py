@@ -17,7 +17,7 @@ from raftkv.store.keyspace import Keyspace
 from raftkv.store.lmdb_keyspace import LmdbKeyspace, disk_error, open_keyspace, sync_directory
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.meta import StoredState, load_cluster, load_state
-from raftkv.units import Index, Term
+from raftkv.units import Index, Revision, Term
 from raftkv.wire.settings import Settings
 
 _PIECE_BYTES: Final = 1024 * 1024
@@ -34,6 +34,7 @@ class SnapshotFile:
     size_bytes: int
     checksum: int  # CRC-32 (zlib) of the whole file
     configuration: bytes
+    revision: Revision = 0
 
 
 def write(source: str | Keyspace, target_path: str) -> SnapshotFile:
@@ -61,7 +62,9 @@ def write(source: str | Keyspace, target_path: str) -> SnapshotFile:
     except BaseException:
         _unlink(target_path)
         raise
-    return SnapshotFile(target_path, state.applied_index, state.applied_term, size_bytes, checksum, configuration)
+    return SnapshotFile(
+        target_path, state.applied_index, state.applied_term, size_bytes, checksum, configuration, state.revision
+    )
 
 
 class SnapshotFileReader:

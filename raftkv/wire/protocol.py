@@ -23,6 +23,9 @@ Control commands (everything else is in wire/commands.py):
 | WATCH_CANCEL | op, id of the WATCH_CREATE | whether there was such a watch; nothing follows under its id |
 | WATCH_PROGRESS | op | revision, once all watches of this connection have had everything up to it |
 | WAIT | op, condition (wire/watching.py), all or any, [key, ...], revision | revision, key-values or None, one per key, once the condition holds; `deadline_exceeded` at the timeout |
+| BACKUP_OPEN | op | a mapping: id, size_bytes, checksum (CRC-32), index, revision, cluster_id, cluster_name; of this member's store as of now |
+| BACKUP_READ | op, id, offset, size | bytes, at most 1 MiB; empty behind the end |
+| BACKUP_CLOSE | op, id | nothing |
 | KEEP_ALIVE | op, [lease id, ...] | revision, [ttl_ms, ...]: the whole time again from before the request, 0 for a lease that does not exist |
 
 An event is [kind (0 put, 1 delete), key-value, previous key-value or None]; that of a delete has only key and mod_revision. `more`: further events of
@@ -58,6 +61,9 @@ WATCH_PROGRESS: Final = 112
 WATCH_EVENTS: Final = 113
 WAIT: Final = 114
 KEEP_ALIVE: Final = 117
+BACKUP_OPEN: Final = 118
+BACKUP_READ: Final = 119
+BACKUP_CLOSE: Final = 120
 
 SESSION_ID_BYTES: Final = 16
 

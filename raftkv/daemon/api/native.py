@@ -5,17 +5,18 @@ round answers goes out in one write. A connection is read no further while too m
 """
 
 import asyncio
-from typing import Any, Callable, Protocol, Sequence, cast
+from functools import partial
+from typing import Any, Callable, Sequence, cast
 
 import msgpack
 
+from raftkv.daemon.api.controls import HANDLERS, MemberControl, receive_control
 from raftkv.daemon.api.questions import Questions, check_question
 from raftkv.daemon.api.watching import WATCHING, WatchDoor
 from raftkv.errors import ClusterMismatch, InvalidRequest, ProtocolError, RaftKVError, Unsupported
 from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import QUESTIONS
-from raftkv.replica.membership import read_request
 from raftkv.replica.service import Service
 from raftkv.transport.direct import socket_of, write_at_once
 from raftkv.wire.commands import (
@@ -30,15 +31,10 @@ from raftkv.wire.commands import (
 )
 from raftkv.wire.protocol import (
     ACK,
-    CHANGE_MEMBERS,
     FORWARD,
     HELLO,
-    MEMBERS,
-    MOVE_LEADER,
-    PING,
     PREFACE,
     PROTOCOL_VERSION,
-    STATUS,
     check_request,
     check_session,
     new_packer,
@@ -48,22 +44,6 @@ from raftkv.wire.validate import is_plain_put, plain_value_bytes_max, validate
 
 GREETING_SECONDS_MAX = 5.0  # a connection that says nothing costs a file descriptor
 GROUP_COMMANDS_MAX = 2048  # per entry at most so many are applied in one go: about 10 ms of the loop
-
-
-class MemberControl(Protocol):
-    """What the door needs of the member besides the service (daemon/node.py)."""
-
-    cluster_name: str
-
-    def hello(self) -> dict[str, Any]: ...
-
-    def status(self) -> dict[str, Any]: ...
-
-    def members(self) -> list[dict[str, Any]]: ...
-
-    def move_leader(self, target: str, done: Callable[[Answer], None]) -> None: ...
-
-    def schedule_pump(self) -> None: ...
 
 
 class NativeConnection(asyncio.Protocol):
@@ -199,18 +179,9 @@ class NativeConnection(asyncio.Protocol):
         operation = command[0]
         if operation == ACK:
             self._receive_ack(command)
-        elif operation == PING:
-            self._answer_now(request_id, [OK])
-        elif operation == STATUS:
-            self._answer_now(request_id, [OK, self._member.status()])
-        elif operation == MEMBERS:
-            self._answer_now(request_id, [OK, self._member.members()])
-        elif operation == MOVE_LEADER:
-            if len(command) != 2 or type(command[1]) is not str:
-                raise ProtocolError("MOVE_LEADER takes a member's name")
-            self._member.move_leader(command[1], lambda answer: self._answer_now(request_id, answer))
-        elif operation == CHANGE_MEMBERS:
-            self._receive_change(request_id, timeout_ms, command)
+        elif operation in HANDLERS:
+            done: Callable[[Answer], None] = partial(self._answer_now, request_id)
+            receive_control(self._member, self._service, command, timeout_ms, done)
         elif operation == FORWARD:
             self._receive_forward(request_id, timeout_ms, command)
         elif operation in QUESTIONS:
@@ -228,15 +199,6 @@ class NativeConnection(asyncio.Protocol):
             self._answer_now(request_id, failure(error))
         else:
             self._questions.add(request_id, timeout_ms, command)
-
-    def _receive_change(self, request_id: int, timeout_ms: int, command: Command) -> None:
-        try:
-            request = read_request(command[1] if len(command) == 2 else None)
-        except InvalidRequest as error:
-            self._answer_now(request_id, failure(error))
-            return
-        self._service.change_members(request, lambda answer: self._answer_now(request_id, answer), timeout_ms)
-        self._member.schedule_pump()
 
     def _receive_ack(self, command: Command) -> None:
         if len(command) != 3 or type(command[1]) is not int or type(command[2]) is not bool:
