@@ -137,7 +137,9 @@ class SimWatcher:
             self._receive(failure(error))
         except WatchCompacted as gone:
             if gone.compact_revision < self.state.next_revision:
-                self._world.checks.violate(f"refused at {self.state.next_revision}, compacted is {gone.compact_revision}")
+                self._world.checks.violate(
+                    f"refused at {self.state.next_revision}, compacted is {gone.compact_revision}"
+                )
             self.compacted += 1
             self.state, self._last = _new_state(), 0
         except RaftKVError:
