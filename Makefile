@@ -41,13 +41,18 @@ check: $(STAMP) ## seconds: layers, types, style, unit, paper, scenarios
 
 .PHONY: test
 test: check network-tools ## everything for CI: check, simulation, properties, real processes, namespaces as root
-	$(BIN)/pytest -q $(PARALLEL) $(wildcard tests/sim tests/properties)
+	$(BIN)/pytest -q $(PARALLEL) $(wildcard tests/sim tests/properties tests/differential)
 	$(BIN)/pytest -q $(PARALLEL) tests/integration
 
 MINUTES ?= 60
 .PHONY: sim
 sim: $(STAMP) ## simulated clusters from fresh seeds (MINUTES=60); a failing seed prints the line that replays it
 	$(BIN)/python -m tests.sim --minutes $(MINUTES)
+
+SEEDS ?= 1000
+.PHONY: differential
+differential: $(STAMP) ## the store beside a real etcd, fresh stories (SEEDS=1000); a failing one is shrunk and prints its replay
+	$(BIN)/python -m tests.differential --seeds $(SEEDS)
 
 .PHONY: test-compose
 test-compose: $(STAMP) ## the compose cluster with a real Docker engine; says why it skips without one

@@ -24,12 +24,16 @@ class Event:
         self.prev: bytes | None = None
 
     def items(self, with_prev: bool) -> list[Any]:
-        """As in wire/protocol.py: a delete has only key and mod_revision."""
+        """As in wire/protocol.py: a delete has only key and mod_revision.
+
+        A put that creates its key has nothing before it, also when its own transaction has just deleted the key.
+        """
         record = self.record
         prev = key_value(self.prev) if with_prev and self.prev is not None else None
         if record[POSITION_BYTES] == DELETE_EVENT:
             return [DELETE_EVENT, [key_of(record), 0, revision_of(record), 0, 0, b""], prev]
-        return [PUT_EVENT, key_value(record), prev]
+        items = key_value(record)
+        return [PUT_EVENT, items, None if items[1] == items[2] else prev]
 
 
 class Batch:

@@ -136,6 +136,17 @@ def test_filters_and_previous_values(bench: Bench) -> None:
     assert [prev for _, _, prev in bench.sink.events[bench.tag]] == [None, None, None]
 
 
+def test_a_key_that_is_deleted_and_created_at_one_revision_has_nothing_before_it(bench: Bench) -> None:
+    """Found beside a real etcd: what the transaction deleted comes with the delete, not with the put."""
+    tag = bench.watch(b"\0", b"\0", flags=WATCH_PREV_KV)
+    bench.apply(put(b"k", b"old"), txn([], [delete(b"a", b"\0"), put(b"k", b"new")], []))
+    past = bench.watch(b"\0", b"\0", start=2, flags=WATCH_PREV_KV)
+    bench.settle()
+    for heard in (tag, past):
+        events = [(kind, kv[5], prev and prev[5]) for kind, kv, prev in bench.sink.events[heard]]
+        assert events == [(0, b"old", None), (1, b"", b"old"), (0, b"new", None)]
+
+
 def test_previous_values_are_those_before_the_revision_and_absent_once_compacted(bench: Bench) -> None:
     tag = bench.watch(b"\0", b"\0", flags=WATCH_PREV_KV)
     bench.apply(put(b"a", b"1"))

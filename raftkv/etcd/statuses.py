@@ -1,0 +1,90 @@
+"""Every error of raftkv as a gRPC status: the number and the text that clients of etcd compare with, letter by letter.
+
+Two rules of etcd's clients decide what fits: `Unavailable` may be tried again, so nothing that is refused for good has it; and a write
+whose outcome nobody knows gets one of the `request timed out` texts, which no client repeats. A test compares this table with all codes.
+"""
+
+from typing import Final, NamedTuple
+
+from raftkv.errors import RaftKVError
+
+UNKNOWN: Final = 2
+INVALID_ARGUMENT: Final = 3
+DEADLINE_EXCEEDED: Final = 4
+NOT_FOUND: Final = 5
+RESOURCE_EXHAUSTED: Final = 8
+FAILED_PRECONDITION: Final = 9
+OUT_OF_RANGE: Final = 11
+UNIMPLEMENTED: Final = 12
+UNAVAILABLE: Final = 14
+DATA_LOSS: Final = 15
+
+
+class Status(NamedTuple):
+    """What the client sees: gRPC's number and etcd's text."""
+
+    number: int
+    text: str
+
+
+_NO_LEADER: Final = Status(UNAVAILABLE, "etcdserver: no leader")
+_OUTCOME_UNKNOWN: Final = Status(UNAVAILABLE, "etcdserver: request timed out, possibly due to previous leader failure")
+_TOO_LARGE: Final = Status(INVALID_ARGUMENT, "etcdserver: request is too large")
+_TOO_MANY: Final = Status(RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+
+# Errors for which etcd has words of its own.
+_STATUSES: Final[dict[str, Status]] = {
+    "key_empty": Status(INVALID_ARGUMENT, "etcdserver: key is not provided"),
+    "key_not_found": Status(INVALID_ARGUMENT, "etcdserver: key not found"),
+    "value_provided": Status(INVALID_ARGUMENT, "etcdserver: value is provided"),
+    "lease_provided": Status(INVALID_ARGUMENT, "etcdserver: lease is provided"),
+    "too_many_operations": Status(INVALID_ARGUMENT, "etcdserver: too many operations in txn request"),
+    "duplicate_key": Status(INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request"),
+    "key_too_large": _TOO_LARGE,
+    "value_too_large": _TOO_LARGE,
+    "request_too_large": _TOO_LARGE,
+    "lease_not_found": Status(NOT_FOUND, "etcdserver: requested lease not found"),
+    "lease_exists": Status(FAILED_PRECONDITION, "etcdserver: lease already exists"),
+    "lease_ttl_too_large": Status(OUT_OF_RANGE, "etcdserver: too large lease TTL"),
+    "too_many_leases": _TOO_MANY,
+    "too_many_keys": _TOO_MANY,
+    "overloaded": _TOO_MANY,
+    "compacted": Status(OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"),
+    "future_revision": Status(OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision"),
+    "no_space": Status(RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
+    "not_leader": _NO_LEADER,
+    "no_quorum": _NO_LEADER,
+    "unreachable": _NO_LEADER,
+    "shutting_down": Status(UNAVAILABLE, "etcdserver: server stopped"),
+    "outcome_unknown": _OUTCOME_UNKNOWN,
+    "leadership_lost": _OUTCOME_UNKNOWN,
+    "deadline_exceeded": Status(UNAVAILABLE, "etcdserver: request timed out"),
+    "unsupported": Status(FAILED_PRECONDITION, "etcdserver: not capable"),
+    "transfer_refused": Status(FAILED_PRECONDITION, "etcdserver: bad leader transferee"),
+    "membership_busy": Status(UNAVAILABLE, "etcdserver: unhealthy cluster"),
+    "cluster_mismatch": Status(FAILED_PRECONDITION, "etcdserver: cluster ID mismatch"),
+    "corruption": Status(DATA_LOSS, "etcdserver: corrupt cluster"),
+}
+
+# Errors that etcd does not have: the number, and the text of the error itself.
+_NUMBERS: Final[dict[str, int]] = {
+    "invalid_request": INVALID_ARGUMENT,
+    "not_a_number": INVALID_ARGUMENT,
+    "protocol_error": INVALID_ARGUMENT,
+    "fencing_token_stale": FAILED_PRECONDITION,
+    "membership_refused": FAILED_PRECONDITION,
+}
+
+
+def status_of(error: RaftKVError) -> Status:
+    """What a client of etcd is told. An error without a row of its own or of a parent is `Unknown`, with its text as it is."""
+    if error.may_have_happened and error.code == "no_quorum":
+        return _OUTCOME_UNKNOWN
+    for cls in type(error).__mro__:
+        code = getattr(cls, "code", "")
+        status = _STATUSES.get(code)
+        if status is not None:
+            return status
+        if code in _NUMBERS:
+            return Status(_NUMBERS[code], f"etcdserver: {error.message}")
+    return Status(UNKNOWN, error.message)

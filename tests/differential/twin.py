@@ -1,0 +1,98 @@
+"""raftkv's end of a comparison: a request of etcd through the translation, validation and one Store, as a door would take it."""
+
+from typing import Any
+
+from raftkv.errors import RaftKVError
+from raftkv.etcd.methods import Method
+from raftkv.etcd.responses import Origin, key_value
+from raftkv.etcd.statuses import status_of
+from raftkv.etcdpb import kv_pb2 as kv
+from raftkv.store.keyspace import Keyspace
+from raftkv.store.memory_keyspace import MemoryKeyspace
+from raftkv.store.meta import StoredState
+from raftkv.store.store import Store
+from raftkv.store.watches import WatchHub
+from raftkv.wire.commands import FAILED, LEASE_TTL, OK, READS, WITH_KEYS, Answer, Command, error_of
+from raftkv.wire.protocol import KEEP_ALIVE, WATCH_CREATE
+from raftkv.wire.validate import validate
+from raftkv.wire.watching import WATCH_PREV_KV
+from tests.unit.store.stores import LIMITS, Driver
+from tests.unit.store.watching import RecordingSink
+
+ORIGIN = Origin(cluster_id=1, member_id=2, raft_term=3)
+
+
+class Twin:
+    """A store that begins where etcd is: at its revision, with everything before compacted."""
+
+    def __init__(self, revision: int, compact_revision: int, keyspace: Keyspace | None = None) -> None:
+        self._driver = Driver(keyspace or MemoryKeyspace())
+        state = StoredState(revision=revision, compact_revision=compact_revision)
+        self._driver.store = Store(self._driver.store.keyspace, LIMITS, state)
+        self.hub = WatchHub(LIMITS)
+        self.store.tell(self.hub)
+
+    @property
+    def store(self) -> Store:
+        return self._driver.store
+
+    def call(self, method: Method, request: Any) -> Any:
+        """The response, or the status that it was refused with."""
+        try:
+            answer = self._answer(method.command(request))
+            if answer[0] == FAILED:
+                raise error_of(answer)
+        except RaftKVError as error:
+            return status_of(error)
+        return method.response(request, answer, ORIGIN)
+
+    def _answer(self, command: Command) -> Answer:
+        if command[0] == KEEP_ALIVE:
+            lease = self.store.leases.get(command[1][0])
+            return [OK, self.store.revision, [0 if lease is None else lease.ttl_ms]]
+        validate(command, LIMITS)
+        if command[0] in READS:
+            return self.store.read(command)
+        if command[0] == LEASE_TTL:
+            return self._time_to_live(command)
+        return self._driver.apply(command)[0]
+
+    def _time_to_live(self, command: Command) -> Answer:
+        """As a leader tells it that has just taken office."""
+        _, flags, lease_id = command
+        lease = self.store.leases.get(lease_id)
+        if lease is None:
+            return [OK, self.store.revision, -1, 0, []]
+        return [
+            OK,
+            self.store.revision,
+            lease.remaining_ms,
+            lease.ttl_ms,
+            list(lease.keys) if flags & WITH_KEYS else [],
+        ]
+
+    def settle(self) -> None:
+        """What happens between requests: a commit, and some steps of removing what is compacted."""
+        if (job := self.store.freeze()) is not None:
+            job.run()
+            self.store.thaw(job)
+        for _ in range(3):
+            self.store.compaction.step()
+
+    def events_since(self, revision: int) -> list[kv.Event]:
+        """All events from `revision` on, with what was there before, as a watch that begins now tells them out of history."""
+        if revision > self.store.revision:
+            return []
+        sink = RecordingSink()
+        watcher, _ = self.hub.create([WATCH_CREATE, b"\0", b"\0", revision, WATCH_PREV_KV], sink, 1)
+        while self.hub.has_backlog:
+            self.hub.step()
+        self.hub.cancel(watcher)
+        return [
+            kv.Event(
+                type=kind,
+                kv=kv.KeyValue(key=items[0], mod_revision=items[2]) if kind else key_value(items),
+                prev_kv=None if previous is None else key_value(previous),
+            )
+            for kind, items, previous in sink.events[1]
+        ]
