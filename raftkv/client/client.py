@@ -8,6 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Final, Mapping, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests, roster
+from raftkv.client.cluster_verbs import AsyncClusterVerbs
 from raftkv.client.decisions import BARE_WRITE, CONTROL, PATIENT_READ, QUESTION, READ, STALE_READ, WRITE
 from raftkv.client.dispatch import Dispatcher
 from raftkv.client.endpoints import Directory, parse_endpoints
@@ -23,13 +24,11 @@ from raftkv.client.requests import PAGE_KEYS, Bytes, Pager, SortBy, as_bytes
 from raftkv.client.results import (
     DeleteResult,
     KeyValue,
-    Member,
     PutResult,
     RangeResult,
     TxnResult,
     delete_result,
     key_value_or_none,
-    member,
     txn_result,
 )
 from raftkv.client.txn import Txn
@@ -37,7 +36,7 @@ from raftkv.client.watch_verbs import AsyncWatchVerbs
 from raftkv.errors import ClientClosed, RaftKVError
 from raftkv.units import Revision
 from raftkv.wire.commands import GET, PREV_KV, PUT, SERIALIZABLE, Answer, Command
-from raftkv.wire.protocol import MEMBERS, MOVE_LEADER, PING, STATUS
+from raftkv.wire.protocol import PING, STATUS
 
 if TYPE_CHECKING:
     from raftkv.client.keptlease_async import AsyncKeeper
@@ -77,7 +76,7 @@ def connect(
     )
 
 
-class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs):
+class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs):
     """A client for one event loop. All its calls share one connection per member; use it from as many tasks as you like."""
 
     def __init__(
@@ -285,47 +284,6 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs):
                 census.add(address, reply)
         return census.rows()
 
-    async def members(self, *, timeout: float | None = None) -> list[Member]:
-        """The members of the cluster, as any member knows them."""
-        answer = await self._read([MEMBERS], True, timeout)
-        return [member(mapping) for mapping in answer[1]]
-
-    async def member_add(
-        self, name: str, peer_address: str, *, learner: bool = False, timeout: float | None = None
-    ) -> int:
-        """Announce a member: whoever starts as `name` with `--join` is it. Returns its id. It gets a vote once it has caught up,
-        unless it is to be a `learner`. Raises MembershipRefused, MembershipBusy."""
-        command = requests.change_members(add=[(name, peer_address, learner)])
-        answer = await self._submit(command, CONTROL, timeout)
-        return int(answer[1]["ids"][name])
-
-    async def member_change(
-        self,
-        *,
-        promote: Sequence[str] = (),
-        demote: Sequence[str] = (),
-        remove: Sequence[str] = (),
-        force: bool = False,
-        timeout: float | None = None,
-    ) -> None:
-        """Give learners a vote, take it from voters, remove members, by name and all in one change. `force`: even if the members
-        that answer are no quorum afterwards. Raises MembershipRefused, MembershipBusy."""
-        command = requests.change_members((), promote, demote, remove, force)
-        await self._submit(command, CONTROL, timeout)
-
-    async def member_promote(self, *names: str, timeout: float | None = None) -> None:
-        """Give learners a vote. Raises MembershipRefused, with figures while one lags."""
-        await self.member_change(promote=names, timeout=timeout)
-
-    async def member_remove(self, *names: str, force: bool = False, timeout: float | None = None) -> None:
-        """Remove members for good: they stop. A leader hands over first. Raises MembershipRefused."""
-        await self.member_change(remove=names, force=force, timeout=timeout)
-
-    async def move_leader(self, name: str = "", *, timeout: float | None = None) -> Mapping[str, Any]:
-        """Hand the leadership to a member ("": the best one). Returns the new leader {id, name, address}. Raises TransferRefused."""
-        answer = await self._submit([MOVE_LEADER, name], CONTROL, timeout)
-        return cast(Mapping[str, Any], answer[1]["leader"])
-
     async def ping(self, *, timeout: float | None = None) -> float:
         """Ask a member for a sign of life. Returns the round trip in seconds, connecting included when there was no connection."""
         loop = asyncio.get_running_loop()
@@ -352,6 +310,14 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs):
 
     def _read(self, command: Command, stale: bool, timeout: float | None) -> asyncio.Future[Answer]:
         return self._submit(command, STALE_READ if stale else READ, timeout)
+
+    def _control(self, command: Command, timeout: float | None) -> asyncio.Future[Answer]:
+        return self._submit(command, CONTROL, timeout)
+
+    async def _ask_first(self, command: Command, timeout: float | None) -> Answer:
+        if self._closed:
+            raise ClientClosed()
+        return await self._bind().ask(self._directory.endpoints[0], command, timeout)
 
     def _ask_leader(self, command: Command, timeout: float | None) -> asyncio.Future[Answer]:
         return self._submit(command, QUESTION, timeout)

@@ -5,10 +5,11 @@ client's.
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests
 from raftkv.client.blocking import Caller
+from raftkv.client.cluster_verbs import ClusterVerbs
 from raftkv.client.decisions import BARE_WRITE, CONTROL, PATIENT_READ, QUESTION, READ, STALE_READ, WRITE
 from raftkv.client.endpoints import Directory, parse_endpoints
 from raftkv.client.lease_verbs import LeaseVerbs
@@ -24,13 +25,11 @@ from raftkv.client.requests import PAGE_KEYS, Bytes, Pager, SortBy
 from raftkv.client.results import (
     DeleteResult,
     KeyValue,
-    Member,
     PutResult,
     RangeResult,
     TxnResult,
     delete_result,
     key_value_or_none,
-    member,
     put_result,
     txn_result,
 )
@@ -38,7 +37,7 @@ from raftkv.client.watch_verbs import WatchVerbs
 from raftkv.errors import ClientClosed, ConfigError, RaftKVError
 from raftkv.units import Revision
 from raftkv.wire.commands import Answer, Command
-from raftkv.wire.protocol import MEMBERS, MOVE_LEADER, PING, STATUS
+from raftkv.wire.protocol import PING, STATUS
 
 if TYPE_CHECKING:
     from raftkv.client.keptlease import Keeper
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 Default = TypeVar("Default")
 
 
-class Client(LeaseVerbs, WatchVerbs):
+class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
     """A client for threads: `with raftkv.Client("a:2379,b:2379") as kv:`. It connects with its first call.
 
     `cluster_name` pins the cluster: another one is refused with ClusterMismatch. `timeout` (seconds) is the deadline of a call,
@@ -253,56 +252,6 @@ class Client(LeaseVerbs, WatchVerbs):
                 census.add(address, self._ask_status(address, timeout))
         return census.rows()
 
-    def members(self, *, timeout: float | None = None) -> list[Member]:
-        """The members of the cluster, as any member knows them."""
-        answer = self._read([MEMBERS], True, timeout)
-        return [member(mapping) for mapping in answer[1]]
-
-    def member_add(self, name: str, peer_address: str, *, learner: bool = False, timeout: float | None = None) -> int:
-        """Announce a member: whoever starts as `name` with `--join` is it. Returns its id. It gets a vote once it has caught up,
-        unless it is to be a `learner`. Raises MembershipRefused, MembershipBusy."""
-        command = requests.change_members(add=[(name, peer_address, learner)])
-        answer = self._caller.call(command, CONTROL, timeout)
-        return int(answer[1]["ids"][name])
-
-    def member_change(
-        self,
-        *,
-        promote: Sequence[str] = (),
-        demote: Sequence[str] = (),
-        remove: Sequence[str] = (),
-        force: bool = False,
-        timeout: float | None = None,
-    ) -> None:
-        """Give learners a vote, take it from voters, remove members, by name and all in one change. `force`: even if the members
-        that answer are no quorum afterwards. Raises MembershipRefused, MembershipBusy."""
-        command = requests.change_members((), promote, demote, remove, force)
-        self._caller.call(command, CONTROL, timeout)
-
-    def member_promote(self, *names: str, timeout: float | None = None) -> None:
-        """Give learners a vote. Raises MembershipRefused, with figures while one lags."""
-        self.member_change(promote=names, timeout=timeout)
-
-    def member_remove(self, *names: str, force: bool = False, timeout: float | None = None) -> None:
-        """Remove members for good: they stop. A leader hands over first. Raises MembershipRefused."""
-        self.member_change(remove=names, force=force, timeout=timeout)
-
-    def move_leader(self, name: str = "", *, timeout: float | None = None) -> Mapping[str, Any]:
-        """Hand the leadership to a member ("": the best one). Returns the new leader {id, name, address}. Raises TransferRefused."""
-        answer = self._caller.call([MOVE_LEADER, name], CONTROL, timeout)
-        return cast(Mapping[str, Any], answer[1]["leader"])
-
-    def backup(self, write: Callable[[bytes], object], *, timeout: float | None = None) -> Mapping[str, Any]:
-        """Fetch the data of the member at the client's first endpoint, as of now, piece by piece into `write`.
-
-        Returns its revision, index, size_bytes, checksum (CRC-32 of it all), cluster_id and cluster_name. `timeout` is for one piece,
-        and for the making of the copy. Raises Corruption when what came is not what was announced.
-        """
-        from raftkv.client.backup import fetch
-
-        address = self._directory.endpoints[0]
-        return fetch(lambda command: self._caller.ask(address, command, timeout), write)
-
     def ping(self, *, timeout: float | None = None) -> float:
         """Ask a member for a sign of life. Returns the round trip in seconds, connecting included when there was no connection."""
         started_at = monotonic()
@@ -316,6 +265,12 @@ class Client(LeaseVerbs, WatchVerbs):
 
     def _read(self, command: Command, stale: bool, timeout: float | None) -> Answer:
         return self._caller.call(command, STALE_READ if stale else READ, timeout)
+
+    def _control(self, command: Command, timeout: float | None) -> Answer:
+        return self._caller.call(command, CONTROL, timeout)
+
+    def _ask_first(self, command: Command, timeout: float | None) -> Answer:
+        return self._caller.ask(self._directory.endpoints[0], command, timeout)
 
     def _ask_leader(self, command: Command, timeout: float | None) -> Answer:
         return self._caller.call(command, QUESTION, timeout)

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,16 @@ def test_a_saved_member_becomes_a_new_cluster(cluster: Cluster, tmp_path: Path) 
 def all_vote(node: Node) -> bool:
     with raftkv.Client(node.client_endpoint) as kv:
         return [member.voter for member in kv.members()] == [True, True]
+
+
+async def test_the_asyncio_client_fetches_one_too(healthy: Cluster) -> None:
+    parts: list[bytes] = []
+    async with raftkv.connect(healthy.nodes[1].client_endpoint) as kv:
+        await kv.put("big", b"v" * 1_000_000)
+        made = await kv.backup(parts.append)
+    data = b"".join(parts)
+    assert (len(data), zlib.crc32(data)) == (made["size_bytes"], made["checksum"])
+    assert len(parts) > 1
 
 
 def test_what_is_damaged_or_in_the_way_is_refused_in_one_line(healthy: Cluster, tmp_path: Path) -> None:
