@@ -141,7 +141,9 @@ def _run_seeds(etcd: Etcd, seeds: range) -> None:
 
 def test_a_difference_is_shrunk_and_says_how_to_see_it_again(etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statuses, "_STATUSES", {**statuses._STATUSES, "key_empty": Status(3, "gone")})
-    with pytest.raises(Difference, match=r"(?s)^1 step\(s\):.*gone.*replay: python -m tests.differential --seed \d+ --len"):
+    with pytest.raises(
+        Difference, match=r"(?s)^1 step\(s\):.*gone.*replay: python -m tests.differential --seed \d+ --len"
+    ):
         _run_seeds(etcd, range(50))
 
 

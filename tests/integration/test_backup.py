@@ -92,6 +92,7 @@ async def test_the_asyncio_client_fetches_one_too(healthy: Cluster) -> None:
     parts: list[bytes] = []
     async with raftkv.connect(healthy.nodes[1].client_endpoint) as kv:
         await kv.put("big", b"v" * 1_000_000)
+        healthy.wait_applied_equal()
         made = await kv.backup(parts.append)
     data = b"".join(parts)
     assert (len(data), zlib.crc32(data)) == (made["size_bytes"], made["checksum"])
