@@ -89,6 +89,8 @@ class Watching:
 
     def __init__(self, hub: Hub, submit_reads: Callable[[ReadGroup], None], limits: Limits) -> None:
         self._hub = hub
+        self.step = hub.step
+        """Hand out events; once per turn of the loop."""
         self._submit_reads = submit_reads
         self._waits_max = limits.waits_max
 
@@ -140,10 +142,6 @@ class Watching:
     def forget(self, sink: WatchSink) -> None:
         """The connection is gone."""
         self._hub.forget(sink)
-
-    def step(self) -> None:
-        """Hand out events."""
-        self._hub.step()
 
     def tick(self, now_ms: Milliseconds) -> None:
         """Signs of progress, and waits whose time is up."""

@@ -184,14 +184,14 @@ class WatchHub:
     @property
     def has_backlog(self) -> bool:
         """`step` has something to do now."""
-        if self._mvcc is None:
+        if not self._watchers or self._mvcc is None:
             return False
         return bool(self._ready or self._dirty) or any(watcher.sink.takes_events for watcher in self._lagging)
 
     def step(self) -> None:
         """Hand out what there is, a few milliseconds' worth."""
-        if self._mvcc is None:
-            return
+        if not (self._watchers or self._questions) or self._mvcc is None:
+            return  # the usual case by far, once per turn of the loop
         if self._dirty:
             self._queue_ready()
         ready = self._ready
