@@ -5,7 +5,8 @@ with the leader that it knows everything that was acknowledged before. A member 
 instead of keeping silent, and they go elsewhere.
 """
 
-from typing import Any, Callable, Protocol, Sequence
+from collections import deque
+from typing import Any, Callable, NamedTuple, Protocol, Sequence
 
 from raftkv.errors import Overloaded, RaftKVError
 from raftkv.limits import Limits
@@ -14,6 +15,7 @@ from raftkv.units import Milliseconds, Revision
 from raftkv.wire.commands import GET, Answer, failure
 
 BARRIER = [GET, 0, b"\0"]
+OPENINGS_PER_STEP = 128
 
 
 class Batch(Protocol):
@@ -89,15 +91,16 @@ class Watching:
 
     def __init__(self, hub: Hub, submit_reads: Callable[[ReadGroup], None], limits: Limits) -> None:
         self._hub = hub
-        self.step = hub.step
-        """Hand out events; once per turn of the loop."""
+        self._gathering: list[_Opening] = []  # wait for the barrier after the one under way
+        self._is_asking = False
+        self._openings: deque[_Opening] = deque()  # behind their barrier, a few per turn
         self._submit_reads = submit_reads
         self._waits_max = limits.waits_max
 
     @property
     def has_backlog(self) -> bool:
         """Events wait, and somebody takes them."""
-        return self._hub.has_backlog
+        return bool(self._openings) or self._hub.has_backlog
 
     def open(self, command: Sequence[Any], sink: WatchSink, tag: int, deadline_ms: Milliseconds) -> None:
         """Begin a watch: ends in `on_created`, later perhaps `on_canceled`, or in `on_canceled` alone."""
@@ -143,6 +146,13 @@ class Watching:
         """The connection is gone."""
         self._hub.forget(sink)
 
+    def step(self) -> None:
+        """Begin what may begin, and hand out events; once per turn of the loop."""
+        if self._openings:
+            for _ in range(min(OPENINGS_PER_STEP, len(self._openings))):
+                self._openings.popleft().begin()
+        self._hub.step()
+
     def tick(self, now_ms: Milliseconds) -> None:
         """Signs of progress, and waits whose time is up."""
         self._hub.tick(now_ms)
@@ -151,13 +161,37 @@ class Watching:
 
     def send_away(self, error: RaftKVError) -> None:
         """This member is cut off, or leaves: all have to go on elsewhere."""
+        openings, self._openings = self._openings, deque()
+        for opening in openings:
+            opening.refuse(error)
         self._hub.cancel_all(error)
         self._hub.waits.fail_all(error)
+
+    # All that come while one barrier is under way share the next.
 
     def _behind_barrier(
         self, begin: Callable[[], None], refuse: Callable[[RaftKVError], None], deadline_ms: Milliseconds
     ) -> None:
-        self._submit_reads(ReadGroup(_Barrier(begin, refuse), [0], [BARRIER], deadline_ms=deadline_ms))
+        self._gathering.append(_Opening(begin, refuse, deadline_ms))
+        if not self._is_asking:
+            self._ask()
+
+    def _ask(self) -> None:
+        openings, self._gathering = self._gathering, []
+        self._is_asking = True
+        deadline_ms = max(opening.deadline_ms for opening in openings)
+        self._submit_reads(ReadGroup(_Barrier(self, openings), [0], [BARRIER], deadline_ms=deadline_ms))
+
+    def on_barrier(self, openings: "list[_Opening]", error: RaftKVError | None) -> None:
+        """These may begin, or never will here."""
+        self._is_asking = False
+        if error is None:
+            self._openings.extend(openings)
+        else:
+            for opening in openings:
+                opening.refuse(error)
+        if self._gathering and not self._is_asking:
+            self._ask()
 
 
 class Waiter:
@@ -171,17 +205,25 @@ class Waiter:
         self.gone = False
 
 
+class _Opening(NamedTuple):
+    """A watch or a wait that is about to begin."""
+
+    begin: Callable[[], None]
+    refuse: Callable[[RaftKVError], None]
+    deadline_ms: Milliseconds
+
+
 class _Barrier:
     """The origin of a read that nobody wants the answer of: that it was answered is what counts."""
 
     takes_answers = True
 
-    def __init__(self, begin: Callable[[], None], refuse: Callable[[RaftKVError], None]) -> None:
-        self._begin = begin
-        self._refuse = refuse
+    def __init__(self, watching: Watching, openings: list[_Opening]) -> None:
+        self._watching = watching
+        self._openings = openings
 
     def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
-        self._begin()
+        self._watching.on_barrier(self._openings, None)
 
     def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
-        self._refuse(error)
+        self._watching.on_barrier(self._openings, error)

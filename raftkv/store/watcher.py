@@ -42,13 +42,16 @@ class Batch:
     `more`: further events of the last revision follow. `revision` is that of the last event, or of the store.
     """
 
-    __slots__ = ("encoded", "events", "more", "revision", "with_prev")
+    __slots__ = ("encoded", "events", "more", "revision", "size_bytes", "with_prev")
 
-    def __init__(self, events: Sequence[Event], *, more: bool, with_prev: bool, revision: Revision) -> None:
+    def __init__(
+        self, events: Sequence[Event], *, more: bool, with_prev: bool, revision: Revision, size_bytes: int = 0
+    ) -> None:
         self.events = events
         self.more = more
         self.with_prev = with_prev
         self.revision = revision
+        self.size_bytes = size_bytes
         self.encoded: dict[str, bytes] = {}
 
     def items(self) -> list[list[Any]]:
@@ -136,6 +139,8 @@ def cut(watcher: Watcher, events: Sequence[Event], fragment_bytes: int, *, more:
             continue
         revision = revision_of(event.record)
         goes_on = more if last else revision_of(events[number + 1].record) == revision
-        batches.append(Batch(events[start : number + 1], more=goes_on, with_prev=with_prev, revision=revision))
+        batches.append(
+            Batch(events[start : number + 1], more=goes_on, with_prev=with_prev, revision=revision, size_bytes=size)
+        )
         start, size = number + 1, 0
     return batches

@@ -8,6 +8,7 @@ Each watcher hears each event of its range once, in order, all events of one rev
 """
 
 from collections import deque
+from itertools import islice
 from typing import Any, Callable, Sequence
 
 from raftkv.errors import InvalidRequest, Overloaded, RaftKVError
@@ -24,9 +25,11 @@ from raftkv.wire.watching import NO_DELETE, NO_PUT, WATCH_PREV_KV, WATCH_PROGRES
 
 DELIVERIES_PER_STEP = 256
 LAGGING_PER_STEP = 256
+LAGGING_EXAMINED_PER_STEP = 1024
 HISTORY_EVENTS_PER_STEP = 512
 HISTORY_BYTES_PER_STEP = 256 * 1024
 PROGRESS_PER_TICK = 256
+BYTES_PER_STEP = 4 * 1024 * 1024  # handed out, however many share them
 
 
 class WatchHub:
@@ -46,6 +49,7 @@ class WatchHub:
         self._questions: list[tuple[WatchSink, Callable[[Revision], None]]] = []
         self._fed_revision: Revision = 0
         self._now_ms: Milliseconds = 0
+        self._handed_bytes = 0  # by the step under way
         self.events_delivered = 0
 
     # The store.
@@ -186,7 +190,10 @@ class WatchHub:
         """`step` has something to do now."""
         if not self._watchers or self._mvcc is None:
             return False
-        return bool(self._ready or self._dirty) or any(watcher.sink.takes_events for watcher in self._lagging)
+        if self._ready or self._dirty:
+            return True
+        # A look at some is enough: a tick steps too, and what stands still is moved to the back then.
+        return any(watcher.sink.takes_events for watcher in islice(self._lagging, LAGGING_PER_STEP))
 
     def step(self) -> None:
         """Hand out what there is, a few milliseconds' worth."""
@@ -195,7 +202,10 @@ class WatchHub:
         if self._dirty:
             self._queue_ready()
         ready = self._ready
+        self._handed_bytes = 0
         for _ in range(min(DELIVERIES_PER_STEP, len(ready))):
+            if self._handed_bytes >= BYTES_PER_STEP:
+                break
             watcher = ready.popleft()
             watcher.queued = False
             if watcher in self._watchers and watcher not in self._lagging:
@@ -212,6 +222,8 @@ class WatchHub:
     def tick(self, now_ms: Milliseconds) -> None:
         """Tell those that want to know, and have long heard nothing, that there was nothing."""
         self._now_ms = now_ms
+        if self._lagging:
+            self.step()
         notified, every_ms = self._notified, self._limits.watch_progress_interval_ms
         for _ in range(min(PROGRESS_PER_TICK, len(notified))):
             watcher = notified.popleft()
@@ -256,6 +268,7 @@ class WatchHub:
             watcher.quiet_since_ms = self._now_ms
         for batch in batches:
             self.events_delivered += len(batch.events)
+            self._handed_bytes += batch.size_bytes
             watcher.sink.on_events(watcher.tag, batch)
 
     # Those that lag.
@@ -275,8 +288,12 @@ class WatchHub:
 
     def _catch_up(self, mvcc: Mvcc) -> None:
         """One slice of history for the one that is furthest behind, and for all others whose place is in it."""
-        self._cancel_compacted(mvcc)
-        takers = [watcher for watcher in self._lagging if watcher.sink.takes_events]
+        examined = list(islice(self._lagging, LAGGING_EXAMINED_PER_STEP))
+        for watcher in examined:  # those behind them have their turn next
+            del self._lagging[watcher]
+            self._lagging[watcher] = None
+        self._cancel_compacted(mvcc, examined)
+        takers = [watcher for watcher in examined if watcher in self._lagging and watcher.sink.takes_events]
         if not takers:
             return
         start = min(watcher.place for watcher in takers)
@@ -297,25 +314,37 @@ class WatchHub:
         within = 0  # the revision in whose middle the slice ends
         if following is not None and records and revision_of(records[-1]) == revision_of(following):
             within = revision_of(following)
+        shared: dict[tuple[Topic, int, bytes], list[Batch]] = {}
         for watcher in chosen:
+            if self._handed_bytes >= BYTES_PER_STEP:
+                break
             if watcher in self._watchers:
-                self._deliver_history(watcher, by_topic[watcher.topic], following, within)
+                self._deliver_history(watcher, by_topic[watcher.topic], following, within, shared)
 
     def _deliver_history(
-        self, watcher: Watcher, events: Sequence[Event], following: bytes | None, within: Revision
+        self,
+        watcher: Watcher,
+        events: Sequence[Event],
+        following: bytes | None,
+        within: Revision,
+        shared: dict[tuple[Topic, int, bytes], list[Batch]],
     ) -> None:
+        """What is its own of a slice; those of one range at one place are handed the same."""
         position = watcher.place
-        own = watcher.wanted([event for event in events if event.position >= position])
-        continued = bool(own) and revision_of(own[0].record) == watcher.open_revision
-        batches: list[Batch] = []
+        name = (watcher.topic, watcher.flags & (NO_PUT | NO_DELETE | WATCH_PREV_KV), position)
+        own = shared.get(name)
+        if own is None:
+            wanted = watcher.wanted([event for event in events if event.position >= position])
+            more = bool(wanted) and revision_of(wanted[-1].record) == within
+            own = shared[name] = cut(watcher, wanted, self._limits.watch_fragment_bytes, more=more)
+        continued = bool(own) and revision_of(own[0].events[0].record) == watcher.open_revision
+        batches = own
         if watcher.open_revision and not continued and within != watcher.open_revision:
             # More was promised, and none of it was for this one after all.
-            batches.append(Batch((), more=False, with_prev=False, revision=watcher.open_revision))
+            batches = [Batch((), more=False, with_prev=False, revision=watcher.open_revision), *own]
             watcher.open_revision = 0
         if own:
-            more = revision_of(own[-1].record) == within
-            batches += cut(watcher, own, self._limits.watch_fragment_bytes, more=more)
-            watcher.open_revision = within if more else 0
+            watcher.open_revision = within if own[-1].more else 0
         watcher.position = following
         if following is None:
             watcher.cursor = watcher.topic.next_cursor
@@ -323,9 +352,9 @@ class WatchHub:
             del self._lagging[watcher]
         self._hand_over(watcher, batches)
 
-    def _cancel_compacted(self, mvcc: Mvcc) -> None:
+    def _cancel_compacted(self, mvcc: Mvcc, examined: Sequence[Watcher]) -> None:
         oldest = position_of(max(mvcc.compact_revision, 0))
-        for watcher in [watcher for watcher in self._lagging if watcher.place < oldest]:
+        for watcher in [watcher for watcher in examined if watcher.place < oldest]:
             self._end(watcher, compacted(revision_of(watcher.place), mvcc.compact_revision))
 
     def _end(self, watcher: Watcher, error: RaftKVError) -> None:

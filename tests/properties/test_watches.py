@@ -193,7 +193,7 @@ class World:
         for sink in self.sinks:
             sink.open, sink.batches_left = True, 1 << 30
         for _ in range(10_000):
-            if not self.hub.has_backlog:
+            if not self.hub.has_backlog and not self.hub.lagging_count:
                 break
             self.hub.step()
         self.hub.step()
@@ -212,6 +212,8 @@ def _tiny_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "HISTORY_EVENTS_PER_STEP", 3)
     monkeypatch.setattr(watches, "HISTORY_BYTES_PER_STEP", 300)
     monkeypatch.setattr(watches, "LAGGING_PER_STEP", 2)
+    monkeypatch.setattr(watches, "BYTES_PER_STEP", 500)
+    monkeypatch.setattr(watches, "LAGGING_EXAMINED_PER_STEP", 3)
     monkeypatch.setattr(watches, "DELIVERIES_PER_STEP", 2)
     monkeypatch.setattr(pages, "PAGE_EVENTS_MAX", 3)
     monkeypatch.setattr(topics, "PREFIX_LENGTHS_MAX", 1)

@@ -297,3 +297,18 @@ def test_ten_thousand_watchers_of_other_keys_cost_an_event_little(bench: Bench) 
     assert len(hub._topics.match(b"key/77")) == 1
     driver.apply(put(b"key/77"))
     assert len(hub._dirty) == 1
+
+
+def test_those_who_stand_still_do_not_hide_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "LAGGING_EXAMINED_PER_STEP", 2)
+    monkeypatch.setattr(watches, "LAGGING_PER_STEP", 1)
+    bench.apply(put(b"k"))
+    still = RecordingSink()
+    still.open = False
+    for _ in range(5):
+        bench.watch(b"k", start=2, sink=still)
+    tag = bench.watch(b"k", start=2)
+    for _ in range(4):
+        bench.hub.tick(0)
+    assert bench.sink.revisions(tag) == [2]
+    assert still.events == {} and bench.hub.lagging_count == 5
