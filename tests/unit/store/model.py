@@ -5,20 +5,9 @@ Every revision keeps a copy of the whole map. A command works on a copy and the 
 
 from typing import Any
 
-PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, GRANT, REVOKE, GUARDED, EXPIRE, GET, RANGE = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    33,
-    64,
-    65,
-)
-EXPIRE_LEASES, CHECKPOINT_LEASES, LEASES, COMPACT = 35, 36, 67, 9
+PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, GRANT, REVOKE, GUARDED, COMPACT = range(1, 10)
+PUBLISH, EXPIRE, CREATE_CLUSTER, EXPIRE_LEASES, CHECKPOINT_LEASES, SET_ALARM, RECORD, FORGET = range(32, 40)
+GET, RANGE, LEASES = 64, 65, 67
 TERM = 1  # of all entries
 
 KeyValue = tuple[int, int, int, int, bytes]  # create, mod, version, lease, value
@@ -39,9 +28,77 @@ def items_of(key: bytes, value: KeyValue) -> list[Any]:
     return [key, *value]
 
 
+def grows(command: list[Any]) -> bool:
+    """Whether it may need room, whatever branch is taken."""
+    if command and command[0] == TXN:
+        return any(map(grows, command[3] + command[4]))
+    if command and command[0] == GUARDED:
+        return grows(command[3])
+    return bool(command) and command[0] in (PUT, INCREMENT, APPEND, GRANT)
+
+
+def check_shape(command: list[Any], operations_max: int) -> None:
+    """What can be refused without any state."""
+    if not command:
+        raise Refused("key_not_found")
+    kind = command[0]
+    if kind == GUARDED:
+        check_shape(command[3], operations_max)
+    elif kind == TXN:
+        _, _, compares, success, failure = command
+        widest = max(map(len, (compares, success, failure)))
+        if widest > operations_max:
+            raise Refused("too_many_operations")
+        for compare in compares:
+            if not compare[2]:
+                raise Refused("key_empty")
+        for operation in success + failure:
+            check_shape(operation, operations_max - widest)
+    elif kind in (PUT, DELETE_RANGE, INCREMENT, APPEND, RANGE):
+        if not command[2]:
+            raise Refused("key_empty")
+        if kind == PUT and command[5] & 2 and command[3]:
+            raise Refused("value_provided")
+        if kind == PUT and command[5] & 4 and command[4]:
+            raise Refused("lease_provided")
+
+
+def check_twice(operations: list[list[Any]]) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
+    """The keys put and the ranges deleted by a branch. Open-ended deletes slip through, and the order of nested ones counts."""
+    deleted = [(operation[2], operation[3]) for operation in operations if operation[0] == DELETE_RANGE]
+    put: list[bytes] = []
+
+    def check(key: bytes) -> None:
+        if key in put or any(key == start if not end else start <= key < end for start, end in deleted):
+            raise Refused("duplicate_key")
+
+    for operation in operations:
+        if operation[0] == TXN:
+            branches = [check_twice(operation[3]), check_twice(operation[4])]
+            for keys, _ in branches:
+                for key in keys:
+                    check(key)
+            for keys, ranges in branches:
+                put += keys
+                deleted += ranges
+    for operation in operations:
+        if operation[0] == PUT:
+            check(operation[2])
+            put.append(operation[2])
+    return put, deleted
+
+
 class Model:
     def __init__(
-        self, *, window: int, ttl_ms: int, sessions_max: int, leases_max: int = 3, lease_expiry_keys_max: int = 3
+        self,
+        *,
+        window: int,
+        ttl_ms: int,
+        sessions_max: int,
+        leases_max: int = 3,
+        lease_keys_max: int = 1000,
+        lease_expiry_keys_max: int = 3,
+        operations_max: int = 128,
     ) -> None:
         self.history: dict[int, Map] = {1: {}}
         self.revision = 1
@@ -51,6 +108,12 @@ class Model:
         self.sessions: dict[bytes, dict[str, Any]] = {}
         self.leases: dict[int, list[int]] = {}  # granted and remaining time
         self.leases_max, self.lease_expiry_keys_max = leases_max, lease_expiry_keys_max
+        self.lease_keys_max, self.operations_max = lease_keys_max, operations_max
+        self.drawn: list[int] = []  # the ids that the store will give to leases without one
+        self.cluster_id = 0
+        self.members: dict[int, dict[str, Any]] = {}
+        self.removed: list[int] = []
+        self.full: set[int] = set()
 
     # Batches and sessions.
 
@@ -88,6 +151,13 @@ class Model:
 
     def _answer(self, command: list[Any]) -> Any:
         try:
+            if self.full and grows(command):
+                raise Refused("no_space")
+            check_shape(command, self.operations_max)
+            inner = command[3] if command[0] == GUARDED else command
+            if inner[0] == TXN:
+                check_twice(inner[3])
+                check_twice(inner[4])
             return self.execute(command)
         except Refused as error:
             return str(error)
@@ -100,14 +170,17 @@ class Model:
             for name in gone:
                 del self.sessions[name]
             return [0, self.revision, len(gone)]
+        if command[0] in (PUBLISH, CREATE_CLUSTER, SET_ALARM, RECORD, FORGET):
+            self._member(*command)
+            return [0, self.revision]
         if command[0] == GRANT:
             if command[2] in self.leases:
                 raise Refused("lease_exists")
             if len(self.leases) >= self.leases_max:
                 raise Refused("too_many_leases")
-            ttl_ms = max(command[3], 2000)
-            self.leases[command[2]] = [ttl_ms, ttl_ms]
-            return [0, self.revision, command[2], ttl_ms]
+            lease, ttl_ms = command[2] or self.drawn.pop(0), max(command[3], 2000)
+            self.leases[lease] = [ttl_ms, ttl_ms]
+            return [0, self.revision, lease, ttl_ms]
         if command[0] == REVOKE:
             if command[2] not in self.leases:
                 raise Refused("lease_not_found")
@@ -140,6 +213,42 @@ class Model:
         if revision > self.revision:
             raise Refused("future_revision")
 
+    def _member(self, kind: int, _sequence: int, node_id: int, *items: Any) -> None:
+        known = self.members.get(node_id)
+        if kind == CREATE_CLUSTER:
+            if not self.cluster_id:
+                self.cluster_id = node_id
+                for initial, name, _ in items[1]:
+                    self.members.setdefault(initial, {"name": name, "incarnation": None, "pending": False})
+        elif kind == SET_ALARM:
+            self.full.discard(node_id)
+            if items[0] and known:
+                self.full.add(node_id)
+        elif kind == FORGET:
+            if not known or not known["pending"]:
+                raise Refused("invalid_request")
+            del self.members[node_id]
+            self.full.discard(node_id)
+            self.removed.append(node_id)
+        elif node_id in self.removed:
+            raise Refused("invalid_request")
+        elif kind == PUBLISH:
+            if known and known["incarnation"] not in (None, items[1]):
+                raise Refused("incarnation_mismatch")
+            pending = known["pending"] if known else False
+            self.members[node_id] = {"name": items[0], "incarnation": items[1], "pending": pending}
+        else:
+            if any(member["name"] == items[0] for other, member in self.members.items() if other != node_id):
+                raise Refused("invalid_request")
+            self.members.setdefault(node_id, {"name": items[0], "incarnation": None, "pending": True})
+
+    def _check_lease(self, lease: int, key: bytes, state: Map) -> None:
+        if lease and lease not in self.leases:
+            raise Refused("lease_not_found")
+        attached = [name for name, value in state.items() if value[3] == lease]
+        if lease and len(attached) >= self.lease_keys_max and key not in attached:
+            raise Refused("too_many_keys")
+
     def _end(self, lease: int) -> int:
         """Everything that hangs on the lease goes with it, at one revision."""
         del self.leases[lease]
@@ -167,6 +276,8 @@ class Model:
     def _one(self, command: list[Any], current: Map, changed: list[bool], before: Map) -> list[Any]:
         kind = command[0]
         if kind == PUT:
+            if current is not before:  # not within a transaction, which has checked it
+                self._check_lease(command[4], command[2], before)
             return [self._put(command, current, changed)]
         if kind == DELETE_RANGE:
             _, _, key, range_end, flags = command
@@ -204,8 +315,6 @@ class Model:
 
     def _put(self, command: list[Any], current: Map, changed: list[bool]) -> Any:
         _, _, key, value, lease, flags = command
-        if lease and lease not in self.leases:
-            raise Refused("lease_not_found")
         old = current.get(key)
         if flags & 6 and old is None:
             raise Refused("key_not_found")
@@ -257,8 +366,7 @@ class Model:
                 gone = any(inside(op[2], other[2], other[3]) for other in deleted)
                 if op[5] & 6 and (gone or op[2] not in before):
                     raise Refused("key_not_found")
-                if op[4] and op[4] not in self.leases:
-                    raise Refused("lease_not_found")
+                self._check_lease(op[4], op[2], before)
 
     def _run(self, plan: tuple[bool, list[Any]], current: Map, changed: list[bool]) -> list[Any]:
         responses = []
