@@ -348,7 +348,7 @@ class World:
             {name: member[name] for name in ("id", "name", "incarnation", "pending")} for member in store.members()
         ] == known
         assert (store.cluster_id, store.removed_members()) == (self.model.cluster_id, self.model.removed)
-        assert store.full_members() == self.model.full
+        assert store.full_members == self.model.full
 
     def check_leases(self, store: Store) -> None:
         leases = store.leases
