@@ -16,7 +16,7 @@ from .fakeserver import FakeCluster
 
 
 def test_threads_share_a_small_pool(cluster: FakeCluster) -> None:
-    with raftkv.Client(cluster.endpoints, connections_max=3, timeout=20.0) as kv:
+    with raftkv.Client(cluster.endpoints, connections_max=3, timeout=20.0, attempt_timeout=20.0) as kv:
         with ThreadPoolExecutor(16) as threads:
             results = list(threads.map(lambda _: kv.increment("n"), range(200)))
         assert sorted(results) == list(range(1, 201))
