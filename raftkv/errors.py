@@ -346,6 +346,13 @@ class DiskFailure(RaftKVError):
     code = "disk_failure"
 
 
+class Diverged(RaftKVError):
+    """The store of this member is not what a quorum of the members has; the process has to end."""
+
+    # details: index, digest (of this member), agreed_digest (of a quorum). The message says what to do.
+    code = "diverged"
+
+
 class MissingExtra(RaftKVError):
     """An optional part of raftkv is not installed."""
 

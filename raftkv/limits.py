@@ -49,6 +49,9 @@ class Limits:
     wal_segment_bytes: int = 64 * MIB
     log_retained_bytes_max: int = 64 * MIB  # kept behind the durable applied index for slow followers
     log_retained_entries_max: int = 100_000
+    digests_kept_max: int = (
+        4_096  # of the store, one per applied entry; what is older is not compared with other members
+    )
     log_held_bytes_max: int = 512 * MIB  # kept while a snapshot is made or sent; over it, the follower gets a newer one
     snapshot_chunk_bytes: int = 512 * KIB
     snapshot_chunks_in_flight_max: int = 4

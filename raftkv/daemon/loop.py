@@ -10,11 +10,12 @@ import logging
 import time
 from typing import Any, Callable, Mapping, Sequence
 
+from raftkv.daemon.agreement import Agreement
 from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.leadership import Leadership
 from raftkv.daemon.metrics import Counters
 from raftkv.daemon.storage import Storage
-from raftkv.errors import Corruption, DiskFailure, NoSpace, RaftKVError
+from raftkv.errors import Corruption, DiskFailure, Internal, NoSpace, RaftKVError
 from raftkv.raft.effects import RoleChange
 from raftkv.raft.messages import AppendEntries, Message, SnapshotMeta
 from raftkv.raft.node import Raft
@@ -105,6 +106,7 @@ class ReplicaLoop:
             schedule_pump=self.schedule_pump,
             is_dead=lambda: self._dead,
         )
+        self.agreement = Agreement(raft, replica.digests, storage.members)
         self.on_housekeeping: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[BaseException] = loop.create_future()
         loop.set_exception_handler(self._on_unhandled)
@@ -206,11 +208,18 @@ class ReplicaLoop:
         if self._dead:
             return
         self._dead = True
+        # The doors are open until the process is gone: what is in memory may be wrong, and nobody is to read it.
+        self._storage.refusal = error if isinstance(error, RaftKVError) else Internal("this member stops: see its log")
         log.critical(
             "fatal, this member stops: %s", error, exc_info=error if not isinstance(error, RaftKVError) else None
         )
         if not self.failed.done():
             self.failed.set_result(error)
+
+    def errors(self) -> list[str]:
+        """For the status: what ends this member, and whose store differs."""
+        fatal = self._storage.refusal if self._dead else None
+        return [f"{fatal.code}: {fatal.message}" for fatal in (fatal,) if fatal is not None] + self.agreement.errors()
 
     def _on_unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback outside the pump raised: the loop would only log it, but a broken invariant is the end wherever it breaks."""
@@ -265,6 +274,7 @@ class ReplicaLoop:
                 # Before the core's tick: a leader whose heartbeats fall on this very tick would have effects each time, and
                 # the log is not compacted while there are any.
                 self._housekeeping()
+            self._replica.compare_digests()
             self._raft.tick()
             self.leadership.tick()
             self._service.tick(monotonic_ms())
@@ -288,6 +298,7 @@ class ReplicaLoop:
         self.leadership.watch_priorities(
             is_well=self._service.write_block is None and not self.leadership.stalled_seconds
         )
+        self.agreement.look()
         self.on_housekeeping()
 
     def _watch_space(self) -> None:

@@ -260,6 +260,8 @@ class Member:
             limits=config.limits,
         )
         view.stalled_seconds = lambda: self._driver.leadership.stalled_seconds
+        view.agreed_index = lambda: self._replica.digests.agreed_index
+        view.loop_errors = self._driver.errors
         return view
 
     def _new_service(self) -> Service:
@@ -337,6 +339,8 @@ class Member:
             watchers_slow=self._storage.watches.lagging_count,
             waits=len(self._storage.watches.waits),
             compact_revision=store.compact_revision,
+            digest_agreed_index=self._replica.digests.agreed_index,
+            diverging_members=len(self._driver.agreement.mismatches()),
             client_connections=port.connections_open,
             client_connections_accepted=port.connections_accepted,
             client_connections_refused=port.connections_refused,

@@ -90,6 +90,8 @@ class Gauges:
     watchers_slow: int
     waits: int
     compact_revision: int
+    digest_agreed_index: int
+    diverging_members: int
     client_connections: int
     client_connections_accepted: int  # since the start, as are all below
     client_connections_refused: int
@@ -182,6 +184,18 @@ GAUGES: Final[tuple[Figure[Gauges], ...]] = (
         "raftkv_compact_revision",
         "etcd_debugging_mvcc_compact_revision",
         "History below it is gone",
+    ),
+    Figure(
+        lambda g: g.digest_agreed_index,
+        "raftkv_digest_agreed_index",
+        "",
+        "Newest index of the log at which this member's store is known to be that of a quorum; 0 while none is",
+    ),
+    Figure(
+        lambda g: g.diverging_members,
+        "raftkv_diverging_members",
+        "",
+        "On the leader: members whose store differs from its own",
     ),
     Figure(lambda g: g.client_connections, "raftkv_client_connections", "", "Open client connections of all protocols"),
 )

@@ -15,7 +15,7 @@ from typing import Any, Callable, Sequence
 
 from raftkv.daemon.datadir import TEMPORARY_SUFFIX
 from raftkv.daemon.snapshots import IncomingSnapshot, ThreadedReader
-from raftkv.errors import Corruption, NoSpace, Overloaded
+from raftkv.errors import Corruption, NoSpace, Overloaded, RaftKVError
 from raftkv.limits import Limits
 from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
@@ -59,6 +59,7 @@ class Storage:
         self._next_commit_at = self._next_compaction_commit_at = 0.0
         self._compaction_handle: asyncio.TimerHandle | None = None
         self._replacing = False
+        self.refusal: RaftKVError | None = None  # of all reads
         self._tasks: set[asyncio.Task[None]] = set()
         self.full: NoSpace | None = None  # the store's own disk
         self.on_progress: Callable[[], None] = lambda: None
@@ -130,14 +131,14 @@ class Storage:
 
     def read(self, command: Sequence[Any]) -> Answer:
         """Answer one read at the applied state. Raises RaftKVError."""
-        if self._replacing:
-            raise Overloaded("this member is taking in a snapshot")
+        if self.refusal is not None:
+            raise self.refusal.with_traceback(None)  # one object for many: it must not collect where it was raised
         return self.store.read(command)
 
     def range_cursor(self, command: Sequence[Any]) -> ReadCursor:
         """Begin a range at the applied state. Raises RaftKVError."""
-        if self._replacing:
-            raise Overloaded("this member is taking in a snapshot")
+        if self.refusal is not None:
+            raise self.refusal.with_traceback(None)  # one object for many: it must not collect where it was raised
         return self.store.range_cursor(command)
 
     # replica.upkeep.Directory.
@@ -295,6 +296,8 @@ class Storage:
     async def _install(self, meta: SnapshotMeta) -> None:
         receiver = self._incoming.take(meta)
         self._replacing = True
+        taking_in = Overloaded("this member is taking in a snapshot")
+        self.refusal = self.refusal or taking_in
         try:
             if self._committing is not None:
                 await asyncio.wait([self._committing])
@@ -312,6 +315,8 @@ class Storage:
             self.store = self._open()
         finally:
             self._replacing = False
+            if self.refusal is taking_in:
+                self.refusal = None
         self._go_on_compacting()
         self.snapshots_installed += 1
         log.info("installed a snapshot at index %d, %d bytes", meta.index, meta.size_bytes)

@@ -40,6 +40,8 @@ class View:
         self._limits = limits
         self.is_closing = False
         self.stalled_seconds: Callable[[], float] = lambda: 0.0
+        self.agreed_index: Callable[[], int] = lambda: 0
+        self.loop_errors: Callable[[], list[str]] = list
         self.metrics_text: Callable[[], bytes] = lambda: b""
 
     def status(self) -> dict[str, Any]:
@@ -59,6 +61,7 @@ class View:
             "last_index": raft.last_index,
             "revision": store.revision,
             "digest": store.digest,
+            "digest_agreed_index": self.agreed_index(),
             "db_size_bytes": store.db_size_bytes,
             "version": raftkv.__version__,
             "priority": self._priority,
@@ -69,7 +72,7 @@ class View:
 
     def errors(self) -> list[str]:
         """What an operator should look at now; empty when all is well."""
-        found = []
+        found = self.loop_errors()
         if self._service.write_block is not None:
             found.append(f"{self._service.write_block.code}: {self._service.write_block.message}")
         if over := self._storage.store.full_names():

@@ -37,6 +37,16 @@ class SendSnapshotChunk:
 
 
 @dataclass(slots=True)
+class DigestHeard:
+    """A member said of its store that it has this digest at `index`; `agreed`: its leader says so of a quorum."""
+
+    source: NodeId
+    index: Index
+    digest: int
+    agreed: bool
+
+
+@dataclass(slots=True)
 class RoleChange:
     """Who this member now is. `leader` is NOBODY while there is none known."""
 
@@ -62,6 +72,7 @@ class Effects:
     need_snapshot: bool = False  # some follower needs entries that are gone and no snapshot has been offered
     snapshot_chunks: list[SendSnapshotChunk] = field(default_factory=list)
     received_chunks: list[InstallSnapshot] = field(default_factory=list)  # store them, then Raft.on_chunk_stored
+    digests: list[DigestHeard] = field(default_factory=list)
 
     def needs_save(self) -> bool:
         """Whether there is anything for the journal, or anything that must wait for what it was given before."""

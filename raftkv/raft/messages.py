@@ -121,7 +121,7 @@ class AppendEntriesResponse:
 class Heartbeat:
     """Liveness, commit index (never beyond what the target is known to have), and the shared ReadIndex round (6.4).
 
-    It never waits for a disk: a slow fsync is not a dead leader. `digest_index`/`digest` let members compare their stores.
+    It never waits for a disk: a slow fsync is not a dead leader. `digest`: of the store at `digest_index`, as a quorum has it.
     """
 
     term: Term
@@ -135,11 +135,15 @@ class Heartbeat:
 
 @dataclass(slots=True)
 class HeartbeatResponse:
+    """`digest` is that of the sender's own store at `digest_index`; index 0 says nothing."""
+
     term: Term
     source: NodeId
     target: NodeId
     read_round: int = 0
     promise_ms: int = 0
+    digest_index: Index = 0
+    digest: int = 0
 
 
 @dataclass(slots=True)

@@ -173,6 +173,22 @@ class Raft:
         """
         snapshot.on_installed(self._state, meta, ok)
 
+    # What members say of their stores: two numbers that the core carries and does not understand.
+
+    def announce_digest(self, index: Index, digest: int) -> None:
+        """As leader: say with each heartbeat, while in office, that a quorum has this digest at `index`."""
+        assert self._state.is_leader, "only a leader knows of a quorum"
+        self._state.digest_agreed = (index, digest)
+
+    def report_digest(self, index: Index, digest: int) -> None:
+        """Tell the next leader that is heard, once, that the own store has this digest at `index` (0: nothing to tell)."""
+        self._state.digest_report = (index, digest)
+
+    @property
+    def wants_digest(self) -> bool:
+        """The last report has left, or there was none."""
+        return self._state.digest_report[0] == 0
+
     # Outputs.
 
     @property
@@ -371,4 +387,4 @@ def _tick_leader(state: State) -> None:
     state.heartbeat_elapsed += 1
     if state.heartbeat_elapsed >= state.config.heartbeat_ticks:
         state.heartbeat_elapsed = 0
-        reads.start_round(state, list(state.progress))
+        reads.start_round(state, list(state.progress), state.digest_agreed)

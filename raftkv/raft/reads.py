@@ -120,8 +120,8 @@ def flush(state: "State") -> None:
         state.answer(ReadIndex(state.term, state.node_id, state.leader, contexts[0]))
 
 
-def start_round(state: "State", peers: Iterable[NodeId]) -> None:
-    """Broadcast a heartbeat, which is also a read round for everything that waits.
+def start_round(state: "State", peers: Iterable[NodeId], digest: tuple[Index, int] = (0, 0)) -> None:
+    """Broadcast a heartbeat, which is also a read round for everything that waits; `digest` rides along.
 
     Only a leader that has committed an entry of its term knows what is committed (6.4); before, reads go on waiting.
     """
@@ -137,7 +137,7 @@ def start_round(state: "State", peers: Iterable[NodeId]) -> None:
         progress = state.progress[peer]
         commit_index = min(progress.match_index, state.commit_index)
         progress.commit_sent = max(progress.commit_sent, commit_index)
-        state.send(Heartbeat(state.term, state.node_id, peer, commit_index, reads.last_round))
+        state.send(Heartbeat(state.term, state.node_id, peer, commit_index, reads.last_round, *digest))
     if reads.in_flight:
         _confirm(state)
 

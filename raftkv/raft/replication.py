@@ -6,6 +6,7 @@ rejection, or as silence while something is open; then the place where the logs 
 """
 
 from raftkv.raft import membership, reads, snapshot, transfer
+from raftkv.raft.effects import DigestHeard
 from raftkv.raft.messages import (
     ENTRY_CONFIGURATION,
     AppendEntries,
@@ -16,7 +17,7 @@ from raftkv.raft.messages import (
 )
 from raftkv.raft.progress import PROBE, REPLICATE, SNAPSHOT, Progress
 from raftkv.raft.quorum import joint_value
-from raftkv.raft.state import State
+from raftkv.raft.state import NO_DIGEST, State
 from raftkv.units import NOBODY, Index, NodeId
 
 # The leader's side.
@@ -190,6 +191,9 @@ def on_heartbeat_response(state: State, message: HeartbeatResponse) -> None:
         return
     progress.answered_tick = state.ticks
     reads.on_round_answered(state, progress, message)
+    if message.digest_index:
+        state.effects.digests.append(DigestHeard(message.source, message.digest_index, message.digest, agreed=False))
+        state.dirty = True
     if progress.state != REPLICATE:
         state.dirty = True  # it may have been thought dead, and so have been sent nothing
         return
@@ -286,4 +290,9 @@ def on_heartbeat(state: State, message: Heartbeat) -> None:
     state.follow(message.source)
     assert message.commit_index <= state.log.last_index, "a leader names no commit index beyond what matches (3.5)"
     state.commit_to(message.commit_index)
-    state.answer(HeartbeatResponse(state.term, state.node_id, message.source, message.read_round, state.promise_ms))
+    if message.digest_index:
+        state.effects.digests.append(DigestHeard(message.source, message.digest_index, message.digest, agreed=True))
+    report, state.digest_report = state.digest_report, NO_DIGEST
+    state.answer(
+        HeartbeatResponse(state.term, state.node_id, message.source, message.read_round, state.promise_ms, *report)
+    )

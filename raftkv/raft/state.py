@@ -27,6 +27,8 @@ LEARNER: Final = "learner"  # how a follower without a vote is called outside; i
 NEVER: Final = -(1 << 62)
 """A tick so long ago that every timeout since then is over."""
 
+NO_DIGEST: Final[tuple[Index, int]] = (0, 0)
+
 
 class State:
     """The mutable state of one member. Its owner is node.Raft."""
@@ -40,6 +42,8 @@ class State:
         "config",
         "configuration",
         "contact_tick",
+        "digest_agreed",
+        "digest_report",
         "dirty",
         "durable_term",
         "durable_vote",
@@ -99,6 +103,8 @@ class State:
         self.reads = ReadRounds()
         self.offered_snapshot: SnapshotMeta | None = None
         self.snapshot_wanted = False
+        # The driver's, carried and not understood: what a leader announces with its heartbeats, what a follower answers once.
+        self.digest_agreed = self.digest_report = NO_DIGEST
         self.snapshot_budget_bytes = (
             0  # what may be sent until the next tick; below 0: a chunk was larger than what was left
         )
@@ -198,6 +204,7 @@ class State:
         self.committed_in_term = False
         self.transfer = None
         self.snapshot_wanted = False
+        self.digest_agreed = NO_DIGEST
         self._reset_election_timer()
         self.dirty = True
 

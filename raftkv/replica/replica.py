@@ -13,6 +13,7 @@ from raftkv.limits import Limits
 from raftkv.raft.effects import Effects, ReadReady, RoleChange, SendSnapshotChunk
 from raftkv.raft.messages import Entry, InstallSnapshot, Message, SnapshotMeta
 from raftkv.raft.node import Raft
+from raftkv.replica.digests import Digests
 from raftkv.replica.ports import Journal, Network, SnapshotReader, StateMachine
 from raftkv.wire.commands import Answer
 
@@ -47,6 +48,7 @@ class Replica:
         "_network",
         "_snapshot",
         "_unsaved",
+        "digests",
         "raft",
         "snapshot_bytes_received",
         "snapshot_bytes_sent",
@@ -77,6 +79,7 @@ class Replica:
         self._making_snapshot = False
         self._installing: SnapshotMeta | None = None
         self._compacted_index = raft.log_start_index
+        self.digests = Digests(limits.digests_kept_max, state_machine.applied_index, state_machine.digest)
         self.snapshot_bytes_sent = 0  # chunks, those sent again included
         self.snapshot_bytes_received = 0
 
@@ -121,6 +124,8 @@ class Replica:
             assert self.state_machine.applied_index == meta.index, "the snapshot is what it says"
             while self._backlog and self._backlog[0].index <= meta.index:
                 self._backlog.popleft()
+            self.digests.restart(meta.index, self.state_machine.digest)
+            self.raft.report_digest(0, 0)  # a report that has not left is about the old store
         self.raft.on_snapshot_installed(meta, ok)
 
     # Outputs.
@@ -141,6 +146,17 @@ class Replica:
         if self._backlog:
             self._apply_backlog()
             self._carry_out_all()  # what was applied may lead on: the record of a new member to its configuration
+
+    def compare_digests(self) -> None:
+        """Once per tick, before the core's: say what there is to say of the own store. Raises Diverged: then stop at once."""
+        raft, digests = self.raft, self.digests
+        if raft.is_leader:
+            agreed = digests.settle(raft.term, raft.node_id, raft.configuration)
+            if agreed is not None:
+                raft.announce_digest(*agreed)
+        elif raft.wants_digest:
+            raft.report_digest(*digests.next_report())
+        digests.check()
 
     def compact_log(self) -> None:
         """Let go of entries that are durable in the state machine and beyond what is kept for slow followers."""
@@ -189,6 +205,8 @@ class Replica:
         if effects.committed:
             self._backlog.extend(effects.committed)
             self._apply_backlog()
+        for heard in effects.digests:
+            self.digests.hear(heard)
         if effects.reads:
             self._listener.on_reads_ready(effects.reads)
         if effects.reads_failed:
@@ -213,11 +231,12 @@ class Replica:
         if self._installing is not None:
             return  # the state machine is being replaced
         backlog, state_machine, listener = self._backlog, self.state_machine, self._listener
-        budget = self._apply_budget_bytes
+        budget, note_digest = self._apply_budget_bytes, self.digests.note
         while backlog and budget > 0 and state_machine.has_room:
             entry = backlog.popleft()
             assert entry.index == state_machine.applied_index + 1, "entries are applied in order, once (3.5)"
             answers = state_machine.apply(entry)
+            note_digest(entry.index, state_machine.digest)
             budget -= len(entry.data) + 64
             listener.on_applied(entry, answers)
 

@@ -91,6 +91,7 @@ def draw_limits(random: Random, *, session_ttl_ms: int) -> Limits:
         session_window=random.choice((2, 8, 1024)),
         session_answer_bytes_max=random.choice((256, 65536)),
         sessions_max=100,
+        digests_kept_max=40,
         session_ttl_ms=session_ttl_ms,
     )
 

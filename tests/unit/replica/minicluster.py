@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from raftkv.errors import Diverged
 from raftkv.limits import Limits
 from raftkv.raft.config import RaftConfig, SavedState
 from raftkv.raft.messages import Configuration, Entry, HardState, Message, SnapshotMeta
@@ -161,6 +162,7 @@ class Member:
     def __init__(self, cluster: "MiniCluster", node_id: int, limits: Limits) -> None:
         self.cluster = cluster
         self.node_id = node_id
+        self.diverged: Diverged | None = None
         self.journal = HandJournal()
         self.storage = MemoryStorage(limits)
         self.storage.member = self
@@ -197,6 +199,17 @@ class Member:
 
     def answer(self, request_id: int, target: int, payload: bytes) -> None:
         self.cluster.post(self.node_id, target, lambda member: member.service.on_forward_answer(request_id, payload))
+
+    def tick(self) -> None:
+        """What the loop does once per tick; a member that has diverged is gone."""
+        try:
+            self.replica.compare_digests()
+        except Diverged as error:
+            self.diverged = error
+            del self.cluster.members[self.node_id]
+            return
+        self.raft.tick()
+        self.service.tick(self.cluster.now_ms)
 
     def turn(self) -> None:
         """What the loop does once per turn."""
@@ -252,9 +265,8 @@ class MiniCluster:
     def pass_time(self, milliseconds: int) -> None:
         for _ in range(milliseconds // TICK_MS):
             self.now_ms += TICK_MS
-            for member in self.members.values():
-                member.raft.tick()
-                member.service.tick(self.now_ms)
+            for member in list(self.members.values()):
+                member.tick()
             self.settle()
 
     def elect(self) -> Member:
