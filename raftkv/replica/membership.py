@@ -30,6 +30,7 @@ SIZE_BYTES: Final = 256  # of a command, about
 NAME_BYTES_MAX: Final = 256
 
 _MEMBER_ID: Final = re.compile(r"\bmember (\d+)\b")
+_ADDRESS: Final = re.compile(r"[^\s/@]+:\d{1,5}\Z")
 _LISTS: Final = ("promote", "demote", "remove")
 
 Done = Callable[[Answer], None]
@@ -100,8 +101,10 @@ def _read_newcomer(item: Any) -> Newcomer:
     if type(item) is not list or len(item) != 4:
         raise InvalidRequest("a new member is its name, its peer address, whether it only learns, and its incarnation")
     name, peer_address, learner, incarnation = item
-    if not _is_name(name) or not _is_name(peer_address) or type(learner) not in (bool, type(None)):
-        raise InvalidRequest("a new member has a name and a peer address")
+    if not _is_name(name) or type(learner) not in (bool, type(None)):
+        raise InvalidRequest("a new member has a name")
+    if not _is_name(peer_address) or not _ADDRESS.match(peer_address):
+        raise InvalidRequest(f"a peer address is HOST:PORT, not {peer_address!r}")
     if incarnation is not None and (type(incarnation) is not int or incarnation <= 0):
         raise InvalidRequest("an incarnation is an integer above 0")
     return Newcomer(name, peer_address, learner, incarnation)

@@ -35,7 +35,7 @@ def _list(call: Call, client: Client, words: list[str]) -> int:
             "address": member.address,
             "peer_address": member.peer_address,
         }
-        for member in client.members()
+        for member in sorted(client.members(), key=lambda member: member.name)
     ]
     if call.output == "json":
         write_json(rows)

@@ -192,6 +192,8 @@ def test_a_cluster_has_a_bound() -> None:
         {"add": [["n4", "n4:2380", 1, None]]},
         {"add": [["n4", "n4:2380", True, 0]]},
         {"add": [["n4", "", True, None]]},
+        {"add": [["n4", "n4", True, None]]},
+        {"add": [["n4", "http://n4:2380", True, None]]},
         {"add": {}},
     ],
 )
