@@ -91,17 +91,36 @@ def put(endpoints: str, key: str, value: str = "x") -> int:
         return kv.put(key, value).revision
 
 
-def test_leaders_killed_under_a_watch_leave_no_gap_and_no_duplicate(cluster: Cluster, watchers: list[Watcher]) -> None:
+CHANGES = ("kill", "move", "pause", "move", "kill", "move", "pause", "move", "kill", "move")
+
+
+def change_leader(cluster: Cluster, how: str) -> None:
+    """Another one leads when this returns, and all run."""
+    leader = cluster.leader()
+    if how == "kill":
+        leader.kill()
+    elif how == "pause":
+        leader.pause()
+    else:
+        with raftkv.Client(cluster.endpoints) as kv:
+            kv.move_leader()
+    cluster.leader([node for node in cluster.nodes if node is not leader])
+    if how == "kill":
+        leader.start()
+    elif how == "pause":
+        leader.resume()
+    leader.wait_ready()
+
+
+def test_ten_changes_of_the_leader_under_a_watch_leave_no_gap_and_no_duplicate(
+    cluster: Cluster, watchers: list[Watcher]
+) -> None:
     begin = put(cluster.endpoints, "begin")
     watchers += [Watcher(cluster.endpoints), Watcher(cluster.followers()[0].client_endpoint)]
     with LibraryWorkload(cluster.endpoints) as workload:
-        for _ in range(3):
-            workload.wait_acknowledged(100)
-            leader = cluster.leader()
-            leader.kill()
-            workload.wait_acknowledged(100)
-            leader.start()
-            leader.wait_ready()
+        for how in CHANGES:
+            workload.wait_acknowledged(80)
+            change_leader(cluster, how)
         workload.wait_acknowledged(50)
         workload.stop()
     put(cluster.endpoints, "end")
