@@ -52,7 +52,7 @@ class Limits:
     digests_kept_max: int = (
         4_096  # of the store, one per applied entry; what is older is not compared with other members
     )
-    log_held_bytes_max: int = 512 * MIB  # kept while a snapshot is made or sent; over it, the follower gets a newer one
+    log_held_bytes_max: int = 512 * MIB  # kept while a copy is made or sent; over it, it ends, or is made anew
     snapshot_chunk_bytes: int = 512 * KIB
     snapshot_chunks_in_flight_max: int = 4
     snapshot_resume_ms_max: int = 60_000  # a transfer whose follower fell silent can go on for so long

@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "member": ("member", "list, add, remove, promote and replace members"),
     "move-leader": ("move_leader", "hand leadership to another member"),
     "snapshot": ("snapshot", "save a member's data, look into a saved file, make a new cluster of it"),
+    "defrag": ("defrag", "give the file system the free pages of members' stores"),
     "recover": ("recover", "make a survivor of a lost quorum the first member of a new cluster"),
     "bench": ("bench", "put load on a cluster and measure it"),
     "serve": ("serve", "run one member"),

@@ -55,14 +55,15 @@ class Caller:
                     session.settle(command[1])
                     self._lock.notify()
 
-    def ask(self, address: str, command: Command, timeout_s: float | None) -> Answer:
-        """Like call, but to this address and nowhere else."""
+    def ask(self, address: str, command: Command, timeout_s: float | None, kind: int) -> Answer:
+        """Like call, but to this address and nowhere else; STALE_READ or PATIENT_READ."""
         if os.getpid() != self._process_id:
             self._on_forked()
         now = monotonic()
         timeout_s = self._options.timeout_s if timeout_s is None else timeout_s
         attempt_timeout_s = min(self._options.attempt_timeout_s, timeout_s)
-        return self._run(Direct(self.directory, address, now, now + timeout_s, attempt_timeout_s), command, None)
+        retry = Direct(self.directory, address, now, now + timeout_s, attempt_timeout_s, kind)
+        return self._run(retry, command, None)
 
     @property
     def directory_lock(self) -> threading.Condition:

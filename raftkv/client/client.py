@@ -314,10 +314,10 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs):
     def _control(self, command: Command, timeout: float | None) -> asyncio.Future[Answer]:
         return self._submit(command, CONTROL, timeout)
 
-    async def _ask_first(self, command: Command, timeout: float | None) -> Answer:
+    async def _ask(self, address: str | None, command: Command, timeout: float | None) -> Answer:
         if self._closed:
             raise ClientClosed()
-        return await self._bind().ask(self._directory.endpoints[0], command, timeout)
+        return await self._bind().ask(address or self._directory.endpoints[0], command, timeout, PATIENT_READ)
 
     def _ask_leader(self, command: Command, timeout: float | None) -> asyncio.Future[Answer]:
         return self._submit(command, QUESTION, timeout)
@@ -360,7 +360,7 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs):
         if self._closed:
             raise ClientClosed()
         try:
-            answer = await self._bind().ask(address, [STATUS], timeout)
+            answer = await self._bind().ask(address, [STATUS], timeout, STALE_READ)
         except RaftKVError as error:
             return error
         return cast(Mapping[str, Any], answer[1])

@@ -3,12 +3,14 @@
 Imported by the command line with every verb, so it imports little.
 """
 
-from typing import Any, Awaitable, Callable, Mapping, Sequence, cast
+from typing import Any, Awaitable, Callable, Final, Mapping, Sequence, cast
 
 from raftkv.client import requests
 from raftkv.client.results import Member, member
 from raftkv.wire.commands import Answer, Command
-from raftkv.wire.protocol import MEMBERS, MOVE_LEADER
+from raftkv.wire.protocol import DEFRAGMENT, MEMBERS, MOVE_LEADER
+
+DEFRAGMENT_TIMEOUT_S: Final = 3600.0  # gigabytes are copied; a member that shows no sign of life is not waited for
 
 
 class ClusterVerbs:
@@ -20,8 +22,8 @@ class ClusterVerbs:
     def _control(self, command: Command, timeout: float | None) -> Answer:
         raise NotImplementedError
 
-    def _ask_first(self, command: Command, timeout: float | None) -> Answer:
-        """Of the first endpoint, and nobody else."""
+    def _ask(self, address: str | None, command: Command, timeout: float | None) -> Answer:
+        """Of this member (None: the first endpoint) and nobody else, for as long as it shows that it lives."""
         raise NotImplementedError
 
     def members(self, *, timeout: float | None = None) -> list[Member]:
@@ -63,6 +65,15 @@ class ClusterVerbs:
         answer = self._control([MOVE_LEADER, name], timeout)
         return cast(Mapping[str, Any], answer[1]["leader"])
 
+    def defragment(self, address: str, *, timeout: float | None = None) -> Mapping[str, Any]:
+        """Have the member at `address` write its store anew without free pages, while it serves; who asks meanwhile shares the answer.
+
+        Returns before_bytes, after_bytes and seconds. `timeout` is an hour by default. Raises NoSpace when a second copy does not fit,
+        Overloaded when writes outrun the copy or a snapshot is being taken in: the store is what it was.
+        """
+        answer = self._ask(address, [DEFRAGMENT], DEFRAGMENT_TIMEOUT_S if timeout is None else timeout)
+        return cast(Mapping[str, Any], answer[1])
+
     def backup(self, write: Callable[[bytes], object], *, timeout: float | None = None) -> Mapping[str, Any]:
         """Fetch the data of the member at the client's first endpoint, as of now, piece by piece into `write`.
 
@@ -73,7 +84,7 @@ class ClusterVerbs:
 
         fetch = Fetch()
         while fetch.command is not None:
-            data = fetch.feed(self._ask_first(fetch.command, timeout))
+            data = fetch.feed(self._ask(None, fetch.command, timeout))
             if data:
                 write(data)
         return fetch.made
@@ -88,8 +99,8 @@ class AsyncClusterVerbs:
     def _control(self, command: Command, timeout: float | None) -> Awaitable[Answer]:
         raise NotImplementedError
 
-    def _ask_first(self, command: Command, timeout: float | None) -> Awaitable[Answer]:
-        """Of the first endpoint, and nobody else."""
+    def _ask(self, address: str | None, command: Command, timeout: float | None) -> Awaitable[Answer]:
+        """Of this member (None: the first endpoint) and nobody else, for as long as it shows that it lives."""
         raise NotImplementedError
 
     async def members(self, *, timeout: float | None = None) -> list[Member]:
@@ -133,6 +144,15 @@ class AsyncClusterVerbs:
         answer = await self._control([MOVE_LEADER, name], timeout)
         return cast(Mapping[str, Any], answer[1]["leader"])
 
+    async def defragment(self, address: str, *, timeout: float | None = None) -> Mapping[str, Any]:
+        """Have the member at `address` write its store anew without free pages, while it serves; who asks meanwhile shares the answer.
+
+        Returns before_bytes, after_bytes and seconds. `timeout` is an hour by default. Raises NoSpace when a second copy does not fit,
+        Overloaded when writes outrun the copy or a snapshot is being taken in: the store is what it was.
+        """
+        answer = await self._ask(address, [DEFRAGMENT], DEFRAGMENT_TIMEOUT_S if timeout is None else timeout)
+        return cast(Mapping[str, Any], answer[1])
+
     async def backup(self, write: Callable[[bytes], object], *, timeout: float | None = None) -> Mapping[str, Any]:
         """Fetch the data of the member at the client's first endpoint, as of now, piece by piece into `write`.
 
@@ -143,7 +163,7 @@ class AsyncClusterVerbs:
 
         fetch = Fetch()
         while fetch.command is not None:
-            data = fetch.feed(await self._ask_first(fetch.command, timeout))
+            data = fetch.feed(await self._ask(None, fetch.command, timeout))
             if data:
                 write(data)
         return fetch.made

@@ -11,7 +11,7 @@ from typing import Any, Coroutine, Final
 
 from raftkv.client import verdict
 from raftkv.client.connection import Call, Connection
-from raftkv.client.decisions import BARE_WRITE, STALE_READ, WRITE, Decision, Keep, Send, Stop, Wait
+from raftkv.client.decisions import BARE_WRITE, WRITE, Decision, Keep, Send, Stop, Wait
 from raftkv.client.endpoints import Directory
 from raftkv.client.links import Link
 from raftkv.client.options import Options, draw, draw_session_id
@@ -86,13 +86,13 @@ class Dispatcher:
             self._ticker.arm(now, call.attempt_deadline)
         return future
 
-    def ask(self, address: str, command: Command, timeout_s: float | None) -> asyncio.Future[Answer]:
-        """Like submit, but to this address and nowhere else."""
+    def ask(self, address: str, command: Command, timeout_s: float | None, kind: int) -> asyncio.Future[Answer]:
+        """Like submit, but to this address and nowhere else; STALE_READ or PATIENT_READ."""
         now = self._time()
         timeout_s = self._options.timeout_s if timeout_s is None else timeout_s
         attempt_timeout_s = min(self._options.attempt_timeout_s, timeout_s)
-        call = Call(command, STALE_READ, self._create_future(), now, now + timeout_s, now + attempt_timeout_s)
-        call.retry = Direct(self.directory, address, now, call.deadline, attempt_timeout_s)
+        call = Call(command, kind, self._create_future(), now, now + timeout_s, now + attempt_timeout_s)
+        call.retry = Direct(self.directory, address, now, call.deadline, attempt_timeout_s, kind)
         self._begin(call, now)
         self._ticker.arm(now, call.attempt_deadline)
         return call.future

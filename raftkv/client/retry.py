@@ -339,9 +339,15 @@ class Direct(Retry):
     __slots__ = ("_address", "_repeated")
 
     def __init__(
-        self, directory: Directory, address: str, now: float, deadline: float, attempt_timeout_s: float
+        self,
+        directory: Directory,
+        address: str,
+        now: float,
+        deadline: float,
+        attempt_timeout_s: float,
+        kind: int = STALE_READ,
     ) -> None:
-        super().__init__(directory, STALE_READ, now, deadline, attempt_timeout_s, lambda: 0.0)
+        super().__init__(directory, kind, now, deadline, attempt_timeout_s, lambda: 0.0)
         self._address = address
         self._repeated = False
 

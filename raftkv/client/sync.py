@@ -269,8 +269,8 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
     def _control(self, command: Command, timeout: float | None) -> Answer:
         return self._caller.call(command, CONTROL, timeout)
 
-    def _ask_first(self, command: Command, timeout: float | None) -> Answer:
-        return self._caller.ask(self._directory.endpoints[0], command, timeout)
+    def _ask(self, address: str | None, command: Command, timeout: float | None) -> Answer:
+        return self._caller.ask(address or self._directory.endpoints[0], command, timeout, PATIENT_READ)
 
     def _ask_leader(self, command: Command, timeout: float | None) -> Answer:
         return self._caller.call(command, QUESTION, timeout)
@@ -309,7 +309,7 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
 
     def _ask_status(self, address: str, timeout: float | None) -> Mapping[str, Any] | RaftKVError:
         try:
-            answer = self._caller.ask(address, [STATUS], timeout)
+            answer = self._caller.ask(address, [STATUS], timeout, STALE_READ)
         except RaftKVError as error:
             return error
         return cast(Mapping[str, Any], answer[1])

@@ -103,7 +103,7 @@ class Backups:
     async def _copy(self) -> SnapshotFile:
         """Raises NoSpace, DiskFailure, OSError."""
         wanted = self._storage.applied_index
-        while self._storage.durable_applied_index < wanted:
+        while self._storage.store.durable_applied_index < wanted:
             if self._storage.full is not None:
                 raise self._storage.full
             self._storage.commit_soon(self._journal_durable_index())

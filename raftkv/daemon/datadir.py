@@ -126,7 +126,10 @@ class DataDirectory:
 
     def _remove_temporary(self) -> None:
         for directory in (self.path, self.wal_path, self.store_path, self.snapshots_path):
-            for leftover in directory.glob("*" + TEMPORARY_SUFFIX):
+            for leftover in [
+                *directory.glob("*" + TEMPORARY_SUFFIX),
+                *directory.glob("*" + TEMPORARY_SUFFIX + "-lock"),
+            ]:
                 if leftover.is_dir() and not leftover.is_symlink():
                     shutil.rmtree(leftover)
                 else:

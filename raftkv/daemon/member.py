@@ -12,6 +12,7 @@ from raftkv.daemon.api.native import NativeConnection
 from raftkv.daemon.backups import Backups
 from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
+from raftkv.daemon.defrag import Defragmentation
 from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
 from raftkv.daemon.membership import Membership, load_membership, save_membership
@@ -21,7 +22,7 @@ from raftkv.daemon.neighbours import Neighbours
 from raftkv.daemon.restart import bring_together
 from raftkv.daemon.storage import Storage
 from raftkv.daemon.view import View
-from raftkv.errors import ConfigError, Corruption, TransferRefused, WrongDataDirectory
+from raftkv.errors import ConfigError, Corruption, ShuttingDown, TransferRefused, WrongDataDirectory
 from raftkv.raft.config import RaftConfig
 from raftkv.raft.node import Raft
 from raftkv.replica.membership import read_request
@@ -30,7 +31,7 @@ from raftkv.replica.service import LEADER, Service
 from raftkv.replica.upkeep import Founding
 from raftkv.transport.handshake import Identity as PeerIdentity
 from raftkv.transport.peers import PeerTransport
-from raftkv.units import NOBODY
+from raftkv.units import NOBODY, Index
 from raftkv.wal.disk import RealDisk
 from raftkv.wal.record import Identity
 from raftkv.wal.recovery import Recovered
@@ -96,11 +97,9 @@ class Member:
             self._peer_identity(), self._driver, config.limits, check_member=self._neighbours.check
         )
         self.backups = Backups(
-            self._storage,
-            directory.snapshots_path,
-            loop=loop,
-            journal_durable_index=lambda: self._journal.durable_index,
+            self._storage, directory.snapshots_path, loop=loop, journal_durable_index=self._journal_durable_index
         )
+        self.defragmentation = self._new_defragmentation()
         self._view = self._new_view()
         self._client_port = self._new_client_port()
         self._view.metrics_text = Metrics(self.counters, self._gauges).text
@@ -156,6 +155,7 @@ class Member:
     async def shut_down(self, deadline: float) -> None:
         """Hand over, finish, close, sync; loop time `deadline` bounds the first two."""
         self._view.is_closing = True
+        await self.defragmentation.close(ShuttingDown())
         await self._driver.hand_over_and_drain(deadline)
         self._driver.stop()
         self.backups.close_all()
@@ -208,6 +208,9 @@ class Member:
 
     # Parts.
 
+    def _journal_durable_index(self) -> Index:
+        return self._journal.durable_index
+
     def _raft_config(self) -> RaftConfig:
         config = self._config
         return RaftConfig(
@@ -245,6 +248,16 @@ class Member:
         )
         driver.on_housekeeping = lambda: self._neighbours.follow(self._peers)
         return driver
+
+    def _new_defragmentation(self) -> Defragmentation:
+        return Defragmentation(
+            self._storage,
+            self._directory,
+            loop=self._loop,
+            limits=self._config.limits,
+            held_log=self._raft,
+            journal_durable_index=self._journal_durable_index,
+        )
 
     def _new_view(self) -> View:
         membership, config = self._membership, self._config

@@ -288,7 +288,7 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "log_retained_bytes_max": "log kept for members that are behind; who needs more gets a snapshot",
     "log_retained_entries_max": "entries of the log kept for members that are behind",
     "digests_kept_max": "digests of the store, one per entry, that are kept to be compared with those of other members",
-    "log_held_bytes_max": "log kept while a snapshot is made or sent; over it, who was to get that one gets a newer one",
+    "log_held_bytes_max": "log kept while the store is copied or a copy sent; over it, who was to get the copy gets a newer one, and a defragmentation ends",
     "snapshot_chunk_bytes": "size of a piece of a snapshot on its way to a member",
     "snapshot_chunks_in_flight_max": "pieces sent ahead of their acknowledgement",
     "snapshot_resume_ms_max": "a snapshot on its way to a member that fell silent is kept for so long, and then goes on",

@@ -9,9 +9,10 @@ import asyncio
 import logging
 import secrets
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Awaitable, Callable, Sequence
+from weakref import WeakSet
 
 from raftkv.daemon.datadir import TEMPORARY_SUFFIX
 from raftkv.daemon.snapshots import IncomingSnapshot, ThreadedReader
@@ -22,6 +23,7 @@ from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
 from raftkv.replica.ports import ReadCursor
 from raftkv.store.leases import Leases
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
+from raftkv.store.ranges import RangeCursor
 from raftkv.store.snapshot import SnapshotFile, SnapshotFileReader, install, write
 from raftkv.store.store import CommitJob, Store
 from raftkv.store.watches import WatchHub
@@ -52,14 +54,18 @@ class Storage:
         self._snapshots_path = snapshots_path
         self._limits = limits
         self._observe_commit_seconds = observe_commit_seconds
-        self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
-        self._snapshot_thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
-        self._chunk_thread = ThreadPoolExecutor(1, thread_name_prefix="chunks")
+        self.commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self.snapshot_thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        self.chunk_thread = ThreadPoolExecutor(1, thread_name_prefix="chunks")
         self._committing: asyncio.Future[None] | None = None
         self._next_commit_at = self._next_compaction_commit_at = 0.0
         self._compaction_handle: asyncio.TimerHandle | None = None
         self._replacing = False
         self.refusal: RaftKVError | None = None  # of all reads
+        self._cursors: WeakSet[RangeCursor] = WeakSet()  # ranges that are half answered
+        self.hold_index: Index | None = None  # a copy of the store goes on from there (defrag.py)
+        self.commits_paused = False  # the same, near its end
+        self.before_install: Callable[[], Awaitable[None]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.full: NoSpace | None = None  # the store's own disk
         self.on_progress: Callable[[], None] = lambda: None
@@ -71,7 +77,7 @@ class Storage:
         self._watches = WatchHub(limits)
         self.store = self._open()
         self._go_on_compacting()
-        self._incoming = IncomingSnapshot(snapshots_path, self.store.applied_index, thread=self._snapshot_thread)
+        self._incoming = IncomingSnapshot(snapshots_path, self.store.applied_index, thread=self.snapshot_thread)
 
     def _open(self) -> Store:
         store = Store.open(LmdbKeyspace(str(self._store_path), self._limits.map_bytes), self._limits)
@@ -87,8 +93,9 @@ class Storage:
 
     @property
     def durable_applied_index(self) -> Index:
-        """The last entry that LMDB has on disk."""
-        return self.store.durable_applied_index
+        """The last entry that LMDB has on disk, in the store and in the copy that is to take its place."""
+        durable_index = self.store.durable_applied_index
+        return durable_index if self.hold_index is None else min(durable_index, self.hold_index)
 
     @property
     def clock_ms(self) -> int:
@@ -139,7 +146,9 @@ class Storage:
         """Begin a range at the applied state. Raises RaftKVError."""
         if self.refusal is not None:
             raise self.refusal.with_traceback(None)  # one object for many: it must not collect where it was raised
-        return self.store.range_cursor(command)
+        cursor = self.store.range_cursor(command)
+        self._cursors.add(cursor)
+        return cursor
 
     # replica.upkeep.Directory.
 
@@ -183,7 +192,9 @@ class Storage:
 
     def commit_if_due(self, journal_durable_index: Index) -> None:
         """Start a commit when it is time, or when the overlay is large. The log must be durable to what is applied."""
-        if self._committing is not None or self._replacing or journal_durable_index < self.store.applied_index:
+        if self._committing is not None or self._replacing or self.commits_paused:
+            return
+        if journal_durable_index < self.store.applied_index:
             return
         now = self._loop.time()
         is_due = now >= self._next_commit_at or self.store.overlay_bytes >= self._limits.commit_bytes
@@ -194,7 +205,7 @@ class Storage:
             return
         self._next_commit_at = now + self._limits.commit_interval_ms / 1000
         self._next_compaction_commit_at = now + COMPACTION_COMMIT_SECONDS
-        self._committing = self._loop.run_in_executor(self._commit_thread, self._run_job, job)
+        self._committing = self._loop.run_in_executor(self.commit_thread, self._run_job, job)
         self._committing.add_done_callback(lambda done: self._on_committed(job, done))
 
     def commit_soon(self, journal_durable_index: Index) -> None:
@@ -204,12 +215,27 @@ class Storage:
 
     async def copy_to(self, target: Path) -> SnapshotFile:
         """A compact copy of the committed store, made in a thread. Raises NoSpace, DiskFailure, OSError."""
-        return await self._loop.run_in_executor(self._snapshot_thread, write, self.store.keyspace, str(target))
+        return await self._loop.run_in_executor(self.snapshot_thread, write, self.store.keyspace, str(target))
 
     @property
-    def chunk_thread(self) -> Executor:
-        """Where pieces of copies are read."""
-        return self._chunk_thread
+    def is_committing(self) -> bool:
+        """A commit is under way."""
+        return self._committing is not None
+
+    @property
+    def is_replacing(self) -> bool:
+        """A snapshot is being put in the store's place."""
+        return self._replacing
+
+    def take_over(self, store: Store) -> Store:
+        """Go on with another store that has applied the same and whose file has the name; the old one is the caller's to close."""
+        assert self._committing is None, "nothing is under way in the store"
+        old, self.store = self.store, store
+        store.take_place_of(old)
+        for cursor in self._cursors:
+            store.move_cursor(cursor)
+        self._go_on_compacting()
+        return old
 
     def _run_job(self, job: CommitJob) -> None:
         started = time.perf_counter()
@@ -280,7 +306,7 @@ class Storage:
         log.info("made a snapshot at index %d, %d bytes", meta.index, meta.size_bytes)
         self.snapshots_made += 1
         self.on_snapshot_made(
-            ThreadedReader(reader, loop=self._loop, thread=self._chunk_thread, on_failed=self.on_failed)
+            ThreadedReader(reader, loop=self._loop, thread=self.chunk_thread, on_failed=self.on_failed)
         )
 
     # Snapshots, incoming.
@@ -299,11 +325,13 @@ class Storage:
         taking_in = Overloaded("this member is taking in a snapshot")
         self.refusal = self.refusal or taking_in
         try:
+            if self.before_install is not None:
+                await self.before_install()
             if self._committing is not None:
                 await asyncio.wait([self._committing])
             run = self._loop.run_in_executor
             try:
-                received = await run(self._snapshot_thread, receiver.finish)
+                received = await run(self.snapshot_thread, receiver.finish)
             except Corruption as error:
                 log.error("the received snapshot is damaged, asking again: %s", error.message)
                 self.snapshots_damaged += 1
@@ -311,7 +339,7 @@ class Storage:
                 return
             self.on_store_replaced()
             self.store.close()
-            await run(self._snapshot_thread, install, received, str(self._store_path))
+            await run(self.snapshot_thread, install, received, str(self._store_path))
             self.store = self._open()
         finally:
             self._replacing = False
@@ -345,13 +373,15 @@ class Storage:
             job = self.store.freeze()
             if job is not None:
                 try:
-                    await self._loop.run_in_executor(self._commit_thread, job.run)
+                    await self._loop.run_in_executor(self.commit_thread, job.run)
                 except NoSpace as error:
                     log.error("the last commit found the disk full, the log has it all: %s", error.message)
                 self.store.thaw(job)
-        self._commit_thread.shutdown()
-        self._snapshot_thread.shutdown()
-        self._chunk_thread.shutdown()
+        self.commit_thread.shutdown()
+        if isinstance(self.store.keyspace, LmdbKeyspace):
+            self.store.keyspace.stop_copying()
+        self.snapshot_thread.shutdown(cancel_futures=True)
+        self.chunk_thread.shutdown()
         self._incoming.close()
         self.store.close()
 

@@ -15,6 +15,7 @@ from raftkv.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Configuration,
+    Entry,
     Heartbeat,
     HeartbeatResponse,
     InstallSnapshot,
@@ -311,6 +312,12 @@ class Raft:
     def compactable_index(self, *, retained_entries_max: int, retained_bytes_max: int) -> Index:
         """How far the log would have to be compacted to hold no more than this; `log_start_index` when it does not."""
         return self._state.log.first_retained_index(retained_entries_max, retained_bytes_max) - 1
+
+    def held_entries(self, first: Index, last: Index, bytes_max: int) -> list[Entry]:
+        """The entries from `first` up to `last` that fit, at least one; none when `first` is compacted already."""
+        log = self._state.log
+        assert first <= last <= log.last_index, "what was appended"
+        return log.slice(first, last, bytes_max)[0] if first > log.start_index else []
 
     def term_of(self, index: Index) -> Term:
         """The term of an entry between log_start_index and last_index."""

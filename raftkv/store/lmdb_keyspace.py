@@ -26,6 +26,7 @@ _DAMAGED = (
     lmdb.PageNotFoundError,
     lmdb.NotFoundError,
 )
+LOCK_SUFFIX = "-lock"  # LMDB's lock file has the name of the store's file and this
 _READERS_MAX = 16  # the loop's transaction, copies, and whoever inspects the file from outside
 
 
@@ -43,7 +44,10 @@ class LmdbKeyspace:
     def __init__(self, path: str, map_bytes: int, *, read_only: bool = False) -> None:
         self.path = path
         self._copying, self._committing = Lock(), Lock()  # close waits for both: the map must not vanish under them
+        self._copy_file: int | None = None  # while a copy is written
+        self._copy_lock = Lock()
         self._closed = False
+        self._last_sizes: tuple[int, int] | None = None  # allocated and used, once it is closed
         existed = os.path.exists(path)
         try:
             self._env: Any = _open_environment(path, map_bytes, read_only)
@@ -147,20 +151,50 @@ class LmdbKeyspace:
         with self._copying:
             if self._closed:
                 raise OSError(errno.EBADF, "the store was closed before it could be copied", self.path)
+            stopped = False
             try:
                 file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                self._copy_file = file
                 try:
                     self._env.copyfd(file, compact=True)
                     os.fsync(file)
                 finally:
+                    with self._copy_lock:
+                        stopped = self._copy_file is None
+                        self._copy_file = None
                     os.close(file)
             except (lmdb.Error, OSError) as error:
+                if stopped:
+                    raise OSError(errno.ECANCELED, "the copy was given up", path) from error
                 raise disk_error(error, path) from error
 
+    def stop_copying(self) -> None:
+        """Let a copy that another thread is making fail with OSError (ECANCELED), instead of waiting for gigabytes; from any thread.
+
+        LMDB knows no such wish, but it gives up where there is no space: from here on its writes go to such a place.
+        """
+        with self._copy_lock:
+            if self._copy_file is not None:
+                nowhere = os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC)
+                os.dup2(nowhere, self._copy_file, inheritable=False)
+                os.close(nowhere)
+                self._copy_file = None
+
+    def moved(self, path: str) -> None:
+        """The file was given another name, which LMDB does not mind: it holds the file."""
+        if _OPEN.get(os.path.abspath(self.path)) is self:
+            del _OPEN[os.path.abspath(self.path)]
+        self.path = path
+        _OPEN[os.path.abspath(path)] = self
+
     def allocated_bytes(self) -> int:
+        if self._last_sizes is not None:
+            return self._last_sizes[0]
         return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
 
     def used_bytes(self) -> int:
+        if self._last_sizes is not None:
+            return self._last_sizes[1]
         stats = [self._env.stat(), *(self._transaction.stat(table) for table in self._tables)]
         pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
         return int(pages * stats[0]["psize"])
@@ -171,8 +205,13 @@ class LmdbKeyspace:
 
     def close(self) -> None:
         with self._committing, self._copying:
+            if self._closed:
+                return
+            # Who watches the size asks on, also while another store is being put in this one's place.
+            self._last_sizes = (self.allocated_bytes(), self.used_bytes())
             self._closed = True
-            _OPEN.pop(os.path.abspath(self.path), None)
+            if _OPEN.get(os.path.abspath(self.path)) is self:  # else another one has taken its place
+                del _OPEN[os.path.abspath(self.path)]
             self._cursors.clear()
             self._transaction.abort()
             self._env.close()

@@ -97,6 +97,11 @@ class RangeCursor:
         if order == SORT_NONE and target != SORT_KEY and self._limit and self._bounds is None:
             self._fetch_max = self._limit + 1
 
+    def move(self, mvcc: Mvcc) -> None:
+        """Go on in another store of the same state: what it holds is keys and records, and no places in the old one."""
+        assert mvcc.revision == self._mvcc.revision, "not a revision between them"
+        self._mvcc = mvcc
+
     def step(self) -> bool:
         """Do some more of it; True when it is done."""
         if self._next is None:

@@ -131,6 +131,12 @@ class Sessions:
             return session.deadline_ms
         return None
 
+    def release(self, sessions_max: int) -> bool:
+        """Let go of some, of sessions that nobody needs any more; True when none are left."""
+        for _ in range(min(sessions_max, len(self._sessions))):
+            self._sessions.popitem()
+        return not self._sessions
+
     def take_changes(self) -> tuple[list[tuple[bytes, SessionState]], list[bytes]]:
         """What a commit has to write, and the ids that it has to delete; sorted, because sets have no order."""
         changed: list[tuple[bytes, SessionState]] = []

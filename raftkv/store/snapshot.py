@@ -14,7 +14,7 @@ from typing import Callable, Final, Protocol
 from raftkv.errors import Corruption
 from raftkv.raft.messages import SnapshotMeta
 from raftkv.store.keyspace import Keyspace
-from raftkv.store.lmdb_keyspace import LmdbKeyspace, disk_error, open_keyspace, sync_directory
+from raftkv.store.lmdb_keyspace import LOCK_SUFFIX, LmdbKeyspace, disk_error, open_keyspace, sync_directory
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.meta import StoredState, load_cluster, load_state
 from raftkv.units import Index, Revision, Term
@@ -210,6 +210,23 @@ def install(received_path: str, store_path: str, disk: InstallDisk | None = None
     try:
         disk.sync_file(received_path)
         disk.rename(received_path, store_path)
+        disk.sync_directory(os.path.dirname(store_path))
+    except OSError as error:
+        raise disk_error(error, store_path) from error
+
+
+def replace(copy: LmdbKeyspace, store_path: str, disk: InstallDisk | None = None) -> None:
+    """Give an open, durable copy of the store the store's name, while the store itself is open: it goes on without a name.
+
+    One rename decides, as in `install`; `copy.path` tells whether it has happened. The lock file comes along, so that who looks
+    at the store from outside shares it with us. Raises NoSpace or DiskFailure.
+    """
+    disk = disk if disk is not None else _OsDisk()
+    copy_path = copy.path
+    try:
+        disk.rename(copy_path, store_path)
+        copy.moved(store_path)
+        disk.rename(copy_path + LOCK_SUFFIX, store_path + LOCK_SUFFIX)
         disk.sync_directory(os.path.dirname(store_path))
     except OSError as error:
         raise disk_error(error, store_path) from error

@@ -34,6 +34,7 @@ from raftkv.wire.validate import validate
 
 _SUMMARY: Final = struct.Struct(">QQQQ")
 _RELEASED_PER_ENTRY: Final = 1024
+_SESSION_ITEMS: Final = 64  # a session and its answers count as so many
 
 
 class Store:
@@ -79,6 +80,36 @@ class Store:
             self._watches.detach()
             self._watches = None
         self._keyspace.close()
+
+    # In the place of another store.
+
+    def take_place_of(self, other: "Store") -> None:
+        """Go on where `other`, which has applied exactly the same, stands: who watches or waits does not notice.
+
+        `other` is only to be closed afterwards, and dismantled.
+        """
+        assert self._applied_index == other._applied_index, "not an entry between them"
+        assert self._digest == other._digest, "the same log makes the same state"
+        self._mvcc.leases.take_over(other._mvcc.leases)
+        watches, other._watches = other._watches, None
+        if watches is not None:
+            watches.move(self._mvcc)
+            self._watches = watches
+
+    def move_cursor(self, cursor: RangeCursor) -> None:
+        """A range that was begun in a store whose place this one has taken goes on here."""
+        cursor.move(self._mvcc)
+
+    def dismantle(self, items_max: int) -> bool:
+        """Let go of some of the memory of a closed store; True when nothing much is left.
+
+        Freeing all of it at once would hold the loop for as long as loading it did.
+        """
+        mvcc, state = self._mvcc, self._state
+        for layer in (mvcc.active, mvcc.frozen, self._retired):
+            if layer is not None and not layer.release(items_max):
+                return False
+        return state.sessions.release(1 + items_max // _SESSION_ITEMS) and mvcc.leases.release(items_max)
 
     # Where it is.
 

@@ -82,6 +82,10 @@ class Waits:
         """The store is going away."""
         self._mvcc = None
 
+    def move(self, mvcc: Mvcc) -> None:
+        """The same state at another place: nobody's wait is over by it."""
+        self._mvcc = mvcc
+
     def add(self, command: Sequence[Any], answer: Callable[[Answer], None], deadline_ms: Milliseconds) -> Wait | None:
         """Answered at once (None), or later, from within `feed`, `expire` or `fail_all`."""
         wait = Wait(command, answer, deadline_ms)

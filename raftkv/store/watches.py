@@ -71,6 +71,12 @@ class WatchHub:
         self._mvcc = None
         self.waits.detach()
 
+    def move(self, mvcc: Mvcc) -> None:
+        """The same state at another place: whatever anybody has heard, or waits for, stays as it is."""
+        assert self._mvcc is not None and mvcc.revision == self._mvcc.revision, "not a revision between them"
+        self._mvcc = mvcc
+        self.waits.move(mvcc)
+
     @property
     def is_active(self) -> bool:
         """Whether anybody has to be fed."""

@@ -23,6 +23,7 @@ def wait_until(
     *,
     deadline_s: float = DEADLINE_S,
     seen: Callable[[], object] | None = None,
+    interval_s: float = POLL_INTERVAL_S,
 ) -> T:
     """The first true value of `condition`. Raises DeadlinePassed after `deadline_s`, with what `seen` shows by then."""
     ends_s = time.monotonic() + deadline_s
@@ -33,7 +34,7 @@ def wait_until(
         if time.monotonic() >= ends_s:
             last = f"; last seen: {seen()!r}" if seen is not None else ""
             raise DeadlinePassed(f"waited {deadline_s:g} s for {what}{last}")
-        time.sleep(POLL_INTERVAL_S)
+        time.sleep(interval_s)
 
 
 def holds_for(condition: Callable[[], bool], what: str, *, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Requests to the member itself, through the native door: status, members, leadership, backups. None of them is on the hot path.
+"""Requests to the member itself, through the native door: status, members, leadership, backups, its file. None of them is on the hot path.
 
 Each handler checks the shape of its command and calls `done` once with the answer, now or later. Whoever adds one adds a row to
 HANDLERS and nothing to the door.
@@ -7,6 +7,7 @@ HANDLERS and nothing to the door.
 from typing import Any, Callable, Final, Protocol, TypeAlias
 
 from raftkv.daemon.backups import Backups
+from raftkv.daemon.defrag import Defragmentation
 from raftkv.errors import InvalidRequest, ProtocolError
 from raftkv.replica.membership import read_request
 from raftkv.replica.service import Service
@@ -16,6 +17,7 @@ from raftkv.wire.protocol import (
     BACKUP_OPEN,
     BACKUP_READ,
     CHANGE_MEMBERS,
+    DEFRAGMENT,
     MEMBERS,
     MOVE_LEADER,
     PING,
@@ -30,6 +32,7 @@ class MemberControl(Protocol):
 
     cluster_name: str
     backups: Backups
+    defragmentation: Defragmentation
 
     def hello(self) -> dict[str, Any]: ...
 
@@ -92,6 +95,10 @@ def _close_backup(member: MemberControl, service: Service, command: Command, tim
     done([OK])
 
 
+def _defragment(member: MemberControl, service: Service, command: Command, timeout_ms: int, done: Done) -> None:
+    member.defragmentation.start(done)
+
+
 HANDLERS: Final[dict[int, Callable[[MemberControl, Service, Command, int, Done], None]]] = {
     PING: _ping,
     STATUS: _status,
@@ -101,6 +108,7 @@ HANDLERS: Final[dict[int, Callable[[MemberControl, Service, Command, int, Done],
     BACKUP_OPEN: _open_backup,
     BACKUP_READ: _read_backup,
     BACKUP_CLOSE: _close_backup,
+    DEFRAGMENT: _defragment,
 }
 
 __all__ = ["HANDLERS", "MemberControl", "receive_control"]

@@ -19,7 +19,7 @@ from raftkv.client.results import (
 )
 from raftkv.client.txn import Txn
 from raftkv.client.watchstate import WatchBatch
-from raftkv.errors import LeaseNotFound, RaftKVError
+from raftkv.errors import LeaseNotFound, NoSpace, RaftKVError
 from raftkv.wire.commands import (
     COMPARE_VALUE,
     COMPARE_VERSION,
@@ -45,6 +45,7 @@ class Cluster:
         self.watched: list[WatchBatch] = []
         self.members: list[dict[str, Any]] = []
         self.leases: dict[int, float] = {}
+        self.full: set[str] = set()  # endpoints without room for a second copy
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.opened_with: list[tuple[str, str | None, float]] = []
 
@@ -205,6 +206,12 @@ class FakeClient:
     def status(self) -> list[dict[str, Any]]:
         self.cluster.ask("status")
         return self.cluster.members
+
+    def defragment(self, address: str) -> dict[str, Any]:
+        self.cluster.ask("defragment", address=address)
+        if address in self.cluster.full:
+            raise NoSpace(f"{address} is full")
+        return {"before_bytes": 8192, "after_bytes": 4096, "seconds": 0.25}
 
     def move_leader(self, name: str = "") -> Mapping[str, Any]:
         self.cluster.ask("move_leader", name=name)

@@ -26,5 +26,6 @@ def test_signatures_agree(name: str) -> None:
 def test_the_fake_covers_the_verbs() -> None:
     assert set(METHODS) == {
         *("put", "get_kv", "range", "delete_range", "txn", "compact", "watch", "status", "move_leader"),
+        "defragment",
         *("lease_grant", "lease_revoke", "lease_keep_alive_once", "lease_ttl", "leases"),
     }

@@ -165,6 +165,29 @@ def test_move_leader(cli: RunCli, cluster: Cluster) -> None:
     assert cli("move-leader", "-o", "json").document == {"leader": "n2", "id": 2, "address": "127.0.0.1:2381"}
 
 
+def test_defrag(cli: RunCli, cluster: Cluster) -> None:
+    """Those that were named, or all of the cluster; one that cannot does not keep the others from it."""
+    assert cli("defrag", "--endpoints", "a:1,b:2", "-o", "value") == (
+        OK,
+        b"a:1 8192 4096 0.25\nb:2 8192 4096 0.25\n",
+        "",
+    )
+    assert cluster.asked == [("defragment", {"address": "a:1"}), ("defragment", {"address": "b:2"})]
+    cluster.members = [{"name": f"n{number}", "endpoint": f"n{number}:2379"} for number in (1, 2, 3)]
+    rows = cli("defrag", "--all", "-o", "json").document
+    assert [row["endpoint"] for row in rows] == ["n1:2379", "n2:2379", "n3:2379"]
+    assert rows[0] == {"endpoint": "n1:2379", "before_bytes": 8192, "after_bytes": 4096, "seconds": 0.25, "error": ""}
+    cluster.full = {"n2:2379"}
+    code, stdout, stderr = cli("defrag", "--all")
+    lines = stdout.decode().splitlines()
+    assert lines[1].split() == ["n1:2379", "8.0", "KiB", "4.0", "KiB", "0.2"]
+    assert lines[2].split() == ["n2:2379", "-", "-", "-", "no_space:", "n2:2379", "is", "full"]
+    assert lines[3].startswith("n3:2379")
+    assert (code, stderr) == (FAILED, "raftkv defrag: n2:2379: no_space: n2:2379 is full\n")
+    cluster.full = {"a:1"}
+    assert cli("defrag", "--endpoints", "a:1", "-o", "value") == (FAILED, b"", "raftkv defrag: no_space: a:1 is full\n")
+
+
 def test_version(cli: RunCli) -> None:
     plain = cli("version")
     assert plain.code == OK

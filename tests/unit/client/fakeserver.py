@@ -24,6 +24,7 @@ from raftkv.errors import ClusterMismatch, NoQuorum, NotLeader, RaftKVError
 from raftkv.wire.commands import CLIENT_WRITES, GET, LEASE_TTL, OK, READS, SERIALIZABLE, Answer, Command, failure
 from raftkv.wire.protocol import (
     ACK,
+    DEFRAGMENT,
     FORWARD,
     HELLO,
     KEEP_ALIVE,
@@ -223,6 +224,8 @@ class FakeMember:
             return [OK, {"id": self.id, "name": self.name, "role": "leader", "term": 3, "revision": store.revision}]
         if operation == MEMBERS:
             return [OK, [{**m.hint, "peer_address": "p", "voter": True} for m in self.cluster.members]]
+        if operation == DEFRAGMENT:
+            return [OK, {"before_bytes": 8192, "after_bytes": 4096, "seconds": 0.5}]
         if operation in READS:
             if self.cluster.leader is None and not command[1] & SERIALIZABLE:
                 return failure(self.elsewhere())

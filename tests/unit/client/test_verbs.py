@@ -1,12 +1,13 @@
 """Every method of both clients, against a cluster in order."""
 
+import threading
 from typing import Any
 
 import pytest
 
 import raftkv
 from raftkv.client.results import DeleteResult, KeyValue, Member, PutResult, RangeResult, TxnResult
-from raftkv.errors import InvalidRequest, NotANumber
+from raftkv.errors import InvalidRequest, NoSpace, NotANumber, Unreachable
 
 from .fakeserver import FakeCluster
 
@@ -149,6 +150,22 @@ async def test_the_cluster_s_own_verbs(kv: Any, cluster: FakeCluster) -> None:
     assert cluster.members[2].requests[-1][2] == b"k", "the write found the new leader"
     assert 0 < await kv.ping() < 3
     assert await kv.move_leader("n1") == cluster.members[0].hint, "asked where the leader is now"
+
+
+async def test_a_defragmentation_takes_its_time_at_one_member(kv: Any, cluster: FakeCluster) -> None:
+    """Long after the time of an attempt, while the member shows that it lives; asked of the one that was named, which does not lead."""
+    member = cluster.members[1]
+    member.script.append("slow")
+    threading.Timer(2.5, member.release).start()
+    assert (await kv.defragment(member.address, timeout=20))["after_bytes"] == 4096
+    assert member.pings > 1
+    assert [command[0] for command in cluster.members[0].requests] == []
+    member.script.append(NoSpace("no room", details={"free_bytes": 5}))
+    with pytest.raises(NoSpace, match="no room") as refused:
+        await kv.defragment(member.address)
+    assert refused.value.details == {"free_bytes": 5}
+    with pytest.raises(Unreachable):
+        await kv.defragment("127.0.0.1:1", timeout=2)
 
 
 async def test_status_asks_everyone_in_person(kv: Any, cluster: FakeCluster) -> None:

@@ -105,13 +105,14 @@ def test_left_over_temporary_files_are_removed_and_nothing_else(tmp_path: Path) 
     (outside / "kept").touch()
     for folder in folders:
         (folder / "half.tmp").write_bytes(b"half")
+        (folder / "half.tmp-lock").write_bytes(b"")
         (folder / "copy.tmp").mkdir()
         (folder / "copy.tmp" / "data.mdb").write_bytes(b"half")
         (folder / "link.tmp").symlink_to(outside)
         (folder / "kept.bin").write_bytes(b"whole")
     with DataDirectory(tmp_path):
         for folder in folders:
-            assert not list(folder.glob("*.tmp"))
+            assert not list(folder.glob("*.tmp*"))
             assert (folder / "kept.bin").read_bytes() == b"whole"
     assert (outside / "kept").exists(), "a link is removed, not what it names"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raftkv.daemon.api.native import NativeConnection
 from raftkv.limits import Limits
 from raftkv.wire.commands import GET, PUT, SERIALIZABLE, Answer
-from raftkv.wire.protocol import ACK, FORWARD, HELLO, PING, PREFACE, STATUS, hello_options
+from raftkv.wire.protocol import ACK, DEFRAGMENT, FORWARD, HELLO, PING, PREFACE, STATUS, hello_options
 from tests.unit.conftest import Run
 from tests.unit.replica.minicluster import Member, MiniCluster
 
@@ -48,8 +48,14 @@ class FakeTransport:
     def set_write_buffer_limits(self, high: int) -> None: ...
 
 
+class FakeDefragmentation:
+    def start(self, done: Callable[[Answer], None]) -> None:
+        done([0, {"before_bytes": 2, "after_bytes": 1, "seconds": 0.5}])
+
+
 class FakeControl:
     cluster_name = "mini"
+    defragmentation = FakeDefragmentation()
 
     def hello(self) -> dict[str, Any]:
         return {"member_name": "n1"}
@@ -138,6 +144,16 @@ def test_frames_may_be_cut_anywhere(run: Run) -> None:
         for position in range(len(stream)):
             line.door.data_received(stream[position : position + 1])
         assert {answer[0] for answer in line.answers()} == {1, 2, 3}
+
+    in_loop(run, scenario)
+
+
+def test_a_defragmentation_is_the_members_affair(run: Run) -> None:
+    def scenario() -> None:
+        line = Line()
+        line.greet()
+        line.send([2, 0, [DEFRAGMENT]])
+        assert line.answers() == [[2, [0, {"before_bytes": 2, "after_bytes": 1, "seconds": 0.5}]]]
 
     in_loop(run, scenario)
 

@@ -192,4 +192,7 @@ def test_the_log_can_be_kept_within_bounds() -> None:
     solo.raft.compact(index)
     assert (solo.raft.log_start_index, solo.raft.log_start_term) == (6, 1)
     assert solo.raft.compactable_index(retained_entries_max=4, retained_bytes_max=10_000) == 6
+    assert [entry.index for entry in solo.raft.held_entries(7, 9, 10_000)] == [7, 8, 9]
+    assert [entry.index for entry in solo.raft.held_entries(8, 10, 1)] == [8]
+    assert solo.raft.held_entries(6, 9, 10_000) == []
     assert of_kind(Heartbeat, solo.drain()) == []

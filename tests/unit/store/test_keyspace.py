@@ -1,5 +1,8 @@
 """Both keyspaces, side by side: an ordered map with atomic groups."""
 
+import errno
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from raftkv.limits import MIB, Limits
 from raftkv.store.keyspace import HEAD, LOG, META, PAST, Keyspace, TableChange
 from raftkv.store.lmdb_keyspace import LmdbKeyspace, open_keyspace
 from raftkv.store.memory_keyspace import MemoryKeyspace
+from raftkv.store.snapshot import replace
 from tests.unit.store.stores import LIMITS, TWINS, keyspace_of
 
 LONG = b"p" * 478
@@ -188,3 +192,65 @@ def test_a_copy_is_made_of_what_is_committed_and_not_after_the_end(tmp_path: Pat
     keyspace.close()
     with pytest.raises(OSError, match="closed"):
         keyspace.copy(str(tmp_path / "copy2"))
+
+
+def test_a_copy_can_be_given_up(tmp_path: Path) -> None:
+    """Gigabytes take minutes; nobody has to wait for what nobody wants any more."""
+    keyspace = LmdbKeyspace.open(str(tmp_path / "store.mdb"), Limits(map_bytes=256 * MIB))
+    keyspace.commit([TableChange(HEAD, [(b"%08d" % number, b"v" * 16_000) for number in range(4_000)])])
+    keyspace.stop_copying()  # of none: nothing
+    errors: list[int | None] = []
+
+    def copy(path: Path) -> None:
+        try:
+            keyspace.copy(str(path))
+        except OSError as error:
+            errors.append(error.errno)
+
+    for attempt in range(10):  # a machine that stood still may have copied it all before it was told
+        path = tmp_path / f"copy{attempt}"
+        thread = threading.Thread(target=copy, args=(path,))
+        thread.start()
+        while not (path.exists() and path.stat().st_size) and thread.is_alive():
+            time.sleep(0.0001)
+        keyspace.stop_copying()
+        thread.join()
+        if errors:
+            break
+    assert errors == [errno.ECANCELED]
+    assert path.stat().st_size < 4_000 * 16_000
+    keyspace.copy(str(tmp_path / "whole"))
+    assert (tmp_path / "whole").stat().st_size > 4_000 * 16_000
+    keyspace.close()
+
+
+def test_an_open_file_takes_the_place_of_another_open_one(tmp_path: Path) -> None:
+    old = LmdbKeyspace.open(str(tmp_path / "store.mdb"), LIMITS)
+    old.commit([TableChange(HEAD, [(b"a", b"1")])])
+    old.copy(str(tmp_path / "copy"))
+    new = LmdbKeyspace.open(str(tmp_path / "copy"), LIMITS)
+    replace(new, str(tmp_path / "store.mdb"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store.mdb", "store.mdb-lock"]
+    assert open_keyspace(str(tmp_path / "store.mdb")) is new
+    assert open_keyspace(str(tmp_path / "copy")) is None
+    old.commit([TableChange(HEAD, [(b"a", b"old")])])
+    new.commit([TableChange(HEAD, [(b"b", b"2")])])
+    old.close()
+    assert open_keyspace(str(tmp_path / "store.mdb")) is new
+    new.close()
+    assert open_keyspace(str(tmp_path / "store.mdb")) is None
+    again = LmdbKeyspace.open(str(tmp_path / "store.mdb"), LIMITS)
+    assert everything(again) == [(b"a", b"1"), (b"b", b"2")]
+    again.close()
+
+
+def test_a_closed_one_still_says_how_large_it_was(tmp_path: Path) -> None:
+    """The quota and the metrics ask at any time, also while a snapshot is put in the store's place."""
+    keyspace = LmdbKeyspace.open(str(tmp_path / "store.mdb"), LIMITS)
+    keyspace.commit([TableChange(HEAD, [(b"a", b"1" * 10_000)])])
+    keyspace.renew()
+    sizes = keyspace.allocated_bytes(), keyspace.used_bytes()
+    assert min(sizes) > 10_000
+    keyspace.close()
+    keyspace.close()
+    assert (keyspace.allocated_bytes(), keyspace.used_bytes()) == sizes
