@@ -1,7 +1,7 @@
 """The remote procedures that are a question and an answer: their paths in gRPC and in the JSON gateway, and their translations.
 
 A door looks a path up, decodes the request class, has the command validated and answered like any other, and encodes the response.
-LeaseKeepAlive is a stream of such pairs; Watch is not here, its answers are no answers to a command.
+LeaseKeepAlive is a stream of such pairs. Watch is not here: its answers are no answers to a command (watching.py).
 """
 
 from typing import Any, Callable, Final, NamedTuple

@@ -1,4 +1,4 @@
-"""Tells one story to both and compares: every answer, then the whole state at every revision that is left, then every event.
+"""Tells one story to both and compares: every answer, what the watches heard, then the whole state at every revision that is left.
 
 A difference is shrunk: steps are dropped, then parts of transactions, for as long as any difference is left.
 """
@@ -8,9 +8,9 @@ from typing import Any
 
 from raftkv.etcd.statuses import Status
 from raftkv.etcdpb import rpc_pb2 as rpc
-from tests.differential.real import Etcd, rpc_range
-from tests.differential.stories import GRANT, LEASES, RANGE, REVOKE, TIME_TO_LIVE, TXN, Step, Teller, moved
-from tests.differential.twin import Twin
+from tests.differential.real import Etcd, EtcdWatch, rpc_range
+from tests.differential.stories import DELETE, GRANT, LEASES, PUT, RANGE, REVOKE, TIME_TO_LIVE, TXN, Step, Teller, moved
+from tests.differential.twin import Twin, TwinWatch
 
 SHORT_TTL_SECONDS = 100
 STALL_SECONDS = 1.5
@@ -34,53 +34,85 @@ class Pair:
         self._etcd = etcd
         self._base = etcd.revision - 1
         self.twin = Twin(etcd.revision, etcd.compact_revision)
-        self._first_event = etcd.revision + 1
+        self._watches: list[tuple[rpc.WatchCreateRequest, EtcdWatch, TwinWatch]] = []
 
     def tell(self, steps: list[Step]) -> None:
         """Raises Difference."""
-        for number, (method, request) in enumerate(steps):
-            if method is None:
-                self.twin.settle()
-                continue
-            began = time.monotonic()
-            real, ours = self.ask(method, moved(request, self._base), f"step {number}")
-            if method is GRANT and not isinstance(real, Status) and _is_passing(request):
-                self._revoke(real.ID, ours.ID, f"step {number}, revoked")
-                if time.monotonic() - began > STALL_SECONDS:
-                    raise Stalled()
-        self.compare_state()
+        try:
+            self._watch(rpc.WatchCreateRequest(key=b"\0", range_end=b"\0", prev_kv=True), "at first")
+            for number, (method, request) in enumerate(steps):
+                where, request = f"step {number}", moved(request, self._base)
+                if method is not None:
+                    self._tell(method, request, where)
+                elif request is not None:
+                    self._watch(request, where)
+                else:
+                    self.twin.settle()
+            for request, real, ours in self._watches:
+                self._compare_events(request, real, ours, "at the end")
+            self.compare_state()
+        finally:
+            for _, real, _ in self._watches:
+                real.close()
+
+    def _tell(self, method: Any, request: Any, where: str) -> None:
+        began = time.monotonic()
+        real, ours = self.ask(method, request, where)
+        if method is GRANT and not isinstance(real, Status) and _is_passing(request):
+            self._revoke(real.ID, ours.ID, f"{where}, revoked")
+            if time.monotonic() - began > STALL_SECONDS:
+                raise Stalled()
+
+    def _watch(self, request: rpc.WatchCreateRequest, where: str) -> None:
+        """Begin a watch on both. One on the past has to be through it before anything is compacted: etcd takes its time."""
+        current = self.twin.store.revision
+        real, ours = self._etcd.watch(request), self.twin.watch(request)
+        if len(ours.began) > len(real.began):
+            real.read_end()
+        for one, other in zip(real.began, ours.began, strict=True):
+            self._compare(f"{where}: watch", request, comparable(request, one), comparable(request, other))
+        if not ours.is_on:
+            real.close()
+            return
+        self._watches.append((request, real, ours))
+        if 0 < request.start_revision <= current:
+            self._compare_events(request, real, ours, where)
+
+    def _compare_events(self, request: rpc.WatchCreateRequest, real: EtcdWatch, ours: TwinWatch, where: str) -> None:
+        """The first key of its range is put and deleted: the watch hears of one at least, and of nothing behind it."""
+        self.ask(PUT, rpc.PutRequest(key=request.key or b"\0"), f"{where}: put for a watch")
+        self.ask(DELETE, rpc.DeleteRangeRequest(key=request.key or b"\0"), f"{where}: delete for a watch")
+        last = self.twin.store.revision - (rpc.WatchCreateRequest.NODELETE in request.filters)
+        if request.start_revision > last:
+            return
+        heard, expected = real.read_until(last), ours.events()
+        if heard != expected:
+            both = ("\n".join(map(shown, events)) for events in (heard, expected))
+            raise Difference("{}: events\n{}\n  etcd:\n{}\n  raftkv:\n{}".format(where, shown(request), *both))
 
     def ask(self, method: Any, request: Any, where: str) -> tuple[Any, Any]:
         """Both answers, which are equal but for ids that were drawn."""
         real, ours = self._etcd.call(method, request), self.twin.call(method, request)
-        self._compare(where, method, request, comparable(request, real), comparable(request, ours))
+        self._compare(f"{where}: {method.path}", request, comparable(request, real), comparable(request, ours))
         return real, ours
 
     def _revoke(self, real_id: int, our_id: int, where: str) -> None:
         real = self._etcd.call(REVOKE, rpc.LeaseRevokeRequest(ID=real_id))
         ours = self.twin.call(REVOKE, rpc.LeaseRevokeRequest(ID=our_id))
-        self._compare(where, REVOKE, None, comparable(None, real), comparable(None, ours))
+        self._compare(where, None, comparable(None, real), comparable(None, ours))
 
-    def _compare(self, where: str, method: Any, request: Any, real: Any, ours: Any) -> None:
+    def _compare(self, where: str, request: Any, real: Any, ours: Any) -> None:
         if real != ours:
-            raise Difference(
-                f"{where}: {method.path}\n{shown(request)}\n  etcd:\n{shown(real)}\n  raftkv:\n{shown(ours)}"
-            )
+            raise Difference(f"{where}\n{shown(request)}\n  etcd:\n{shown(real)}\n  raftkv:\n{shown(ours)}")
 
     def compare_state(self) -> None:
-        """Every revision that can be read, those around them that cannot, the leases with their keys, and the events."""
+        """Every revision that can be read, those around them that cannot, and the leases with their keys."""
         current = self.twin.store.revision
         for revision in range(self.twin.store.compact_revision - 1, current + 2):
             self.ask(RANGE, rpc_range(revision=revision), f"state at revision {revision} of {current}")
         leases, _ = self.ask(LEASES, rpc.LeaseLeasesRequest(), "leases")
         for lease in leases.leases:
             self.ask(TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(ID=lease.ID, keys=True), "keys of a lease")
-        first = max(self._first_event, self.twin.store.compact_revision + 1)
-        real = self._etcd.events_since(first, current)
-        ours = self.twin.events_since(first)
-        if real != ours:
-            both = ("\n".join(map(shown, events)) for events in (real, ours))
-            raise Difference("events from {} to {}:\n  etcd:\n{}\n  raftkv:\n{}".format(first, current, *both))
 
 
 def _is_passing(grant: rpc.LeaseGrantRequest) -> bool:
@@ -141,8 +173,14 @@ def run_seed(etcd: Etcd, seed: int, length: int = LENGTH) -> None:
         return
     steps = shrunk(etcd, steps)
     error = difference_in(etcd, steps)
-    lines = [f"{'(commit)' if method is None else method.path}\n{shown(request)}" for method, request in steps]
+    lines = [f"{_name(method, request)}\n{shown(request)}" for method, request in steps]
     raise Difference("\n".join([f"{len(steps)} step(s):", *lines, str(error), f"replay: {replay_line(seed, length)}"]))
+
+
+def _name(method: Any, request: Any) -> str:
+    if method is not None:
+        return str(method.path)
+    return "(commit)" if request is None else "(watch)"
 
 
 def replay_line(seed: int, length: int) -> str:

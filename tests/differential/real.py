@@ -125,27 +125,38 @@ class Etcd:
         self.call(BY_PATH["/etcdserverpb.KV/Compact"], rpc.CompactionRequest(revision=self.revision))
         self.compact_revision = self.revision  # by this compaction, or by an earlier one at the same place
 
-    def events_since(self, revision: int, last: int) -> list[kv.Event]:
-        """All events from `revision` to `last`, with what was there before."""
-        if revision > last:
-            return []
-        watch = self._channel.stream_stream(
+    def watch(self, request: rpc.WatchCreateRequest) -> "EtcdWatch":
+        """Begin a watch on a stream of its own."""
+        make = self._channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=rpc.WatchRequest.SerializeToString,
             response_deserializer=rpc.WatchResponse.FromString,
         )
-        create = rpc.WatchCreateRequest(key=b"\0", range_end=b"\0", start_revision=revision, prev_kv=True)
-        stream = watch(iter([rpc.WatchRequest(create_request=create)]), timeout=CALL_SECONDS_MAX)
-        events: list[kv.Event] = []
-        try:
-            for response in stream:
-                assert not response.canceled, response.cancel_reason
-                events += response.events
-                if events and events[-1].kv.mod_revision == last:
-                    return events
-        finally:
-            stream.cancel()
-        raise AssertionError("etcd ended the watch")
+        return EtcdWatch(make(iter([rpc.WatchRequest(create_request=request)]), timeout=10 * CALL_SECONDS_MAX))
+
+
+class EtcdWatch:
+    """One watch: the responses that it began with, and the events that it has told so far."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.began = [next(stream)]
+        self.events: list[kv.Event] = []
+
+    def read_until(self, revision: int) -> list[kv.Event]:
+        """All events up to one of this revision, which must come. Events that are told twice or out of order are not sorted out."""
+        while not self.events or self.events[-1].kv.mod_revision < revision:
+            response = next(self._stream)
+            assert not response.canceled, response.cancel_reason
+            self.events += response.events
+        return self.events
+
+    def read_end(self) -> None:
+        """The response that cancels it belongs to its beginning."""
+        self.began.append(next(self._stream))
+
+    def close(self) -> None:
+        self._stream.cancel()
 
 
 def rpc_range(**fields: Any) -> rpc.RangeRequest:

@@ -13,7 +13,7 @@ from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.commands import prefix_range_end
 
 Step = tuple[Method | None, Any]
-"""A request to a method; without one: raftkv commits what it has, which nobody may notice."""
+"""A request to a method. Without a method: a watch begins, or raftkv commits what it has, which nobody may notice."""
 
 PUT, RANGE, DELETE, TXN, COMPACT = (
     BY_PATH[f"/etcdserverpb.KV/{name}"] for name in ("Put", "Range", "DeleteRange", "Txn", "Compact")
@@ -54,6 +54,7 @@ class Teller:
             (4, lambda: (TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(ID=self.lease(0.1), keys=self.flip()))),
             (2, lambda: (LEASES, rpc.LeaseLeasesRequest())),
             (5, lambda: (None, None)),
+            (4, lambda: (None, self.watch())),
         ]
         weights = [weight for weight, _ in kinds]
         # Something to begin with: most of what is asked of a store with two keys is answered with nothing.
@@ -132,6 +133,15 @@ class Teller:
             ttl = self.random.choice([0, 1, -1, 2, 3, -(2**63), 9_000_000_000, 9_000_000_001, 2**63 - 1])
             return rpc.LeaseGrantRequest(ID=self.lease(0.3), TTL=ttl)
         return rpc.LeaseGrantRequest(ID=self.lease(0.15), TTL=self.random.choice([1000, 7777]))
+
+    def watch(self) -> rpc.WatchCreateRequest:
+        """From now on, from the past, or from a revision to come; the last is rare, for it may never come."""
+        request = rpc.WatchCreateRequest(key=self.key(), range_end=self.end(), prev_kv=self.flip())
+        if self.flip():
+            request.start_revision = max(1, self.revision())
+        if self.flip(0.3):
+            request.filters.append(self.random.choice([0, 1]))  # type: ignore[arg-type]
+        return request
 
     # Transactions.
 
@@ -219,6 +229,7 @@ def operations_of(request: rpc.TxnRequest) -> Any:
 _REVISIONS = {
     "RangeRequest": ["revision", "min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision"],
     "CompactionRequest": ["revision"],
+    "WatchCreateRequest": ["start_revision"],
 }
 
 

@@ -15,7 +15,7 @@ grpc = pytest.importorskip("grpc", reason="grpcio is not installed: pip install 
 from raftkv.etcd import statuses  # noqa: E402
 from raftkv.etcd.statuses import Status  # noqa: E402
 from raftkv.etcdpb import rpc_pb2 as rpc  # noqa: E402
-from raftkv.store import apply, leases, ranges, transactions, watcher  # noqa: E402
+from raftkv.store import apply, leases, ranges, transactions, watcher, watches  # noqa: E402
 from raftkv.wire import validate  # noqa: E402
 from tests.differential.judge import LENGTH, Difference, Pair, difference_in, run_seed, shrunk  # noqa: E402
 from tests.differential.real import Etcd, binary, rpc_range  # noqa: E402
@@ -82,6 +82,30 @@ def test_stories_meet_every_answer() -> None:
         assert sum(count for (_, refused), count in seen.items() if refused == text) > 3, text
 
 
+def test_stories_meet_all_kinds_of_watches() -> None:
+    """Live and from the past, over one key and many, refused for both reasons, and events of both kinds with what was before."""
+    began: Counter[str] = Counter()
+    heard: Counter[tuple[int, bool]] = Counter()
+    for seed in range(150):
+        twin, watches = Twin(1, 1), []
+        for method, request in Teller(seed).story(LENGTH):
+            if method is not None:
+                twin.call(method, request)
+            elif request is not None:
+                watch = twin.watch(request)
+                last = watch.began[-1]
+                began[
+                    last.cancel_reason or ("compacted" if last.canceled else f"past {request.start_revision > 0}")
+                ] += 1
+                watches += [watch] if watch.is_on else []
+        for watch in watches:
+            heard.update((event.type, event.HasField("prev_kv")) for event in watch.events())
+    assert set(began) == {"past True", "past False", "compacted", "mvcc: watcher range is empty"}
+    assert min(began.values()) > 5, began
+    assert {(0, True), (1, True), (0, False), (1, False)} == set(heard)
+    assert min(heard.values()) > 20, heard
+
+
 def test_a_story_is_told_alike_twice_and_can_be_moved() -> None:
     assert Teller(3).story(50) == Teller(3).story(50)
     assert Teller(3).story(50) != Teller(4).story(50)
@@ -113,6 +137,12 @@ BUGS: dict[str, tuple[Any, str, Any]] = {
     "any revision can be read in a transaction": (transactions, "_check_ranges", lambda mvcc, plan: None),
     "a delete may meet a put": (validate._Intervals, "__contains__", lambda self, key: False),
     "a lease that nobody granted": (leases.Leases, "check", lambda self, lease, key: None),
+    "who wants no puts hears of no deletes either": (watcher, "NO_DELETE", watcher.NO_PUT),
+    "history begins a revision too late": (
+        watches,
+        "position_of",
+        lambda revision, sub=0, position_of=watches.position_of: position_of(revision + 1, sub),
+    ),
     "what a put creates had something before it": (watcher.Event, "items", _items_with_all),
     "another text": (
         statuses,

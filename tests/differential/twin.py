@@ -4,18 +4,20 @@ from typing import Any
 
 from raftkv.errors import RaftKVError
 from raftkv.etcd.methods import Method
-from raftkv.etcd.responses import Origin, key_value
+from raftkv.etcd.responses import Origin, header
 from raftkv.etcd.statuses import status_of
+from raftkv.etcd.watching import event, refusal, watch_command
 from raftkv.etcdpb import kv_pb2 as kv
+from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.store.keyspace import Keyspace
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.meta import StoredState
 from raftkv.store.store import Store
 from raftkv.store.watches import WatchHub
 from raftkv.wire.commands import FAILED, LEASE_TTL, OK, READS, WITH_KEYS, Answer, Command, error_of
-from raftkv.wire.protocol import KEEP_ALIVE, WATCH_CREATE
+from raftkv.wire.protocol import KEEP_ALIVE
 from raftkv.wire.validate import validate
-from raftkv.wire.watching import WATCH_PREV_KV
+from raftkv.wire.watching import check_watch
 from tests.unit.store.stores import LIMITS, Driver
 from tests.unit.store.watching import RecordingSink
 
@@ -55,7 +57,9 @@ class Twin:
             return self.store.read(command)
         if command[0] == LEASE_TTL:
             return self._time_to_live(command)
-        return self._driver.apply(command)[0]
+        answer = self._driver.apply(command)[0]
+        self.tell_watchers()
+        return answer
 
     def _time_to_live(self, command: Command) -> Answer:
         """As a leader tells it that has just taken office."""
@@ -79,20 +83,35 @@ class Twin:
         for _ in range(3):
             self.store.compaction.step()
 
-    def events_since(self, revision: int) -> list[kv.Event]:
-        """All events from `revision` on, with what was there before, as a watch that begins now tells them out of history."""
-        if revision > self.store.revision:
-            return []
-        sink = RecordingSink()
-        watcher, _ = self.hub.create([WATCH_CREATE, b"\0", b"\0", revision, WATCH_PREV_KV], sink, 1)
+    def watch(self, request: rpc.WatchCreateRequest) -> "TwinWatch":
+        """Begin a watch."""
+        return TwinWatch(self, request)
+
+    def tell_watchers(self) -> None:
         while self.hub.has_backlog:
             self.hub.step()
-        self.hub.cancel(watcher)
-        return [
-            kv.Event(
-                type=kind,
-                kv=kv.KeyValue(key=items[0], mod_revision=items[2]) if kind else key_value(items),
-                prev_kv=None if previous is None else key_value(previous),
-            )
-            for kind, items, previous in sink.events[1]
-        ]
+
+
+class TwinWatch:
+    """One watch: the responses that it began with, and the events that it has told so far."""
+
+    def __init__(self, twin: Twin, request: rpc.WatchCreateRequest) -> None:
+        self._twin = twin
+        self._sink = RecordingSink()
+        command, revision = watch_command(request), twin.store.revision
+        try:
+            check_watch(command, LIMITS)
+            twin.hub.create(command, self._sink, 0)
+        except RaftKVError as error:
+            self.began = refusal(request, 0, error, ORIGIN, revision)
+        else:
+            self.began = [rpc.WatchResponse(header=header(ORIGIN, revision), created=True)]
+
+    @property
+    def is_on(self) -> bool:
+        return not self.began[-1].canceled
+
+    def events(self) -> list[kv.Event]:
+        self._twin.tell_watchers()
+        assert not self._sink.canceled, "its history is kept"
+        return [event(items) for items in self._sink.events.get(0, [])]
