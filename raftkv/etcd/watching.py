@@ -54,7 +54,7 @@ def refusal(
     If its history is gone, it begins and ends: that is how clients learn from which revision on they can try again.
     """
     its_header = header(origin, revision)
-    if isinstance(error, Compacted) and request.start_revision >= 0:
+    if isinstance(error, Compacted) and request.start_revision >= 0 and not is_empty(request):
         return [
             rpc.WatchResponse(header=its_header, watch_id=watch_id, created=True),
             compacted(watch_id, error, origin),

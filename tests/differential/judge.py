@@ -66,11 +66,14 @@ class Pair:
     def _watch(self, request: rpc.WatchCreateRequest, where: str) -> None:
         """Begin a watch on both. One on the past has to be through it before anything is compacted: etcd takes its time."""
         current = self.twin.store.revision
+        if request.start_revision == self.twin.store.compact_revision:
+            return  # what etcd 3.5.1 still has of that revision is a matter of luck: see docs/etcd-compat.md
         real, ours = self._etcd.watch(request), self.twin.watch(request)
-        if len(ours.began) > len(real.began):
-            real.read_end()
-        for one, other in zip(real.began, ours.began, strict=True):
-            self._compare(f"{where}: watch", request, comparable(request, one), comparable(request, other))
+        for number, response in enumerate(ours.began):
+            if number:
+                real.read_end()
+            both = (comparable(request, began) for began in (real.began[number], response))
+            self._compare(f"{where}: watch", request, *both)
         if not ours.is_on:
             real.close()
             return

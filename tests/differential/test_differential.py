@@ -97,6 +97,7 @@ def test_stories_meet_all_kinds_of_watches() -> None:
                 began[
                     last.cancel_reason or ("compacted" if last.canceled else f"past {request.start_revision > 0}")
                 ] += 1
+                twin.tell_watchers()
                 watches += [watch] if watch.is_on else []
         for watch in watches:
             heard.update((event.type, event.HasField("prev_kv")) for event in watch.events())

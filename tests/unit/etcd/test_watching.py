@@ -71,6 +71,11 @@ def test_a_watch_whose_history_is_gone_begins_and_ends() -> None:
             "etcdserver: mvcc: required revision has been compacted",
         ),
         ({"key": b"b", "range_end": b"a"}, InvalidRequest("the range is empty"), "mvcc: watcher range is empty"),
+        (
+            {"key": b"b", "range_end": b"a", "start_revision": 3},
+            Compacted(details={"compact_revision": 9}),
+            "mvcc: watcher range is empty",
+        ),
         ({"key": b"k"}, Overloaded(), "etcdserver: too many requests"),
     ],
 )
