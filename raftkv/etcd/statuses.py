@@ -64,6 +64,7 @@ _STATUSES: Final[dict[str, Status]] = {
     "membership_busy": Status(UNAVAILABLE, "etcdserver: unhealthy cluster"),
     "cluster_mismatch": Status(FAILED_PRECONDITION, "etcdserver: cluster ID mismatch"),
     "corruption": Status(DATA_LOSS, "etcdserver: corrupt cluster"),
+    "diverged": Status(DATA_LOSS, "etcdserver: corrupt cluster"),
 }
 
 # Errors that etcd does not have: the number, and the text of the error itself.
