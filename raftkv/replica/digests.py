@@ -1,7 +1,7 @@
 """Whether the members' stores are still one: running digests compared at the same indexes, and a quorum decides who is right.
 
-Equal logs make equal stores (3.5), unless a bug or a bad disk makes one of them go astray. The digest runs: once two stores
-differ, they differ at every later index, so one recent index is enough, and it need not be the newest. Each follower reports an
+Equal logs make equal stores (3.5), unless a bug or a bad disk makes one of them go astray. The digest is of what apply did, and
+it runs: once two differ, they differ at every later index, so one recent index is enough, and it need not be the newest. Each follower reports an
 index and its digest there with the answers to heartbeats; the leader, whose word counts as one, looks for an index at which a
 quorum has one digest and announces that. Whoever has another one there, the leader included, has diverged and must stop.
 

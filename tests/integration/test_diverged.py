@@ -1,6 +1,6 @@
 """A member whose store is not that of the others: it stops by itself and says why, follower or leader, and the rest go on.
 
-A store goes astray here while its member is down: a byte of a value on disk and the digest that belongs to it.
+A store goes astray here while its member is down: a byte of a value on disk, with or without the digest that belongs to it.
 """
 
 import re
@@ -30,17 +30,18 @@ VERDICT = re.compile(
 )
 
 
-def go_astray(node: Node) -> None:
-    """Change one byte of the value of `key`, and the digest with it."""
+def go_astray(node: Node, key: bytes = b"key", value: bytes = b"wrong", *, digest_too: bool = True) -> None:
+    """Change the value of a key, and the digest with it."""
     with (
         DataDirectory(node.data_directory) as directory,
         closing(LmdbKeyspace(str(directory.store_file), DEFAULT_LIMITS.map_bytes)) as keyspace,
     ):
-        state, record = load_state(keyspace), keyspace.get(HEAD, b"key")
-        assert record is not None and record.endswith(b"right"), "it was committed at the shutdown"
-        state.digest ^= 0x80
-        astray = record[:-5] + b"wrong"
-        keyspace.commit([TableChange(HEAD, [(b"key", astray)]), TableChange(META, [(STATE_KEY, state.pack())])])
+        state, record = load_state(keyspace), keyspace.get(HEAD, key)
+        assert record is not None, "it was committed at the shutdown"
+        state.digest ^= 0x80 * digest_too
+        astray = record[: -len(value)] + value
+        assert astray != record
+        keyspace.commit([TableChange(HEAD, [(key, astray)]), TableChange(META, [(STATE_KEY, state.pack())])])
 
 
 def wait_stopped(node: Node) -> tuple[int, str, str]:
@@ -152,3 +153,22 @@ def test_a_leader_that_has_diverged_stops_once_a_quorum_speaks_against_it(make_c
     astray.start()
     wait_stopped(astray)
     assert cluster.leader(rest) in rest
+
+
+def test_what_rots_on_disk_shows_once_a_write_depends_on_it(cluster: Cluster) -> None:
+    """The digest is of what apply did, not of bytes on disk: a rotten counter is noticed when it is counted on."""
+    with raftkv.Client(cluster.endpoints) as kv:
+        for _ in range(3):
+            kv.increment("counter", 1)
+        kv.put("key", "right")
+        cluster.wait_applied_equal()
+        astray = cluster.followers()[0]
+        assert astray.terminate() == 0
+        go_astray(astray, b"counter", b"7", digest_too=False)
+        astray.start()
+        astray.wait_ready()
+        kv.put("key", "other")
+        wait_until(lambda: agreed_everywhere(cluster), "all to agree", deadline_s=10, seen=cluster.statuses)
+        assert kv.increment("counter", 1) == 4
+        wait_stopped(astray)
+        assert kv.increment("counter", 1) == 5
