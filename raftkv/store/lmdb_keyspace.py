@@ -27,6 +27,7 @@ _DAMAGED = (
     lmdb.NotFoundError,
 )
 LOCK_SUFFIX = "-lock"  # LMDB's lock file has the name of the store's file and this
+_FULL_BYTES = 64 * 1024  # less is left on a disk after a write that did not fit
 _READERS_MAX = 16  # the loop's transaction, copies, and whoever inspects the file from outside
 
 
@@ -289,7 +290,18 @@ def _open_error(error: Exception, path: str) -> Corruption | NoSpace | DiskFailu
 def disk_error(error: Exception, path: str) -> NoSpace | DiskFailure:
     """What a refusal of the disk means: no space, which may pass, or a failure, which ends the process."""
     # DiskError is ENOSPC in py-lmdb; MapFullError is our own bound on the file.
-    full = isinstance(error, lmdb.MapFullError | lmdb.DiskError)
+    full = isinstance(error, lmdb.MapFullError | lmdb.DiskError) or (
+        # A write of which only a part fitted is EIO to LMDB ("short write, filesystem full?"); its transaction is undone alike.
+        isinstance(error, lmdb.Error) and os.strerror(errno.EIO) in str(error) and _free_bytes(path) < _FULL_BYTES
+    )
     if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return NoSpace(f"no space left for {path}: {error}", details={"file": path})
     return DiskFailure(f"{path}: {error}", details={"file": path})
+
+
+def _free_bytes(path: str) -> int:
+    try:
+        figures = os.statvfs(os.path.dirname(path) or ".")
+    except OSError:
+        return _FULL_BYTES
+    return figures.f_bavail * figures.f_frsize

@@ -208,9 +208,10 @@ def test_the_command_line(shrunk: Cluster) -> None:
 
 
 def test_without_room_for_a_copy_it_is_refused_with_figures(make_cluster: StartCluster) -> None:
-    cluster = make_cluster(size=1, environment={**ENVIRONMENT, "RAFTKV_LIMITS_WAL_SEGMENT_BYTES": str(2 * MIB)})
+    limits = {"RAFTKV_LIMITS_WAL_SEGMENT_BYTES": str(2 * MIB), "RAFTKV_LIMITS_OVERLAY_BYTES_MAX": str(256 * MIB)}
+    cluster = make_cluster(size=1, environment={**ENVIRONMENT, **limits})
     try:
-        disk = SmallDisk(cluster.directory / "disk", 128 * MIB)
+        disk = SmallDisk(cluster.directory / "disk", 256 * MIB)
     except DiskFaultUnavailable as error:
         pytest.skip(f"no small disk: {error}")
     cluster.at_close(disk.unmount)

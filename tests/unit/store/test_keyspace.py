@@ -1,6 +1,7 @@
 """Both keyspaces, side by side: an ordered map with atomic groups."""
 
 import errno
+import os
 import threading
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from raftkv.errors import Corruption, DiskFailure, NoSpace
 from raftkv.limits import MIB, Limits
 from raftkv.store.keyspace import HEAD, LOG, META, PAST, Keyspace, TableChange
-from raftkv.store.lmdb_keyspace import LmdbKeyspace, open_keyspace
+from raftkv.store.lmdb_keyspace import LmdbKeyspace, disk_error, open_keyspace
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.snapshot import replace
 from tests.unit.store.stores import LIMITS, TWINS, keyspace_of
@@ -171,13 +172,26 @@ def test_a_damaged_file_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 def test_errors_of_the_disk_are_told_apart() -> None:
-    from raftkv.store.lmdb_keyspace import disk_error
-
     assert isinstance(disk_error(lmdb.DiskError("x"), "f"), NoSpace)
     assert isinstance(disk_error(lmdb.MapFullError("x"), "f"), NoSpace)
     assert isinstance(disk_error(OSError(28, "x"), "f"), NoSpace)
     assert isinstance(disk_error(OSError(5, "x"), "f"), DiskFailure)
     assert isinstance(disk_error(lmdb.Error("x"), "f"), DiskFailure)
+
+
+@pytest.mark.parametrize(("free_blocks", "kind"), [(3, NoSpace), (1000, DiskFailure)])
+def test_half_a_write_means_a_full_disk_if_it_is_full(
+    free_blocks: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB says EIO when a write was cut short; on a disk with room it is what it says."""
+
+    class Figures:
+        f_bavail, f_frsize = free_blocks, 4096
+
+    monkeypatch.setattr(os, "statvfs", lambda path: Figures)
+    error = lmdb.Error("mdb_txn_commit: Input/output error")
+    assert type(disk_error(error, "d/f")) is kind
+    assert type(disk_error(OSError(errno.EIO, "Input/output error"), "d/f")) is DiskFailure
 
 
 def test_a_copy_is_made_of_what_is_committed_and_not_after_the_end(tmp_path: Path) -> None:
