@@ -183,7 +183,7 @@ def run_seed(etcd: Etcd, seed: int, length: int = LENGTH) -> None:
 def _name(method: Any, request: Any) -> str:
     if method is not None:
         return str(method.path)
-    return "(commit)" if request is None else "(watch)"
+    return "(commit, restart)" if request is None else "(watch)"
 
 
 def replay_line(seed: int, length: int) -> str:

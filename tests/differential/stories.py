@@ -13,7 +13,7 @@ from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.commands import prefix_range_end
 
 Step = tuple[Method | None, Any]
-"""A request to a method. Without a method: a watch begins, or raftkv commits what it has, which nobody may notice."""
+"""A request to a method. Without a method: a watch begins, or raftkv commits what it has and perhaps restarts, which nobody may notice."""
 
 PUT, RANGE, DELETE, TXN, COMPACT = (
     BY_PATH[f"/etcdserverpb.KV/{name}"] for name in ("Put", "Range", "DeleteRange", "Txn", "Compact")

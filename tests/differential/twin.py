@@ -76,10 +76,16 @@ class Twin:
         ]
 
     def settle(self) -> None:
-        """What happens between requests: a commit, and some steps of removing what is compacted."""
+        """What happens between requests: a commit, some steps of removing what is compacted, every other time a restart."""
         if (job := self.store.freeze()) is not None:
             job.run()
             self.store.thaw(job)
+            if self.store.applied_index % 2:
+                keyspace = self.store.keyspace
+                self.store.close()
+                self._driver.store = Store.open(keyspace, LIMITS)
+                self.store.tell(self.hub)
+                self.tell_watchers()
         for _ in range(3):
             self.store.compaction.step()
 
