@@ -1,6 +1,6 @@
 """How fast the simulator is, in events a second with all checks on, over a row of seeds.
 
-    python bench/sim_speed.py [--seeds 100] [--seed 1] [--output bench/results/sim.json]
+    python bench/sim_speed.py [--seeds 100] [--seed 1] [--data] [--output bench/results/sim.json]
 
 One process on one core. A rate per second of CPU tells what the code costs, the one per second of wall time what a neighbour left of it.
 Exit code 1 when a seed fails or when the rate is below what is demanded (20,000 events a second).
@@ -24,11 +24,11 @@ from tests.sim.world import World
 DEMANDED = 20_000
 
 
-def run(first: int, count: int) -> list[dict[str, Any]]:
+def run(first: int, count: int, *, data: bool) -> list[dict[str, Any]]:
     """One row per seed."""
     rows = []
     for seed in range(first, first + count):
-        world = World(seed)
+        world = World(seed, data=data)
         cpu, wall = time.process_time(), time.perf_counter()
         world.run()
         row = {
@@ -63,11 +63,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=100, help="how many (default 100)")
     parser.add_argument("--seed", type=int, default=1, help="the first (default 1)")
+    parser.add_argument("--data", action="store_true", help="worlds with the whole data model")
     parser.add_argument("--output", type=Path, help="also write a JSON file")
     options = parser.parse_args()
     logging.disable()  # the members' own log lines
     facts = machine()
-    rows = run(options.seed, options.seeds)
+    rows = run(options.seed, options.seeds, data=options.data)
     result = summary(rows)
     for name, value in result.items():
         print(f"  {name}: {value:,.0f}")

@@ -78,7 +78,7 @@ class Service:
         self._reconfiguration = Reconfiguration(
             raft, directory, limits, submit=self.submit_writes, elsewhere=self.elsewhere, draw_id=draw_id
         )
-        self.watching = Watching(state_machine.watches, self.submit_reads, limits)
+        self.watching = Watching(state_machine.watches, self.submit_reads, self.deadline, limits)
         self._now_ms: Milliseconds = 0
         self._clock_base_ms: Milliseconds | None = None  # replicated time when the office was taken; None: not yet
         self._office_since_ms: Milliseconds = 0

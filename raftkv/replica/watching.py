@@ -2,13 +2,14 @@
 
 What they hear of is the store's business (store/watches.py). A watch or a wait begins at a linearizable point: the member has confirmed
 with the leader that it knows everything that was acknowledged before. A member that lost the majority says so to all of them
-instead of keeping silent, and they go elsewhere.
+instead of keeping silent, and they go elsewhere. So does one that cannot confirm for another reason, because its disk is full and it
+applies nothing any more, for instance: while anybody watches, it asks itself again and again whether it could still begin a watch.
 """
 
 from collections import deque
-from typing import Any, Callable, NamedTuple, Protocol, Sequence
+from typing import Any, Callable, Final, NamedTuple, Protocol, Sequence
 
-from raftkv.errors import Overloaded, RaftKVError
+from raftkv.errors import DeadlineExceeded, Overloaded, RaftKVError
 from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.units import Milliseconds, Revision
@@ -16,6 +17,8 @@ from raftkv.wire.commands import GET, Answer, failure
 
 BARRIER = [GET, 0, b"\0"]
 OPENINGS_PER_STEP = 128
+BARRIER_TIMEOUT_MS: Final = 5_000  # a member that needs longer is none to watch at
+BARRIER_INTERVAL_MS: Final = 5_000
 
 
 class Batch(Protocol):
@@ -85,14 +88,28 @@ class Hub(Protocol):
     @property
     def has_backlog(self) -> bool: ...
 
+    @property
+    def is_active(self) -> bool:
+        """Whether anybody watches or waits."""
+        ...
+
 
 class Watching:
     """Watches and waits of one member."""
 
-    def __init__(self, hub: Hub, submit_reads: Callable[[ReadGroup], None], limits: Limits) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        submit_reads: Callable[[ReadGroup], None],
+        deadline: Callable[[Milliseconds], Milliseconds],
+        limits: Limits,
+    ) -> None:
         self._hub = hub
+        self._deadline = deadline
         self._gathering: list[_Opening] = []  # wait for the barrier after the one under way
         self._is_asking = False
+        self._is_patient = False  # the barrier under way has all the time that one may take
+        self._next_barrier_ms: Milliseconds = 0
         self._openings: deque[_Opening] = deque()  # behind their barrier, a few per turn
         self._submit_reads = submit_reads
         self._waits_max = limits.waits_max
@@ -158,6 +175,8 @@ class Watching:
         self._hub.tick(now_ms)
         if len(self._hub.waits):
             self._hub.waits.expire(now_ms)
+        if now_ms >= self._next_barrier_ms and not self._is_asking and self._hub.is_active:
+            self._ask()
 
     def send_away(self, error: RaftKVError) -> None:
         """This member is cut off, or leaves: all have to go on elsewhere."""
@@ -179,17 +198,26 @@ class Watching:
     def _ask(self) -> None:
         openings, self._gathering = self._gathering, []
         self._is_asking = True
-        deadline_ms = max(opening.deadline_ms for opening in openings)
+        latest_ms = self._deadline(BARRIER_TIMEOUT_MS)
+        deadline_ms = min(latest_ms, max((opening.deadline_ms for opening in openings), default=latest_ms))
+        self._is_patient = deadline_ms == latest_ms
         self._submit_reads(ReadGroup(_Barrier(self, openings), [0], [BARRIER], deadline_ms=deadline_ms))
 
     def on_barrier(self, openings: "list[_Opening]", error: RaftKVError | None) -> None:
         """These may begin, or never will here."""
         self._is_asking = False
+        self._next_barrier_ms = self._deadline(BARRIER_INTERVAL_MS)
         if error is None:
             self._openings.extend(openings)
         else:
             for opening in openings:
                 opening.refuse(error)
+            if self._is_patient and isinstance(error, DeadlineExceeded):
+                self.send_away(
+                    DeadlineExceeded(
+                        "this member does not keep up with the others: go elsewhere", may_have_happened=False
+                    )
+                )
         if self._gathering and not self._is_asking:
             self._ask()
 

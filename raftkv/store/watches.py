@@ -35,9 +35,10 @@ BYTES_PER_STEP = 4 * 1024 * 1024  # handed out, however many share them
 class WatchHub:
     """All watches and waits of one member."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, history_events_per_step: int = HISTORY_EVENTS_PER_STEP) -> None:
         self.waits = Waits()
         self._limits = limits
+        self._history_events_per_step = history_events_per_step
         self._mvcc: Mvcc | None = None
         self._topics = Topics()
         self._watchers: dict[Watcher, None] = {}
@@ -289,6 +290,7 @@ class WatchHub:
                 watcher.position = topic.events[watcher.cursor - topic.base].position
             else:
                 watcher.position = position_of(self._fed_revision + 1)
+        watcher.position = max(watcher.position, position_of(watcher.first_revision))  # what is before may be compacted
         topic.live -= 1
         self._lagging[watcher] = None
 
@@ -303,7 +305,7 @@ class WatchHub:
         if not takers:
             return
         start = min(watcher.place for watcher in takers)
-        records, following = read_events(mvcc, start, HISTORY_EVENTS_PER_STEP, HISTORY_BYTES_PER_STEP)
+        records, following = read_events(mvcc, start, self._history_events_per_step, HISTORY_BYTES_PER_STEP)
         chosen = [watcher for watcher in takers if following is None or watcher.place < following]
         del chosen[LAGGING_PER_STEP:]
         by_topic: dict[Topic, list[Event]] = {watcher.topic: [] for watcher in chosen}
@@ -320,7 +322,7 @@ class WatchHub:
         within = 0  # the revision in whose middle the slice ends
         if following is not None and records and revision_of(records[-1]) == revision_of(following):
             within = revision_of(following)
-        shared: dict[tuple[Topic, int, bytes], list[Batch]] = {}
+        shared: dict[tuple[Topic, int, Revision, bytes], list[Batch]] = {}
         for watcher in chosen:
             if self._handed_bytes >= BYTES_PER_STEP:
                 break
@@ -333,11 +335,11 @@ class WatchHub:
         events: Sequence[Event],
         following: bytes | None,
         within: Revision,
-        shared: dict[tuple[Topic, int, bytes], list[Batch]],
+        shared: dict[tuple[Topic, int, Revision, bytes], list[Batch]],
     ) -> None:
         """What is its own of a slice; those of one range at one place are handed the same."""
         position = watcher.place
-        name = (watcher.topic, watcher.flags & (NO_PUT | NO_DELETE | WATCH_PREV_KV), position)
+        name = (watcher.topic, watcher.flags & (NO_PUT | NO_DELETE | WATCH_PREV_KV), watcher.first_revision, position)
         own = shared.get(name)
         if own is None:
             wanted = watcher.wanted([event for event in events if event.position >= position])

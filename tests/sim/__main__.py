@@ -20,6 +20,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="the first seed (default: drawn)")
     parser.add_argument("--minutes", type=float, default=None, metavar="M", help="stop after so long")
     parser.add_argument("--leases", action="store_true", help="worlds with owners of leases, whose promises are kept")
+    parser.add_argument(
+        "--data", action="store_true", help="worlds with watches, transactions, waits and compactions of history"
+    )
     parser.add_argument("--trace", action="store_true", help="tell the story of each seed (or planted bug)")
     parser.add_argument(
         "--bugs",
@@ -38,16 +41,16 @@ def main() -> int:
     first = random.SystemRandom().randrange(1_000_000_000) if arguments.seed is None else arguments.seed
     seeds = arguments.seeds if arguments.seeds is not None else (1 << 40 if arguments.minutes else 1)
     ends_at = time.monotonic() + arguments.minutes * 60 if arguments.minutes else float("inf")
-    return run_seeds(first, seeds, ends_at, trace=arguments.trace, leases=arguments.leases)
+    return run_seeds(first, seeds, ends_at, trace=arguments.trace, leases=arguments.leases, data=arguments.data)
 
 
-def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, leases: bool = False) -> int:
+def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, leases: bool = False, data: bool = False) -> int:
     started = said = time.monotonic()
     events = violations = done = 0
     for seed in range(first, first + count):
         if time.monotonic() >= ends_at:
             break
-        world = World(seed, tell=print if trace else None, leases=leases)
+        world = World(seed, tell=print if trace else None, leases=leases, data=data)
         if trace:
             print(f"seed {seed}: {telling.knobs(world.knobs)}")
         try:
@@ -55,7 +58,7 @@ def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, leases: bo
         except Exception as error:
             violations += 1
             print(f"seed {seed}: {type(error).__name__} at {world.now_us / 1e6:.6f} s: {error}")
-            print(f"replay: {replay_line(seed, leases=leases)}", flush=True)
+            print(f"replay: {replay_line(seed, leases=leases, data=data)}", flush=True)
         events += world.events
         done += 1
         if time.monotonic() - said > 5:
@@ -68,9 +71,9 @@ def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, leases: bo
     return 1 if violations else 0
 
 
-def replay_line(seed: int, *, leases: bool = False) -> str:
+def replay_line(seed: int, *, leases: bool = False, data: bool = False) -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    flags = "--trace --leases" if leases else "--trace"
+    flags = "--trace" + " --leases" * leases + " --data" * data
     return f"git checkout {commit.stdout.strip() or '?'} && python -m tests.sim --seed {seed} --seeds 1 {flags}"
 
 

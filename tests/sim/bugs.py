@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from raftkv.errors import Corruption
 
 from .checks import Violation
-from .planted import consensus, digests, disk, leases, membership, reads, store
+from .planted import consensus, data, digests, disk, leases, membership, reads, store
 from .planted.registry import BUGS, Bug
 from .planted.stage import Stage
 
@@ -116,6 +116,7 @@ __all__ = [
     "Catch",
     "FalseAlarm",
     "consensus",
+    "data",
     "digests",
     "disk",
     "leases",

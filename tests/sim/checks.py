@@ -38,6 +38,7 @@ from raftkv.wal.recovery import Recovered
 
 if TYPE_CHECKING:
     from .journal import Save
+    from .ledger import Ledger
     from .machine import Machine
     from .process import Process
 
@@ -447,9 +448,11 @@ class Checks:
         if applied_index > self.acknowledged_index:
             self.acknowledged_index = applied_index
 
-    def replay(self) -> tuple[Store, Index]:
-        """A fresh store that has applied the whole committed log, with the digest that everybody should have."""
+    def replay(self, ledger: "Ledger | None" = None) -> tuple[Store, Index]:
+        """A fresh store that has applied the whole committed log, with the digest that everybody should have; the ledger hears it."""
         store = Store.open(MemoryKeyspace(), self._limits)
+        if ledger is not None:
+            store.tell(ledger)
         for index in range(1, len(self._applied)):
             term, digest = self._applied[index]
             data, kind, _ = self._entries[index, term]
@@ -458,4 +461,6 @@ class Checks:
                 self.violate(
                     f"a replay of the log has digest {store.digest:08x} at {index}, the members had {digest:08x}"
                 )
+        if ledger is not None:
+            ledger.compact_revision = store.compact_revision
         return store, len(self._applied) - 1

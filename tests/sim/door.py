@@ -4,9 +4,12 @@ What one packet brings is one write group and one read group. A connection deliv
 cut), until one side gives up. It belongs to one life of a process: a packet to a dead one comes back as a reset.
 """
 
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Sequence
+
+import msgpack
 
 from raftkv.daemon.api.questions import check_question
+from raftkv.daemon.api.watching import WATCHING, WatchDoor
 from raftkv.errors import InvalidRequest, RaftKVError
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import QUESTIONS
@@ -25,7 +28,6 @@ from raftkv.wire.protocol import FORWARD, PING, PROTOCOL_VERSION
 from raftkv.wire.validate import validate
 
 if TYPE_CHECKING:
-    from .client import SimClient
     from .machine import Machine
     from .process import Process
 
@@ -35,10 +37,22 @@ Request = tuple[int, int, Command]
 """Request id, timeout in ms, command; as on the wire."""
 
 
+class Caller(Protocol):
+    """Whose connection it is."""
+
+    place: int
+
+    def on_greeted(self, connection: "Connection", hello: dict[str, Any]) -> None: ...
+
+    def on_answers(self, connection: "Connection", answers: list[tuple[int, Answer]]) -> None: ...
+
+    def on_reset(self, connection: "Connection") -> None: ...
+
+
 class Connection:
     """One connection of a client to a machine; `process` once it was accepted."""
 
-    def __init__(self, client: "SimClient", machine: "Machine", session: bytes | None) -> None:
+    def __init__(self, client: Caller, machine: "Machine", session: bytes | None) -> None:
         self.client = client
         self.machine = machine
         self.session = session
@@ -46,6 +60,10 @@ class Connection:
         self.is_open = True
         self.ack_below = 0
         self.register = False
+        self.watch_door: WatchDoor | None = None  # opened by its first request
+        self.unread_bytes = 0  # of events, sent and not taken by the client
+        self._is_deaf = False
+        self._unread: list[Any] = []
         self._silent = False  # a packet was lost: nothing after it arrives
         self._last_to_machine_us = 0
         self._last_to_client_us = 0
@@ -59,7 +77,21 @@ class Connection:
         self._to_machine(self._receive, ack_below, register, requests)
 
     def close(self) -> None:
+        if self.watch_door is not None:
+            self._to_machine(self._on_closed)
         self.is_open = False
+
+    def read_on(self, *, is_deaf: bool) -> None:
+        """The client stops to read, or goes on."""
+        self._is_deaf = is_deaf
+        if not is_deaf:
+            unread, self._unread = self._unread, []
+            for callback in unread:
+                self._hand_over(callback)
+
+    def _on_closed(self, process: "Process") -> None:
+        assert self.watch_door is not None, "it was opened"
+        self.watch_door.close()
 
     def _to_machine(self, callback: Any, *arguments: Any) -> None:
         world = self.machine.world
@@ -103,8 +135,24 @@ class Connection:
         world.push(arrival_us, self._hand_over, (callback,))
 
     def _hand_over(self, callback: Any) -> None:
-        if self.is_open:
+        if self._is_deaf:
+            self._unread.append(callback)
+        elif self.is_open:
             callback()
+
+    def send_events(self, data: bytes) -> None:
+        """What the door of watches writes, in bytes: they count as unread until the client has them."""
+        self.unread_bytes += len(data)
+        request_id, answer = msgpack.unpackb(data, raw=False)
+
+        def take() -> None:
+            self.unread_bytes -= len(data)
+            self.client.on_answers(self, [(request_id, answer)])
+            process = self.process
+            if process is not None and process is self.machine.process:
+                self.machine.input(process, process.turn)  # the socket has room again
+
+        self.answer(take)
 
     def reset(self) -> None:
         """The machine's kernel says that nobody is there (any more)."""
@@ -164,6 +212,8 @@ class Door:
                     self._forward(connection, request_id, timeout_ms, command)
                 elif operation in QUESTIONS:
                     self._ask(connection, request_id, timeout_ms, command)
+                elif operation in WATCHING:
+                    self._watch(connection, request_id, timeout_ms, command)
                 else:
                     validate(command, self._limits)
                     if operation in CLIENT_WRITES:
@@ -186,6 +236,17 @@ class Door:
         floor = checks.acknowledged_index if command[0] == LEASE_TTL else NO_FLOOR
         origin = _Origin(self._process, connection, floor)
         service.ask_leader(ReadGroup(origin, [request_id], [command], deadline_ms=service.deadline(timeout_ms)))
+
+    def _watch(self, connection: Connection, request_id: int, timeout_ms: int, command: Command) -> None:
+        """The daemon's own door, on a transport that is this connection."""
+        if connection.watch_door is None:
+            connection.watch_door = WatchDoor(
+                self._process.service,
+                _Transport(connection),  # type: ignore[arg-type]  # as much of one as it asks for
+                lambda request_id, answer: connection.send_answers([(request_id, answer)]),
+                self._limits,
+            )
+        connection.watch_door.receive(request_id, timeout_ms, command)
 
     def _submit(
         self, connection: Connection, writes: list[Request], reads: list[Request], stale: list[Request]
@@ -233,6 +294,21 @@ class Door:
             ack_below=ack_below,
         )
         service.forward(group)
+
+
+class _Transport:
+    """What WatchDoor needs of an asyncio.Transport."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get_write_buffer_size(self) -> int:
+        return self._connection.unread_bytes
+
+    def write(self, data: bytes) -> None:
+        self._connection.send_events(data)
 
 
 class _Origin:

@@ -6,6 +6,7 @@ twice shows itself to the next reader. Keys live for a bounded number of operati
 
 from typing import TYPE_CHECKING, Any, Final
 
+from raftkv.units import Revision
 from raftkv_jepsen.checkers.linearizability import analyse, by_key, evidence_of
 from raftkv_jepsen.checkers.models import APPEND, CAS, DELETE, INCREMENT, READ, WRITE, Model
 from raftkv_jepsen.history import FAIL, INFO, OK, Operation
@@ -53,13 +54,14 @@ class History:
         self.operations: list[Operation] = []
         self.undecided = 0
         self._checks = checks
-        self._revision_seen = 0
+        self.revision_seen: Revision = 0
+        """The newest that anybody was told of."""
 
     def invoke(self, place: int, function: str, key: str, argument: Any, now_us: int) -> tuple[Operation, int]:
         """Before the request leaves: the operation, and the newest revision that anybody was told of."""
         operation = Operation(place, function, key, argument, invoked_ns=now_us * 1000)
         self.operations.append(operation)
-        return operation, self._revision_seen
+        return operation, self.revision_seen
 
     def complete(self, operation: Operation, result: Any, revision: int, floor: int, now_us: int) -> None:
         """The answer came, at this revision of the store."""
@@ -68,7 +70,11 @@ class History:
         changed = is_write and not (operation.function in (CAS, DELETE) and not result)
         if revision < floor + changed:
             self._checks.violate(f"answer of revision {revision} after one of {floor} was known: {operation}")
-        self._revision_seen = max(self._revision_seen, revision)
+        self.learn(revision)
+
+    def learn(self, revision: Revision) -> None:
+        """Somebody was told of it: whatever is asked from now on must not be answered from before."""
+        self.revision_seen = max(self.revision_seen, revision)
 
     def refuse(self, operation: Operation, code: str, *, may_have_happened: bool, now_us: int) -> None:
         """The call ended with an error."""

@@ -132,7 +132,9 @@ class Nemesis:
             network.cut([machine.node_id], others)
 
     def _places(self) -> list[int]:
-        return [*self._world.machines, *(client.place for client in self._world.clients)]
+        world = self._world
+        others = world.data.clients if world.data is not None else ()
+        return [*world.machines, *(client.place for client in (*world.clients, *others))]
 
     # Processes.
 

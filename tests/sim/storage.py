@@ -66,7 +66,7 @@ class SimStorage:
         self.full: NoSpace | None = None
         self.snapshots_made = 0
         self.snapshots_installed = 0
-        self._watches = WatchHub(self._limits)
+        self._watches = WatchHub(self._limits, history_events_per_step=self._world.knobs.history_events_per_step)
         self.store = Store.open(self._machine.keyspace, self._limits)
         self.store.tell(self._watches)
         self._books = self._machine.books
@@ -114,6 +114,11 @@ class SimStorage:
     def watches(self) -> WatchHub:
         """Who wants to hear of events."""
         return self._watches
+
+    @property
+    def is_replacing(self) -> bool:
+        """A received snapshot takes the store's place just now."""
+        return self._replacing
 
     @property
     def has_room(self) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raftkv.wire.commands import RANGE, TXN
+
 from .__main__ import replay_line
 from .world import World
 
@@ -27,14 +29,38 @@ def test_ten_seeds_with_leases(first: int) -> None:
     assert ended > 20, "leases came to their end"
 
 
-def failed_seeds() -> list[int]:
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_ten_seeds_with_the_whole_data_model(first: int) -> None:
+    """And that there is something to judge: events, answers, and watches that were overtaken by a compaction."""
+    heard = gone = transactions = past = waits = 0
+    for seed in range(first, first + 10):
+        data = run(seed, data=True).data
+        assert data is not None, "it was asked for"
+        watches = [watch for client in data.watching for watch in (*client.over, *client.watches)]
+        heard += sum(len(watch.heard) for watch in watches)
+        gone += sum(watch.gone is not None and bool(watch.heard) for watch in watches)
+        attempts = [attempt for transactor in data.transactors for attempt in transactor.attempts if attempt.answer]
+        transactions += sum(attempt.command[0] == TXN for attempt in attempts)
+        past += sum(attempt.command[0] == RANGE for attempt in attempts)
+        waits += sum(len(waiter.waited) for waiter in data.waiters)
+    assert heard > 1_000 and gone > 5 and transactions > 200 and past > 50 and waits > 50
+
+
+def test_a_seed_with_everything() -> None:
+    for seed in range(5):
+        run(seed, leases=True, data=True)
+
+
+def failed_seeds() -> list[tuple[int, bool]]:
+    """Each with whether its world has the whole data model."""
     lines = (Path(__file__).parent / "failed_seeds.txt").read_text().splitlines()
-    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
+    words = [line.split() for line in lines if line and not line.startswith("#")]
+    return [(int(line[0]), line[1] == "--data") for line in words]
 
 
-@pytest.mark.parametrize("seed", failed_seeds())
-def test_seeds_that_failed_once(seed: int) -> None:
-    run(seed)
+@pytest.mark.parametrize(("seed", "data"), failed_seeds())
+def test_seeds_that_failed_once(seed: int, data: bool) -> None:
+    run(seed, data=data)
 
 
 def test_a_seed_replays_alike_whatever_the_hashes(project: Path) -> None:
@@ -52,11 +78,11 @@ def test_a_seed_replays_alike_whatever_the_hashes(project: Path) -> None:
     assert stories[0] == stories[1]
 
 
-def run(seed: int, *, leases: bool = False) -> World:
-    world = World(seed, leases=leases)
+def run(seed: int, *, leases: bool = False, data: bool = False) -> World:
+    world = World(seed, leases=leases, data=data)
     try:
         world.run()
     except Exception as error:
-        error.add_note(f"replay: {replay_line(seed, leases=leases)}")
+        error.add_note(f"replay: {replay_line(seed, leases=leases, data=data)}")
         raise
     return world

@@ -13,11 +13,14 @@ from raftkv.store.store import Store
 from raftkv.units import NodeId
 from raftkv.wire.commands import RANGE
 
+from . import data as data_module
+from . import leases as leases_module
 from .checks import Checks
 from .client import SimClient
 from .history import History
 from .knobs import Knobs, draw_knobs
-from .leases import OWNERS, LeaseOwner, Promises, adapt
+from .leases import OWNERS, LeaseOwner, Promises
+from .ledger import Ledger
 from .machine import Machine
 from .nemesis import Nemesis
 from .network import CLIENT_PLACES, Network
@@ -42,12 +45,15 @@ class World:
         tell: Callable[[str], None] | None = None,
         *,
         leases: bool = False,
+        data: bool = False,
     ) -> None:
         self.seed = seed
         self.knobs = draw_knobs(self.stream("knobs")) if knobs is None else knobs
         self.knobs.leases = self.knobs.leases or leases
         if self.knobs.leases:
-            adapt(self.knobs)
+            leases_module.adapt(self.knobs)
+        if data:
+            data_module.adapt(self.knobs, self.stream("data"))
         self.story = tell
         self.now_us = 0
         self.events = 0
@@ -68,6 +74,7 @@ class World:
         self.promises = Promises(self)
         owners = OWNERS if self.knobs.leases else 0
         self.owners = [LeaseOwner(self, CLIENT_PLACES + 1000 + number) for number in range(owners)]
+        self.data = data_module.DataWork(self) if self.knobs.data else None
         self._next_place = CLIENT_PLACES
         self.nemesis = Nemesis(self)
 
@@ -163,6 +170,8 @@ class World:
             self.add_client()
         for owner in self.owners:
             owner.start()
+        if self.data is not None:
+            self.data.start()
         self.nemesis.start()
 
     def add_client(self) -> None:
@@ -183,11 +192,12 @@ class World:
         """Faults are over for a majority: every client has to be served again."""
         self.tell("the faults are over")
         self.nemesis.stop()
-        callers = [*self.workloads, *self.owners]
+        callers = [*self.workloads, *self.owners, *(self.data.callers if self.data is not None else ())]
         if self.knobs.spares:
             # All that a client was told may be gone by now, faster than a connection's lifetime: somebody tells it anew.
-            for caller in callers:
-                caller.client.directory.endpoints = self.endpoints_now()
+            watching = self.data.clients if self.data is not None else ()
+            for client in (*(caller.client for caller in callers), *watching):
+                client.directory.endpoints = self.endpoints_now()
         goals = [(caller, caller.completed + CALLS_DEMANDED) for caller in callers]
 
         def served() -> bool:
@@ -203,12 +213,23 @@ class World:
         """Clients rest; every member that can be reached comes to the same state."""
         for workload in (*self.workloads, *self.owners):
             workload.resting = True
+        if self.data is not None:
+            self.data.rest()
 
         def settled() -> bool:
             return self._is_settled()
 
         if not self.run_until(self.now_us + QUIET_US_MAX, settled):
             self.checks.violate(f"the members do not come to rest at one index: {self.state()}")
+        if self.data is not None:
+            self._demand_that_watches_end_up(self.data)
+
+    def _demand_that_watches_end_up(self, data: data_module.DataWork) -> None:
+        """Every watch hears of the last revision, by an event or by word of progress."""
+        watching, revision = data.watching, max(m.process.storage.revision for m in self.machines.values() if m.process)
+        if not self.run_until(self.now_us + QUIET_US_MAX, lambda: all(w.told(revision) for w in watching)):
+            places = [f"{watch} is at {watch.state.next_revision}" for w in watching for watch in w.watches]
+            self.checks.violate(f"not all watches hear of revision {revision}: {places}; {self.state()}")
 
     def _is_settled(self) -> bool:
         last = len(self.checks.committed) - 1
@@ -233,9 +254,12 @@ class World:
 
     def judge(self) -> None:
         """What can be said only at the end."""
-        store, _ = self.checks.replay()
+        ledger = Ledger(self.knobs.limits) if self.data is not None else None
+        store, _ = self.checks.replay(ledger)
         self.history.judge()
         self.history.judge_once(_contents(store))
+        if self.data is not None and ledger is not None:
+            self.data.judge(ledger)
 
     def state(self) -> str:
         """One line about everybody, for a violation's message."""

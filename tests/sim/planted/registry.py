@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..data import adapt
 from ..knobs import Knobs, draw_knobs
 from ..world import World
 from .stage import Stage
@@ -28,6 +29,8 @@ class Bug:
     def world(self, seed: int, tell: Callable[[str], None] | None = None) -> World:
         """The seed's world, as unkind as this bug needs it."""
         knobs = draw_knobs(World.stream_of(seed, "knobs"))
+        if self.knobs.get("data"):
+            adapt(knobs, World.stream_of(seed, "data"))
         forced: dict[str, Any] = {"limits": replace(knobs.limits, **self.limits), **self.knobs}
         return World(seed, knobs=replace(knobs, **forced), tell=tell)
 

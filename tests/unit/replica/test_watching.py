@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from raftkv.errors import RaftKVError
 from raftkv.limits import Limits
 from raftkv.replica.watching import Waiter
@@ -102,3 +104,43 @@ def test_after_a_snapshot_a_watch_goes_on_from_history() -> None:
     assert follower.storage.store is not before, "a snapshot was taken in"
     assert 1 not in sink.canceled
     assert sink.keys(1) == [b"k0", b"k1", b"k2", b"k3", b"k4", b"k5"]
+
+
+def test_a_member_that_applies_nothing_sends_its_watches_and_waits_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its store takes no more, for a full disk perhaps: it hears the leader, and would keep its watches waiting for ever."""
+    cluster = MiniCluster()
+    leader = cluster.elect()
+    cluster.pass_time(500)
+    follower, other = cluster.followers()
+    sink, elsewhere, answers = Sink(), Sink(), list[Answer]()
+    watch(follower, sink)
+    watch(other, elsewhere)
+    follower.service.watching.wait([WAIT, UNTIL_EXISTS, True, [b"k"], 0], Waiter(answers.append), 1_000_000)
+    cluster.settle()
+    cluster.pass_time(20_000)
+    assert not sink.canceled, "nothing happens, and it could confirm that"
+    stuck = follower.storage
+    monkeypatch.setattr(type(stuck), "has_room", property(lambda self: self is not stuck))
+    write(cluster, leader, "a")
+    cluster.pass_time(12_000)
+    assert stuck.revision < leader.storage.revision
+    assert sink.canceled[1].code == "deadline_exceeded"
+    assert [answer[1] for answer in answers] == ["deadline_exceeded"]
+    assert not elsewhere.canceled
+    assert elsewhere.keys(1) == [b"a"]
+
+
+def test_one_that_waits_for_ever_does_not_keep_others_from_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its barrier is not confirmed for as long as it is willing to wait."""
+    cluster = MiniCluster()
+    leader = cluster.elect()
+    cluster.pass_time(500)
+    stuck = cluster.followers()[0]
+    monkeypatch.setattr(type(stuck.storage), "has_room", property(lambda self: self is not stuck.storage))
+    write(cluster, leader, "a")
+    answers, sink = list[Answer](), Sink()
+    stuck.service.watching.wait([WAIT, UNTIL_EXISTS, True, [b"k"], 0], Waiter(answers.append), 1 << 40)
+    watch(stuck, sink)
+    cluster.pass_time(12_000)
+    assert [answer[1] for answer in answers] == ["deadline_exceeded"]
+    assert sink.canceled[1].code == "deadline_exceeded"

@@ -312,3 +312,27 @@ def test_those_who_stand_still_do_not_hide_the_others(bench: Bench, monkeypatch:
         bench.hub.tick(0)
     assert bench.sink.revisions(tag) == [2]
     assert still.events == {} and bench.hub.lagging_count == 5
+
+
+def test_one_that_starts_later_takes_nothing_from_its_neighbour_in_history(bench: Bench) -> None:
+    """Both lag at one place of one range and are handed one slice; only one of them wants its first events."""
+    later = bench.watch(b"k", start=5)
+    now = bench.watch(b"k")
+    bench.sink.open = False
+    bench.apply(*(put(b"k") for _ in range(6)))
+    bench.sink.open = True
+    bench.settle()
+    assert bench.sink.revisions(now) == [2, 3, 4, 5, 6, 7]
+    assert bench.sink.revisions(later) == [5, 6, 7]
+
+
+def test_one_that_starts_later_does_not_care_for_a_compaction_before(bench: Bench) -> None:
+    later = bench.watch(b"k", start=6)
+    bench.sink.open = False
+    bench.apply(*(put(b"k") for _ in range(3)))
+    bench.apply([COMPACT, 0, 4])
+    bench.apply(*(put(b"k") for _ in range(3)))
+    bench.sink.open = True
+    bench.settle()
+    assert not bench.sink.canceled
+    assert bench.sink.revisions(later) == [6, 7]
