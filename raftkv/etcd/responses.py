@@ -1,7 +1,7 @@
 """An answer of raftkv as a response of etcd. Failures do not come here: see statuses.py.
 
 Headers are etcd's, oddities included: that of an operation inside a transaction has nothing but its revision, and that of a nested
-transaction is there but empty.
+transaction is there but empty. Messages are filled in place: building the parts first takes two to four times as long.
 """
 
 from typing import Any, NamedTuple, Sequence
@@ -19,72 +19,93 @@ class Origin(NamedTuple):
     raft_term: int
 
 
+def stamp(its_header: rpc.ResponseHeader, origin: Origin, revision: int) -> None:
+    """Fill the header of a whole response."""
+    its_header.cluster_id, its_header.member_id, its_header.raft_term = origin
+    its_header.revision = revision
+
+
 def header(origin: Origin, revision: int) -> rpc.ResponseHeader:
-    """The header of a whole response."""
-    return rpc.ResponseHeader(
-        cluster_id=origin.cluster_id, member_id=origin.member_id, revision=revision, raft_term=origin.raft_term
-    )
+    """The header of a whole response, where speed does not matter."""
+    made = rpc.ResponseHeader()
+    stamp(made, origin, revision)
+    return made
 
 
-def key_value(items: Sequence[Any]) -> kv.KeyValue:
-    key, create_revision, mod_revision, version, lease, value = items
-    return kv.KeyValue(
-        key=key,
-        create_revision=create_revision,
-        mod_revision=mod_revision,
-        version=version,
-        lease=lease,
-        value=value,
-    )
+def fill_key_value(target: kv.KeyValue, items: Sequence[Any]) -> None:
+    """From the items of a key-value in answers."""
+    target.key, target.create_revision, target.mod_revision, target.version, target.lease, target.value = items
 
 
 def range_response(request: rpc.RangeRequest, answer: Answer, origin: Origin) -> rpc.RangeResponse:
-    return _range(header(origin, answer[1]), answer[2:])
+    response = rpc.RangeResponse()
+    stamp(response.header, origin, answer[1])
+    _fill_range(response, answer[2:])
+    return response
 
 
 def put_response(request: rpc.PutRequest, answer: Answer, origin: Origin) -> rpc.PutResponse:
-    return _put(header(origin, answer[1]), answer[2:])
+    response = rpc.PutResponse()
+    stamp(response.header, origin, answer[1])
+    _fill_put(response, answer[2:])
+    return response
 
 
 def delete_range_response(request: rpc.DeleteRangeRequest, answer: Answer, origin: Origin) -> rpc.DeleteRangeResponse:
-    return _delete_range(header(origin, answer[1]), answer[2:])
+    response = rpc.DeleteRangeResponse()
+    stamp(response.header, origin, answer[1])
+    _fill_delete_range(response, answer[2:])
+    return response
 
 
 def txn_response(request: rpc.TxnRequest, answer: Answer, origin: Origin) -> rpc.TxnResponse:
-    return _txn(header(origin, answer[1]), answer[2:])
+    response = rpc.TxnResponse()
+    stamp(response.header, origin, answer[1])
+    _fill_txn(response, answer[2:])
+    return response
 
 
-def _range(its_header: rpc.ResponseHeader, items: Sequence[Any]) -> rpc.RangeResponse:
-    key_values, more, count = items
-    return rpc.RangeResponse(header=its_header, kvs=list(map(key_value, key_values)), more=more, count=count)
+def _fill_range(response: rpc.RangeResponse, items: Sequence[Any]) -> None:
+    key_values, response.more, response.count = items
+    add = response.kvs.add
+    for found in key_values:
+        fill_key_value(add(), found)
 
 
-def _put(its_header: rpc.ResponseHeader, items: Sequence[Any]) -> rpc.PutResponse:
+def _fill_put(response: rpc.PutResponse, items: Sequence[Any]) -> None:
     (previous,) = items
-    return rpc.PutResponse(header=its_header, prev_kv=None if previous is None else key_value(previous))
+    if previous is not None:
+        fill_key_value(response.prev_kv, previous)
 
 
-def _delete_range(its_header: rpc.ResponseHeader, items: Sequence[Any]) -> rpc.DeleteRangeResponse:
-    deleted, previous = items
-    return rpc.DeleteRangeResponse(header=its_header, deleted=deleted, prev_kvs=list(map(key_value, previous)))
+def _fill_delete_range(response: rpc.DeleteRangeResponse, items: Sequence[Any]) -> None:
+    response.deleted, previous = items
+    add = response.prev_kvs.add
+    for gone in previous:
+        fill_key_value(add(), gone)
 
 
-def _txn(its_header: rpc.ResponseHeader, items: Sequence[Any]) -> rpc.TxnResponse:
-    succeeded, responses = items
-    return rpc.TxnResponse(header=its_header, succeeded=succeeded, responses=list(map(_operation, responses)))
+def _fill_txn(response: rpc.TxnResponse, items: Sequence[Any]) -> None:
+    response.succeeded, operations = items
+    add = response.responses.add
+    for operation in operations:
+        _fill_operation(add(), *operation)
 
 
-def _operation(response: Sequence[Any]) -> rpc.ResponseOp:
-    kind, revision, *items = response
+def _fill_operation(response: rpc.ResponseOp, kind: int, revision: int, *items: Any) -> None:
     if kind == TXN:
-        return rpc.ResponseOp(response_txn=_txn(rpc.ResponseHeader(), items))
-    its_header = rpc.ResponseHeader(revision=revision)
-    if kind == PUT:
-        return rpc.ResponseOp(response_put=_put(its_header, items))
-    if kind == DELETE_RANGE:
-        return rpc.ResponseOp(response_delete_range=_delete_range(its_header, items))
-    assert kind == RANGE, "a transaction has four kinds of operations"
-    return rpc.ResponseOp(response_range=_range(its_header, items))
+        response.response_txn.header.SetInParent()
+        _fill_txn(response.response_txn, items)
+    elif kind == PUT:
+        response.response_put.header.revision = revision
+        _fill_put(response.response_put, items)
+    elif kind == DELETE_RANGE:
+        response.response_delete_range.header.revision = revision
+        _fill_delete_range(response.response_delete_range, items)
+    else:
+        assert kind == RANGE, "a transaction has four kinds of operations"
+        response.response_range.header.revision = revision
+        _fill_range(response.response_range, items)
 
 
 def compact_response(request: rpc.CompactionRequest, answer: Answer, origin: Origin) -> rpc.CompactionResponse:

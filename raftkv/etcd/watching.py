@@ -6,7 +6,7 @@ What a stream of many watches needs besides (ids, progress, whole revisions in o
 from typing import Any, Final, Sequence
 
 from raftkv.errors import Compacted, RaftKVError
-from raftkv.etcd.responses import Origin, header, key_value
+from raftkv.etcd.responses import Origin, fill_key_value, header
 from raftkv.etcd.statuses import status_of
 from raftkv.etcdpb import kv_pb2 as kv
 from raftkv.etcdpb import rpc_pb2 as rpc
@@ -33,11 +33,11 @@ def watch_command(request: rpc.WatchCreateRequest) -> Command:
 def event(items: Sequence[Any]) -> kv.Event:
     """An event of the native protocol: [kind, key-value, previous key-value or None]."""
     kind, now, before = items
-    return kv.Event(
-        type=kind,
-        kv=key_value(now),
-        prev_kv=None if before is None else key_value(before),
-    )
+    made = kv.Event(type=kind)
+    fill_key_value(made.kv, now)
+    if before is not None:
+        fill_key_value(made.prev_kv, before)
+    return made
 
 
 def is_empty(request: rpc.WatchCreateRequest) -> bool:
