@@ -24,7 +24,7 @@ from failover import run_failover
 from machine import machine
 from processes import BenchError, Cluster, ClusterKind
 from raftkv_cluster import RaftkvKind
-from resources import run_idle, run_memory
+from resources import Load, run_idle, run_memory
 from speed import XL_SECONDS, Driver, Row, SpeedPlan, prepare_gets, run_speed
 from table import SPEED_SECTIONS, ratios, render, summarize
 
@@ -38,14 +38,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=_names(SECTIONS), default=SECTIONS, help=f"sections: {','.join(SECTIONS)}")
     parser.add_argument("--systems", type=_names(tuple(KINDS)), default=tuple(KINDS), help="raftkv,etcd")
     parser.add_argument("--seconds", type=float, default=3.0, help="counted time of each measurement (default 3)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of puts, gets and open (default 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of puts, gets, txns and open (default 3)")
     parser.add_argument("--in-flight", type=_numbers, default=(1, 16, 128, 512), help="default 1,16,128,512")
     parser.add_argument(
         "--rates", type=_numbers, default=(500, 2000, 5000), help="arrivals/s of open (default 500,2000,5000)"
     )
     parser.add_argument("--xl-rounds", type=int, default=1, help="rounds of xl, a minute per driver each (default 1)")
     parser.add_argument("--xl-seconds", type=float, default=XL_SECONDS, help="for the drivers; etcdctl always takes 60")
-    parser.add_argument("--keys", type=int, default=1_000_000, help="of memory and startup (default 1000000)")
+    parser.add_argument(
+        "--loads",
+        type=lambda text: tuple(map(Load.parse, text.split(","))),
+        default=(Load(1_000_000), Load(100_000, 10)),
+        help="of memory and startup: KEYS or KEYSxVERSIONS (default 1000000,100000x10)",
+    )
+    parser.add_argument("--memory-rounds", type=int, default=1, help="rounds of memory and startup (default 1)")
     parser.add_argument("--kills", type=int, default=20, help="of failover (default 20)")
     parser.add_argument(
         "--drivers",
@@ -108,15 +114,20 @@ def rounds_of_speed(chosen: argparse.Namespace) -> Iterator[Row]:
 
 
 def rest_and_trouble(chosen: argparse.Namespace) -> Iterator[Row]:
-    """The sections that are measured once per system."""
+    """The sections on clusters of their own, the systems in turn."""
+    if "memory" in chosen.only or "startup" in chosen.only:
+        for number in range(chosen.memory_rounds):
+            for load in chosen.loads:
+                for system in chosen.systems:
+                    driver = next(driver for driver in chosen.drivers if driver.system == system)
+                    with Cluster(KINDS[system]) as cluster:
+                        for row in run_memory(cluster, driver, load, "startup" in chosen.only, note):
+                            yield {**row, "round": number}
     for system in chosen.systems:
         driver = next(driver for driver in chosen.drivers if driver.system == system)
         if "idle" in chosen.only:
             with Cluster(KINDS[system]) as cluster:
                 yield run_idle(cluster, note)
-        if "memory" in chosen.only or "startup" in chosen.only:
-            with Cluster(KINDS[system]) as cluster:
-                yield from run_memory(cluster, driver, chosen.keys, "startup" in chosen.only, note)
         if "failover" in chosen.only:
             with Cluster(KINDS[system]) as cluster:
                 yield run_failover(cluster, driver, chosen.kills, note)

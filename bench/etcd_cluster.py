@@ -59,6 +59,9 @@ class EtcdKind:
         status, body = http_get(member.client_port, "/health")
         return status == 200 and bool(json.loads(body).get("health") == "true")
 
+    def stall_ms(self, member: Member) -> float:
+        return 0.0  # no single loop, and no figure
+
     def leader_of(self, members: list[Member]) -> str | None:
         leaders = {self._is_leader(member): member.name for member in members}
         return leaders.get(True)

@@ -32,6 +32,7 @@ class Figures:
     operations: int
     errors: int
     refused: int
+    leader_stall_ms: float  # the longest the leader's loop was held, warm-up included; 0 where the product does not say
     cpu_us_per_op: dict[str, float] = field(default_factory=dict)
     error_example: str = ""
 
@@ -102,17 +103,23 @@ def measure(cluster: Cluster, spec: Spec, processes: int = 1, seconds_max: float
             mine.endpoints = [member.endpoint for member in watched]
             specs.append(mine)
         workers = [stack.enter_context(worker(mine)) for mine in specs]
+        cluster.kind.stall_ms(leader)
         for process in workers:
             go(process)
         results = [answer(process, limit) for process in workers]
+        stall_ms = cluster.kind.stall_ms(leader)
         latencies = array.array("d")
         for mine in specs:
             latencies.frombytes(Path(mine.latencies_path).read_bytes())
-    return _figures(results, latencies, spec, watched)
+    return _figures(results, latencies, spec, watched, stall_ms)
 
 
 def _figures(
-    results: list[dict[str, Any]], latencies: "array.array[float]", spec: Spec, watched: list[Member]
+    results: list[dict[str, Any]],
+    latencies: "array.array[float]",
+    spec: Spec,
+    watched: list[Member],
+    stall_ms: float,
 ) -> Figures:
     operations = spec.count if spec.shape == "count" else len(latencies)
     errors = sum(result["errors"] for result in results)
@@ -134,6 +141,7 @@ def _figures(
         max_ms=1e3 * (ordered[-1] if ordered else 0.0),
         operations=operations,
         errors=errors,
+        leader_stall_ms=stall_ms,
         refused=sum(result["refused"] for result in results),
         cpu_us_per_op=cpu,
         error_example=example,

@@ -120,6 +120,10 @@ class ClusterKind(Protocol):
         """Does it answer, know a leader, and has it caught up?"""
         ...
 
+    def stall_ms(self, member: Member) -> float:
+        """The longest that the member's loop was held since the last call; 0 where there is no such figure."""
+        ...
+
     def leader_of(self, members: list[Member]) -> str | None:
         """The name of the member that the running members agree on as their leader."""
         ...

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 
-from processes import HOST, Member, http_get
+from processes import HOST, BenchError, Member, http_get
 
 
 @dataclass(slots=True)
@@ -31,6 +31,13 @@ class RaftkvKind:
 
     def is_ready(self, member: Member) -> bool:
         return http_get(member.client_port, "/readyz")[0] == 200
+
+    def stall_ms(self, member: Member) -> float:
+        _, body = http_get(member.client_port, "/metrics", timeout_seconds=5.0)
+        for line in body.splitlines():
+            if line.startswith(b"raftkv_loop_stall_seconds "):
+                return 1e3 * float(line.split()[1])
+        raise BenchError(f"{member.name} has no raftkv_loop_stall_seconds among its metrics")
 
     def leader_of(self, members: list[Member]) -> str | None:
         for member in members:

@@ -3,6 +3,7 @@
 import signal
 import statistics
 import time
+from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
 from drivers.worker import Spec
@@ -18,33 +19,58 @@ SMALL_VALUE_BYTES = 16
 STARTS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many small keys, so many versions of each. Written KEYS or KEYSxVERSIONS."""
+
+    keys: int
+    versions: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Load":
+        keys, _, versions = text.partition("x")
+        return cls(int(keys), int(versions or 1))
+
+    def __str__(self) -> str:
+        return f"{self.keys} keys" if self.versions == 1 else f"{self.versions} revisions of {self.keys} keys"
+
+
 def run_memory(
-    cluster: Cluster, driver: Driver, keys: int, startup: bool, note: Callable[[str], None]
+    cluster: Cluster, driver: Driver, load: Load, startup: bool, note: Callable[[str], None]
 ) -> Iterator[Row]:
-    """Memory per member empty and with `keys` small keys, disk space; then, if asked for, start-up times on that data."""
+    """Memory per member empty and full, disk space; then, if asked for, start-up times on that data."""
     row: dict[str, Any] = {"system": cluster.kind.name, "driver": str(driver)}
     time.sleep(SETTLE_SECONDS)
     yield {"section": "memory", **row, "load": "empty", "members": _memory(cluster)}
+    puts = load.keys * load.versions
+    leader = cluster.leader()
+    cpu_seconds = leader.cpu_seconds()
     spec = Spec(
         driver=driver.name,
         endpoints=[],
         shape="count",
         in_flight=LOAD_IN_FLIGHT,
-        count=keys,
+        count=puts,
+        distinct_keys=load.keys,
         key_bytes=SMALL_KEY_BYTES,
         value_bytes=SMALL_VALUE_BYTES,
     )
-    loaded = measure(cluster, spec, driver.processes, seconds_max=60.0 + keys / 500)
-    note(f"{cluster.kind.name}: loaded {keys} keys, {loaded.ops_per_second:.0f}/s")
+    loaded = measure(cluster, spec, driver.processes, seconds_max=60.0 + puts / 500)
+    cpu_us = 1e6 * (leader.cpu_seconds() - cpu_seconds) / puts
+    held = f", loop held {loaded.leader_stall_ms:.0f} ms" if loaded.leader_stall_ms else ""
+    note(f"{cluster.kind.name}: loaded {load}, {loaded.ops_per_second:.0f}/s, leader {cpu_us:.1f} us per put{held}")
     time.sleep(SETTLE_SECONDS)
     members = _memory(cluster)
     disk = cluster.disk_bytes()
-    note(
-        f"{cluster.kind.name} memory with {keys} keys: " + ", ".join(f"{m['rss'] >> 20} MiB" for m in members.values())
-    )
-    yield {"section": "memory", **row, "load": f"{keys} keys", "members": members, "disk_bytes": disk}
+    note(f"{cluster.kind.name} memory with {load}: " + ", ".join(f"{m['rss'] >> 20} MiB" for m in members.values()))
+    figures = {
+        "loaded_per_second": loaded.ops_per_second,
+        "leader_cpu_us_per_put": cpu_us,
+        "leader_stall_ms": loaded.leader_stall_ms,
+    }
+    yield {"section": "memory", **row, "load": str(load), "members": members, "disk_bytes": disk, **figures}
     if startup:
-        yield _startup(cluster, keys, note)
+        yield _startup(cluster, load, note)
 
 
 def _memory(cluster: Cluster) -> dict[str, dict[str, int]]:
@@ -55,17 +81,20 @@ def _memory(cluster: Cluster) -> dict[str, dict[str, int]]:
     }
 
 
-def _startup(cluster: Cluster, keys: int, note: Callable[[str], None]) -> Row:
-    """From exec to ready: one follower that returns to a running cluster, and all three at once (which includes an election).
+def _startup(cluster: Cluster, load: Load, note: Callable[[str], None]) -> Row:
+    """From exec to ready: a follower that returns to a running cluster, asked to stop or killed before; and all three at once
+    (which includes an election).
 
     The page cache is warm: this is a restart, not a reboot.
     """
-    one_seconds, all_seconds = [], []
-    for _ in range(STARTS):
-        follower = cluster.followers()[0]
-        cluster.stop([follower], signal.SIGTERM)
-        cluster.start(follower)
-        one_seconds.append(cluster.wait_ready([follower]))
+    after: dict[signal.Signals, list[float]] = {signal.SIGTERM: [], signal.SIGKILL: []}
+    all_seconds = []
+    for number, one_seconds in after.items():
+        for _ in range(STARTS):
+            follower = cluster.followers()[0]
+            cluster.stop([follower], number)
+            cluster.start(follower)
+            one_seconds.append(cluster.wait_ready([follower]))
     for _ in range(STARTS):
         cluster.stop(cluster.members, signal.SIGTERM)
         for member in cluster.members:
@@ -74,13 +103,19 @@ def _startup(cluster: Cluster, keys: int, note: Callable[[str], None]) -> Row:
     row = {
         "section": "startup",
         "system": cluster.kind.name,
-        "load": f"{keys} keys",
-        "one_member_seconds": statistics.median(one_seconds),
+        "load": str(load),
+        "one_member_seconds": statistics.median(after[signal.SIGTERM]),
+        "one_killed_member_seconds": statistics.median(after[signal.SIGKILL]),
         "whole_cluster_seconds": statistics.median(all_seconds),
-        "all": {"one_member": one_seconds, "whole_cluster": all_seconds},
+        "all": {
+            "one_member": after[signal.SIGTERM],
+            "one_killed_member": after[signal.SIGKILL],
+            "whole_cluster": all_seconds,
+        },
     }
     note(
-        f"{cluster.kind.name} start-up: one {row['one_member_seconds']:.2f} s, all {row['whole_cluster_seconds']:.2f} s"
+        f"{cluster.kind.name} start-up: one {row['one_member_seconds']:.2f} s, one killed {row['one_killed_member_seconds']:.2f} s, "
+        f"all {row['whole_cluster_seconds']:.2f} s"
     )
     return row
 

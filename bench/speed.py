@@ -1,4 +1,4 @@
-"""The sections that need a fresh cluster for each round: puts, gets, open-loop latency, and the load of `etcdctl check perf`.
+"""The sections that need a fresh cluster for each round: puts, gets, txns (compare and put), open-loop latency, and the load of `etcdctl check perf`.
 
 Each gives rows: {section, system, driver, load, round} and the figures of one measurement.
 """
@@ -85,6 +85,9 @@ def _specs(section: str, plan: SpeedPlan) -> Iterator[tuple[str, Spec]]:
     elif section == "gets":
         for in_flight in plan.in_flight:
             yield str(in_flight), Spec(**common, shape="closed", op="get", in_flight=in_flight, keys=GET_KEYS)
+    elif section == "txns":
+        for in_flight in plan.in_flight:
+            yield str(in_flight), Spec(**common, shape="closed", op="txn", in_flight=in_flight)
     elif section == "open":
         for rate in plan.rates:
             yield f"{rate:.0f}/s", Spec(**common, shape="open", op="put", per_second=rate)
@@ -138,6 +141,7 @@ def check_perf(cluster: Cluster) -> Row:
         operations=int(per_second * XL_SECONDS),
         errors=0,
         refused=0,
+        leader_stall_ms=0.0,
     )
     capped = per_second >= 0.9 * XL_LIMIT_PER_SECOND
     row = {
@@ -154,4 +158,5 @@ def _brief(figures: Figures) -> str:
     cpu = ", ".join(f"{who} {us:.0f}" for who, us in figures.cpu_us_per_op.items())
     errors = f", {figures.errors} ERRORS ({figures.error_example})" if figures.errors else ""
     refused = f", {figures.refused} not sent" if figures.refused else ""
-    return f"{figures.ops_per_second:.0f}/s, p50 {figures.p50_ms:.2f} ms, p99 {figures.p99_ms:.2f} ms, CPU-us/op {cpu}{errors}{refused}"
+    stall = f", loop held {figures.leader_stall_ms:.0f} ms" if figures.leader_stall_ms else ""
+    return f"{figures.ops_per_second:.0f}/s, p50 {figures.p50_ms:.2f} ms, p99 {figures.p99_ms:.2f} ms, CPU-us/op {cpu}{errors}{refused}{stall}"

@@ -5,7 +5,7 @@ from typing import Any, Callable, Iterable, Sequence
 
 from speed import Row
 
-SPEED_SECTIONS = ("puts", "gets", "open", "xl")
+SPEED_SECTIONS = ("puts", "gets", "txns", "open", "xl")
 
 
 def summarize(rows: Iterable[Row]) -> list[Row]:
@@ -20,7 +20,7 @@ def summarize(rows: Iterable[Row]) -> list[Row]:
 def _median_row(key: tuple[str, str, str, str], group: list[Row]) -> Row:
     section, load, system, driver = key
     summary: Row = {"section": section, "load": load, "system": system, "driver": driver, "rounds": len(group)}
-    for name in ("ops_per_second", "p50_ms", "p99_ms", "p999_ms", "max_ms"):
+    for name in ("ops_per_second", "p50_ms", "p99_ms", "p999_ms", "max_ms", "leader_stall_ms"):
         summary[name] = statistics.median(row[name] for row in group)
     summary["errors"] = sum(row["errors"] for row in group)
     summary["refused"] = sum(row["refused"] for row in group)
@@ -39,7 +39,7 @@ def ratios(rows: list[Row]) -> list[Row]:
     """
     by_load: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for row in rows:
-        if row["section"] in ("puts", "gets", "xl"):
+        if row["section"] in ("puts", "gets", "txns", "xl"):
             drivers = by_load.setdefault((row["section"], row["load"]), {})
             drivers.setdefault(row["driver"], {})[row["round"]] = row["ops_per_second"]
     result = []
@@ -63,7 +63,17 @@ def render(rows: list[Row]) -> str:
         if lines:
             parts.append(
                 _grid(
-                    ("load", "driver", "ops/s", "p50 ms", "p99 ms", "max ms", "CPU-us/op c/l/f", "notes"),
+                    (
+                        "load",
+                        "driver",
+                        "ops/s",
+                        "p50 ms",
+                        "p99 ms",
+                        "max ms",
+                        "loop held ms",
+                        "CPU-us/op c/l/f",
+                        "notes",
+                    ),
                     lines,
                     section,
                 )
@@ -92,7 +102,7 @@ def _speed_line(row: Row) -> tuple[str, ...]:
     notes = [f"{row['errors']} errors"] if row["errors"] else []
     notes += [f"{row['refused']} not sent"] if row["refused"] else []
     notes += ["capped by its own limit"] if row["capped"] else []
-    times = (f"{row[name]:.2f}" if row[name] else "" for name in ("p50_ms", "p99_ms", "max_ms"))
+    times = (f"{row[name]:.2f}" if row[name] else "" for name in ("p50_ms", "p99_ms", "max_ms", "leader_stall_ms"))
     return (row["load"], row["driver"], f"{row['ops_per_second']:.0f}", *times, cpu, ", ".join(notes))
 
 
@@ -111,7 +121,7 @@ def _memory_text(row: Row) -> str:
 
 
 def _startup_text(row: Row) -> str:
-    return f"one member {row['one_member_seconds']:.2f} s, whole cluster {row['whole_cluster_seconds']:.2f} s"
+    return f"one member {row['one_member_seconds']:.2f} s, killed {row['one_killed_member_seconds']:.2f} s, whole cluster {row['whole_cluster_seconds']:.2f} s"
 
 
 _OTHER: dict[str, Callable[[Row], str]] = {

@@ -5,7 +5,7 @@ from typing import Any, Sequence
 import grpc  # type: ignore[import-untyped]
 import grpc.aio  # type: ignore[import-untyped]
 
-from drivers.etcd_messages import PUT_PATH, RANGE_PATH, put_request, range_request
+from drivers.etcd_messages import PUT_PATH, RANGE_PATH, TXN_PATH, put_request, range_request, txn_request
 
 
 class EtcdGrpcioTarget:
@@ -15,6 +15,7 @@ class EtcdGrpcioTarget:
         self._channel = channel
         self._put = channel.unary_unary(PUT_PATH)
         self._range = channel.unary_unary(RANGE_PATH)
+        self._txn = channel.unary_unary(TXN_PATH)
 
     @classmethod
     async def connect(cls, endpoints: Sequence[str]) -> "EtcdGrpcioTarget":
@@ -25,6 +26,9 @@ class EtcdGrpcioTarget:
 
     async def get(self, key: bytes) -> None:
         await self._range(range_request(key))
+
+    async def txn(self, key: bytes, value: bytes) -> None:
+        await self._txn(txn_request(key, value))
 
     async def close(self) -> None:
         await self._channel.close()

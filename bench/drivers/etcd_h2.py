@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from typing import Sequence, cast
 
-from drivers.etcd_messages import PUT_PATH, RANGE_PATH, put_request, range_request
+from drivers.etcd_messages import PUT_PATH, RANGE_PATH, TXN_PATH, put_request, range_request, txn_request
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
@@ -198,6 +198,7 @@ class EtcdH2Target:
         self._connection = connection
         self._put_headers = _header_block(PUT_PATH, authority)
         self._range_headers = _header_block(RANGE_PATH, authority)
+        self._txn_headers = _header_block(TXN_PATH, authority)
 
     @classmethod
     async def connect(cls, endpoints: Sequence[str]) -> "EtcdH2Target":
@@ -210,6 +211,9 @@ class EtcdH2Target:
 
     async def get(self, key: bytes) -> None:
         await self._connection.request(self._range_headers, range_request(key))
+
+    async def txn(self, key: bytes, value: bytes) -> None:
+        await self._connection.request(self._txn_headers, txn_request(key, value))
 
     async def close(self) -> None:
         if self._connection.transport is not None:

@@ -50,6 +50,12 @@ class EtcdRustTarget:
         async with self._communicator() as communicator:
             await communicator.get(key)
 
+    async def txn(self, key: bytes, value: bytes) -> None:
+        compare = etcd_client.Compare.create_revision(key, etcd_client.CompareOp.NOT_EQUAL, 1)
+        txn = etcd_client.Txn().when([compare]).and_then([etcd_client.TxnOp.put(key, value)])
+        async with self._communicator() as communicator:
+            await communicator.txn(txn)
+
     async def close(self) -> None:
         for session in self._sessions:
             await session.__aexit__(None, None, None)

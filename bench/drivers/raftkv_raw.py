@@ -90,6 +90,10 @@ class RaftkvRawTarget:
     async def get(self, key: bytes) -> None:
         await self._connection.request([commands.GET, 0, key])
 
+    async def txn(self, key: bytes, value: bytes) -> None:
+        compare = [commands.NOT_EQUAL, commands.COMPARE_CREATE, key, 1, b""]
+        await self._connection.request([commands.TXN, 0, [compare], [[commands.PUT, 0, key, value, 0, 0]], []])
+
     async def close(self) -> None:
         if self._connection.transport is not None:
             self._connection.transport.abort()

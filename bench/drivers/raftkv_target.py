@@ -3,6 +3,7 @@
 from typing import Any, Sequence
 
 import raftkv
+from raftkv.client.txn import CreateRevision, Put
 
 
 class RaftkvTarget:
@@ -21,6 +22,9 @@ class RaftkvTarget:
 
     async def get(self, key: bytes) -> None:
         await self._client.get(key)
+
+    async def txn(self, key: bytes, value: bytes) -> None:
+        await self._client.txn().if_(CreateRevision(key) != 1).then(Put(key, value)).commit()
 
     async def close(self) -> None:
         await self._client.__aexit__(None, None, None)

@@ -18,6 +18,10 @@ class Target(Protocol):
         """A linearizable read."""
         ...
 
+    async def txn(self, key: bytes, value: bytes) -> None:
+        """One comparison, which holds, and one put."""
+        ...
+
     async def close(self) -> None: ...
 
 

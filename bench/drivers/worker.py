@@ -39,6 +39,7 @@ class Spec:
     per_second: float = 0.0  # open
     count: int = 0  # count
     first: int = 0  # count: number of the first key
+    distinct_keys: int = 0  # count: go round over so many keys, one version each time; 0: as many keys as operations
     keys: int = 100_000  # operations are spread over so many keys; 0: a new random key for each put
     key_bytes: int = 16
     value_bytes: int = 128
@@ -58,15 +59,18 @@ def operation_of(spec: Spec, target: Target) -> Operation:
     draw = random.Random(spec.seed)
     value = draw.randbytes(spec.value_bytes)
     keys, key_bytes, first = spec.keys, spec.key_bytes, spec.first
-    put, get = target.put, target.get
+    put, get, txn = target.put, target.get, target.txn
     if spec.shape == "count":
-        return lambda number: put(key_of(first + number, key_bytes), value)
+        distinct = spec.distinct_keys or spec.count
+        return lambda number: put(key_of(first + number % distinct, key_bytes), value)
     if keys == 0:
         return lambda number: put(draw.randbytes(key_bytes), value)
     names = [key_of(number, key_bytes) for number in range(keys)]
     draw.shuffle(names)
     if spec.op == "put":
         return lambda number: put(names[number % keys], value)
+    if spec.op == "txn":
+        return lambda number: txn(names[number % keys], value)
     return lambda number: get(names[number % keys])
 
 

@@ -39,6 +39,7 @@ from raftkv.wire.commands import (
     SORT_VALUE,
     SORT_VERSION,
     TXN,
+    UNCOUNTED,
     WITH_KEYS,
     Answer,
     Command,
@@ -246,6 +247,7 @@ class Pager:
         if not page.more or not page.kvs or not in_key_order or (self._limit and wanted <= 0):
             return None
         following = list(command)
+        following[1] |= UNCOUNTED  # the first page has counted, and counting reads all the rest
         following[2] = page.kvs[-1].key + b"\0"
         following[4] = min(command[4], wanted) if self._limit else command[4]
         following[5] = self._revision

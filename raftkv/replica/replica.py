@@ -64,7 +64,7 @@ class Replica:
         state_machine: StateMachine,
         limits: Limits,
         listener: ReplicaListener,
-        apply_budget_bytes: int = 256 * 1024,
+        apply_budget_bytes: int = 64 * 1024,
     ) -> None:
         self.raft = raft
         self.state_machine = state_machine

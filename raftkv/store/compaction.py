@@ -10,7 +10,8 @@ Kept besides what is visible: all events of the compacted revision itself, for t
 """
 
 from bisect import bisect_left
-from typing import Final
+from heapq import merge
+from typing import Final, Iterator
 
 import msgpack
 
@@ -43,12 +44,15 @@ class Compaction:
         "_buffer_bytes",
         "_doomed",
         "_encoded",
+        "_fresh",
         "_held",
         "_key",
         "_keyspace",
         "_order",
         "_past",
         "_phase",
+        "_pieces",
+        "_position",
         "_resume",
         "_target",
         "_through",
@@ -65,7 +69,11 @@ class Compaction:
         self._buffer = TableChange(LOG, [], [])
         self._buffer_bytes = 0
         self._doomed: set[bytes] = set()  # positions in LOG
-        self._order: list[bytes] = []  # those left to be thinned, the first ones last
+        # The same in order, a piece per step of the walk, merged while they are thinned: sorting 50,000 held the loop for 25 ms.
+        self._fresh: list[bytes] = []
+        self._pieces: list[list[bytes]] = []
+        self._order: Iterator[bytes] = iter(())
+        self._position: bytes | None = None  # the next one to be thinned
         self._start_when_wanted()
 
     def on_durable(self, compact_revision: Revision) -> None:
@@ -140,8 +148,12 @@ class Compaction:
         if self._resume is None:
             self._end_key()
             self._at_end = True
+        if self._fresh:
+            self._pieces.append(sorted(self._fresh))
+            self._fresh = []
         if self._at_end or len(self._doomed) >= ROUND_EVENTS_MAX:
-            self._order = sorted(self._doomed, reverse=True)
+            self._order, self._pieces = merge(*self._pieces), []
+            self._position = next(self._order, None)
             self._phase = _THINNING
 
     def _visit(self, item: Item) -> None:
@@ -181,7 +193,10 @@ class Compaction:
         """Whether what it leads to goes; events of the compacted revision itself stay."""
         if pointer >= self._below:
             return False
-        self._doomed.add(pointer[:POSITION_BYTES])
+        position = pointer[:POSITION_BYTES]
+        if position not in self._doomed:
+            self._doomed.add(position)
+            self._fresh.append(position)
         return True
 
     def _keep(self, item: Item, head: bytes, kept: list[bytes], count: int) -> None:
@@ -204,27 +219,29 @@ class Compaction:
     def _thin(self) -> None:
         pages_bytes = 0
         for _ in range(PAGES_PER_STEP):
-            if not self._order:
+            if self._position is None:
                 self._phase = _ENDING
                 self._doomed.clear()
                 self._buffer_bytes += 1  # the pointers, and that it is done, are a change too
                 return
-            pages_bytes += self._thin_page(self._order[-1])
+            pages_bytes += self._thin_page(self._position)
             if pages_bytes >= PAGES_BYTES_PER_STEP or self._buffer_bytes >= CHANGES_BYTES_MAX:
                 return
 
     def _thin_page(self, position: bytes) -> int:
         """The bytes looked at. The page keeps its name, also when its first event goes: it still is the one before its events."""
         order, doomed = self._order, self._doomed
+        next_position: bytes | None = position
         page = self._keyspace.floor(LOG, position)
         if page is None:
-            order.pop()  # a page thinned before a crash that kept the pointers
+            self._position = next(order, None)  # a page thinned before a crash that kept the pointers
             return 0
         name, data = page
         events = unpack_page(data)
         last = max(events[-1][:POSITION_BYTES], position)
-        while order and order[-1] <= last:
-            order.pop()
+        while next_position is not None and next_position <= last:
+            next_position = next(order, None)
+        self._position = next_position
         kept = [event for event in events if event[:POSITION_BYTES] not in doomed]
         if len(kept) < len(events):
             puts, deletes = self._buffer.puts, self._buffer.deletes

@@ -36,7 +36,17 @@ _unpack_generation = GENERATION.unpack_from
 class Mvcc:
     """The versioned map. `revision` is that of the last finished command; changes of the one in progress have the next."""
 
-    __slots__ = ("active", "compact_revision", "events", "frozen", "keyspace", "leases", "revision", "sub")
+    __slots__ = (
+        "_deleted_revision",
+        "active",
+        "compact_revision",
+        "events",
+        "frozen",
+        "keyspace",
+        "leases",
+        "revision",
+        "sub",
+    )
 
     def __init__(self, keyspace: Keyspace, revision: Revision, compact_revision: Revision, leases: Leases) -> None:
         assert revision >= 1, "an empty store has revision 1"
@@ -47,8 +57,21 @@ class Mvcc:
         self.frozen: Overlay | None = None
         self.revision = revision
         self.compact_revision = compact_revision
+        self._deleted_revision = (
+            revision  # no key is missing in HEAD of the keyspace that lived at this revision or later
+        )
         self.sub = 0
         self.events: list[bytes] = []  # of the entry in progress, for the digest
+
+    def drop_frozen(self) -> None:
+        """The frozen overlay is in the keyspace now."""
+        assert self.frozen is not None, "one was committed"
+        self._deleted_revision = max(self._deleted_revision, self.frozen.deleted_revision)
+        self.frozen = None
+
+    def is_recent(self, revision: Revision) -> bool:
+        """Whether a scan at `revision` is about as quick as one at head: no key of that time has to be looked for in PAST."""
+        return revision >= self._deleted_revision
 
     def get(self, key: bytes) -> bytes | None:
         """The newest record of a key; None when it does not exist."""
@@ -152,7 +175,7 @@ class Mvcc:
             newest, cut = self._overlaid(dict(window.items), start, stop, items_max)
             records = [record for _, record in newest if record is not None]
         else:
-            older, cut = self._past_keys(start, stop, items_max)
+            older, cut = ([], None) if self.is_recent(revision) else self._past_keys(start, stop, items_max)
             newest, cut = self._overlaid(
                 {**dict.fromkeys(older), **dict(window.items)}, start, stop if cut is None else cut, items_max, cut
             )

@@ -8,7 +8,8 @@ keys that came since the last one, never for sorting all of them.
 from bisect import bisect_left
 from typing import Final
 
-from raftkv.store.records import POSITION_BYTES
+from raftkv.store.records import POSITION_BYTES, revision_of
+from raftkv.units import Revision
 
 _FRESH_MAX: Final = 4096  # sorting these takes about a millisecond
 RECORD_OVERHEAD_BYTES: Final = 300  # dict slots and object headers of one event, measured
@@ -20,7 +21,7 @@ MISSING: Final = b"\0missing"
 class Overlay:
     """One layer. `head`: newest record per key, None when deleted. `log`: events by position. `past`: pointers per key."""
 
-    __slots__ = ("fresh", "head", "log", "past", "runs", "size_bytes")
+    __slots__ = ("deleted_revision", "fresh", "head", "log", "past", "runs", "size_bytes")
 
     def __init__(self) -> None:
         self.head: dict[bytes, bytes | None] = {}
@@ -29,6 +30,7 @@ class Overlay:
         self.fresh: list[bytes] = []  # keys of head that are in no run yet
         self.runs: list[list[bytes]] = []  # disjoint, each sorted, each more than twice as long as the next
         self.size_bytes = 0
+        self.deleted_revision: Revision = 0  # of the last delete in it
 
     def add(self, key: bytes, record: bytes, newest: bytes | None) -> None:
         """Take in one event; `newest` is the record of the key from now on, None after a delete."""
@@ -36,6 +38,8 @@ class Overlay:
         if key not in head:
             self.fresh.append(key)
         head[key] = newest
+        if newest is None:
+            self.deleted_revision = revision_of(record)
         self.log[record[:POSITION_BYTES]] = record
         self.size_bytes += len(record) + RECORD_OVERHEAD_BYTES
 

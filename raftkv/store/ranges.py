@@ -1,17 +1,17 @@
 """RANGE: filters, sorting, limit and count as etcd's, in steps that never hold the loop for long.
 
 A range is answered at the revision at which it began, however many steps it takes and whatever is written in between. Memory
-stays bounded too: when candidates exceed what one answer may carry, they are sorted and cut on the way. `count` is etcd's:
-all keys of the range, before limit and filters, so the walk goes on to the end of the range even behind the limit.
+stays bounded too: when candidates exceed what one answer may carry, they are sorted and cut on the way (store/sorting.py). `count`
+is etcd's: all keys of the range, before limit and filters, so the walk goes on to the end of the range even behind the limit,
+unless the reader says that it wants no count (UNCOUNTED: one that pages through a range would pay for its rest at every page).
 """
 
-from bisect import bisect_right
-from itertools import accumulate
 from typing import Any, Callable, Final, Sequence
 
 from raftkv.errors import Compacted, FutureRevision
 from raftkv.store.mvcc import Mvcc
-from raftkv.store.records import HEADER_BYTES, key_of, key_value, unpack_header, value_of
+from raftkv.store.records import key_of, key_value, unpack_header, value_of, without_value
+from raftkv.store.sorting import Cut, Sorter
 from raftkv.units import Revision
 from raftkv.wire.commands import (
     COUNT_ONLY,
@@ -24,12 +24,15 @@ from raftkv.wire.commands import (
     SORT_NONE,
     SORT_VALUE,
     SORT_VERSION,
+    UNCOUNTED,
     Answer,
+    KeyValueItems,
 )
 
 HEAD_ITEMS_PER_STEP: Final = 2048
+RECENT_ITEMS_PER_STEP: Final = 512
 PAST_ITEMS_PER_STEP: Final = 256
-KEYS_PER_STEP: Final = 4096
+KEYS_PER_STEP: Final = 2048
 
 _SORT_KEYS: Final[dict[int, Callable[[bytes], Any]]] = {
     SORT_KEY: key_of,
@@ -66,8 +69,9 @@ def range_bound(key: bytes, range_end: bytes) -> bytes | None:
 class RangeCursor:
     """One range on its way. Call `step` until it returns True, then take `answer()`.
 
-    A step takes some milliseconds at most. Raises FutureRevision or Compacted, the latter also in the middle when the
-    revision is compacted between two steps. `live`: inside a transaction, whose own changes are seen.
+    A step takes some milliseconds at most, and `answer` takes none: it was built on the way. Raises FutureRevision or
+    Compacted, the latter also in the middle when the revision is compacted between two steps. `live`: inside a transaction,
+    whose own changes are seen.
     """
 
     def __init__(self, mvcc: Mvcc, command: Sequence[Any], reply_bytes_max: int, *, live: bool = False) -> None:
@@ -81,13 +85,18 @@ class RangeCursor:
         self._next: bytes | None = key
         self._end = range_bound(key, range_end)
         self._keys_only, self._count_only = bool(flags & KEYS_ONLY), bool(flags & COUNT_ONLY)
-        self._limit = max(limit, 0)
+        self._counted = self._count_only or not flags & UNCOUNTED
+        self._limit, self._reply_bytes_max = max(limit, 0), reply_bytes_max
         self._bounds = bounds if any(bounds) else None
-        self._order, self._target = order, target
-        self._key_order: bool = target == SORT_KEY and order != SORT_DESCEND
-        self._reply_bytes_max = reply_bytes_max
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
+        self._sorter: Sorter | None = None
+        if not self._count_only and (target != SORT_KEY or order == SORT_DESCEND):
+            self._sorter = Sorter(_SORT_KEYS[target], order == SORT_DESCEND)
+        # A value that is sorted by has to be kept until then, and counts; others are let go of at once where only keys are wanted.
+        self._trimmed = self._keys_only and (self._sorter is None or target != SORT_VALUE)
+        self._cut = Cut(self._limit, reply_bytes_max)
+        self._key_values: list[KeyValueItems] = []
+        self._merging = False
+        self._merged: list[bytes] = []
         self._full = self._count_only  # nothing that comes later can be in the answer
         self._more = False
         self._count = 0
@@ -104,66 +113,78 @@ class RangeCursor:
 
     def step(self) -> bool:
         """Do some more of it; True when it is done."""
-        if self._next is None:
-            return True
+        if self._merging:
+            self._merge()
+        elif self._next is not None:
+            self._walk()
+            sorter = self._sorter
+            if sorter is not None and (self._next is None or sorter.held_bytes > 2 * self._reply_bytes_max):
+                self._merging = True
+                self._merged, self._cut = [], Cut(self._limit, self._reply_bytes_max)
+                sorter.start()
+                if sorter.count <= HEAD_ITEMS_PER_STEP:
+                    self._merge()
+        return self._next is None and not self._merging
+
+    def answer(self) -> Answer:
+        """The answer, once `step` has returned True."""
+        assert self._next is None and not self._merging, "the range is not done"
+        return [OK, self._header, self._key_values, self._more, self._count]
+
+    def _walk(self) -> None:
+        """Look at some more keys of the range."""
+        assert self._next is not None, "asked only when there is more"
         mvcc = self._mvcc
         at_head = self._live or (self._revision == mvcc.revision and not mvcc.sub)
+        if self._full and not self._counted:
+            self._next = None
+            return
         if at_head and self._full:
             counted, self._next = mvcc.scan_keys(self._next, self._end, KEYS_PER_STEP)
             self._count += counted
-            return self._next is None
+            return
         if not self._live:
             check_revision(mvcc, self._revision)
-        items_max = HEAD_ITEMS_PER_STEP if at_head else PAST_ITEMS_PER_STEP
+        if at_head:
+            items_max = HEAD_ITEMS_PER_STEP
+        else:
+            items_max = RECENT_ITEMS_PER_STEP if mvcc.is_recent(self._revision) else PAST_ITEMS_PER_STEP
+        if self._limit and self._sorter is None and self._bounds is None and not self._counted:
+            items_max = min(items_max, self._limit + 1 - self._cut.count)
         revision = None if self._live else self._revision
         records, self._next = mvcc.scan(self._next, self._end, revision, items_max)
         self._count += len(records)
         if not self._full:
             self._take(records if self._bounds is None else list(filter(self._within_bounds, records)))
-        return self._next is None
-
-    def answer(self) -> Answer:
-        """The answer, once `step` has returned True."""
-        assert self._next is None, "the range is not done"
-        if not self._count_only:
-            self._prune()
-        key_values = [key_value(record) for record in self._kept]
-        if self._keys_only:
-            for items in key_values:
-                items[5] = b""
-        return [OK, self._header, key_values, self._more, self._count]
 
     def _take(self, records: list[bytes]) -> None:
         if self._fetch_max:
             records = records[: self._fetch_max - self._fetched]
-        self._kept += records
-        self._kept_bytes += sum(map(self._size, records))
+        if self._trimmed:
+            records = list(map(without_value, records))
         self._fetched += len(records)
-        if self._key_order:
-            self._prune()
-            self._full = self._more
+        if self._sorter is None:
+            self._key_values += map(key_value, self._cut.take(records))
+            self._full = self._more = self._cut.more
         else:
+            self._sorter.add(records)
             self._full = 0 < self._fetch_max == self._fetched
-            if self._kept_bytes > 2 * self._reply_bytes_max:
-                self._prune()
 
-    def _prune(self) -> None:
-        """Sort and cut to what the answer may carry; what is cut can never come back into it."""
-        kept = self._kept
-        if not self._key_order:
-            # A stable sort also when descending: equal targets stay in key order, as etcd's do.
-            kept.sort(key=_SORT_KEYS[self._target], reverse=self._order == SORT_DESCEND)
-        cut = min(self._limit, len(kept)) if self._limit else len(kept)
-        if self._kept_bytes > self._reply_bytes_max:
-            sizes = list(accumulate(map(self._size, kept[:cut])))
-            cut = max(1, bisect_right(sizes, self._reply_bytes_max))
-        if cut < len(kept):
-            self._more = True
-            del kept[cut:]
-            self._kept_bytes = sum(map(self._size, kept))
-
-    def _size(self, record: bytes) -> int:
-        return HEADER_BYTES + unpack_header(record)[6] if self._keys_only else len(record)
+    def _merge(self) -> None:
+        """Go on with putting in order: for the answer at the end, before it only to find what can never be in it."""
+        assert self._sorter is not None, "only what is sorted is merged"
+        records = self._sorter.take()
+        fit = self._cut.take(records)
+        self._merged += fit
+        if self._next is None:
+            self._key_values += map(key_value, map(without_value, fit) if self._keys_only else fit)
+        if self._cut.more or self._sorter.exhausted:
+            if self._cut.more and self._next is not None:
+                self._merged.append(records[len(fit)])  # stays as a stop: what sorts behind it must not take its room
+            self._merging = False
+            self._more = self._more or self._cut.more
+            if self._next is not None:
+                self._sorter.restart(self._merged)
 
     def _within_bounds(self, record: bytes) -> bool:
         assert self._bounds is not None, "asked only when there are some"

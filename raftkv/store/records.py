@@ -53,6 +53,11 @@ def value_of(record: bytes) -> bytes:
     return record[HEADER_BYTES + unpack_header(record)[6] :]
 
 
+def without_value(record: bytes) -> bytes:
+    """The record of the same event with an empty value."""
+    return record[: HEADER_BYTES + unpack_header(record)[6]]
+
+
 def key_value(record: bytes) -> list[Any]:
     """As in answers: [key, create_revision, mod_revision, version, lease, value]."""
     revision, _, kind, create_revision, version, lease, key_bytes = unpack_header(record)

@@ -338,7 +338,7 @@ class Store:
             return
         assert job.applied_index >= self._durable_applied_index, "commits move forward"
         self._keyspace.renew()
-        self._mvcc.frozen = None
+        self._mvcc.drop_frozen()
         self._retired = job.release()
         self._durable_applied_index = job.applied_index
         self._compaction.on_durable(self._freezing_compact_revision)

@@ -28,7 +28,7 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | GET | op, flags (SERIALIZABLE), key |
 | LEASE_TTL | op, flags (WITH_KEYS), lease id (asked of the leader) |
 | LEASES | op, flags (SERIALIZABLE) |
-| RANGE | op, flags (SERIALIZABLE, KEYS_ONLY, COUNT_ONLY), key, range_end, limit, revision, sort_order, sort_target, min_mod, max_mod, min_create, max_create |
+| RANGE | op, flags (SERIALIZABLE, KEYS_ONLY, COUNT_ONLY, UNCOUNTED: do not count behind what is answered), key, range_end, limit, revision, sort_order, sort_target, min_mod, max_mod, min_create, max_create |
 
 A compare is [result, target, key, operand, range_end]. A key-value is [key, create_revision, mod_revision, version, lease,
 value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's: [key, range_end), b"\\0" means to the end.
@@ -117,6 +117,7 @@ SERIALIZABLE: Final = 1
 KEYS_ONLY: Final = 2
 COUNT_ONLY: Final = 4
 WITH_KEYS: Final = 8
+UNCOUNTED: Final = 16
 
 # Compare results and targets, sort orders and targets: etcd's numbers.
 EQUAL, GREATER, LESS, NOT_EQUAL = 0, 1, 2, 3
@@ -172,7 +173,10 @@ def prefix_range_end(prefix: bytes) -> bytes:
 
 
 def command_bytes(command: Command) -> int:
-    """About how many bytes a valid write takes in an entry: what batches and queues are measured by."""
+    """What batches and queues are measured by: the bytes of a valid write, and what it costs to apply as if it were bytes.
+
+    An entry is applied in one go. A megabyte of puts of nothing, counted by their bytes alone, were 16,000, and held the loop for 33 ms.
+    """
     operation = command[0]
     if operation in (PUT, APPEND):
         return len(command[2]) + len(command[3]) + _COMMAND_OVERHEAD_BYTES
@@ -185,5 +189,5 @@ def command_bytes(command: Command) -> int:
     return len(command[2]) + _COMMAND_OVERHEAD_BYTES
 
 
-_COMMAND_OVERHEAD_BYTES: Final = 32
-_COMPARE_BYTES: Final = 128
+_COMMAND_OVERHEAD_BYTES: Final = 512
+_COMPARE_BYTES: Final = 256

@@ -27,12 +27,14 @@ from raftkv.wire.commands import (
     COMPACT,
     COMPARE_LEASE,
     COMPARE_VALUE,
+    COUNT_ONLY,
     DELETE_RANGE,
     GET,
     GUARDED,
     IGNORE_LEASE,
     IGNORE_VALUE,
     INCREMENT,
+    KEYS_ONLY,
     LEASE_GRANT,
     LEASE_REVOKE,
     LEASE_TTL,
@@ -45,6 +47,7 @@ from raftkv.wire.commands import (
     SORT_DESCEND,
     SORT_VALUE,
     TXN,
+    UNCOUNTED,
     WITH_KEYS,
 )
 from raftkv.wire.settings import Settings
@@ -53,7 +56,7 @@ _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 
 _PUT_FLAGS: Final = PREV_KV | IGNORE_VALUE | IGNORE_LEASE
-_READ_FLAGS: Final = 7
+_READ_FLAGS: Final = SERIALIZABLE | KEYS_ONLY | COUNT_ONLY
 
 LEASE_TTL_MS_MAX: Final = 9_000_000_000 * 1000  # etcd's bound
 
@@ -202,7 +205,7 @@ def _check_get(command: Sequence[Any], bounds: Limits | Settings) -> int:
 
 def _check_range(command: Sequence[Any], bounds: Limits | Settings) -> int:
     _, flags, key, range_end, *numbers = _fields(command, 12, "RANGE")
-    if flags & ~_READ_FLAGS:
+    if flags & ~(_READ_FLAGS | UNCOUNTED):
         raise InvalidRequest("RANGE has flags that are not known")
     if not all(_is_int64(number) for number in numbers):
         raise InvalidRequest("limit, revision, sorting and bounds of RANGE are 64-bit integers")

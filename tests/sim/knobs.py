@@ -24,7 +24,7 @@ class Knobs:
     fast_failover: bool = True
     lease_reads: bool = False
     limits: Limits = field(default_factory=Limits)
-    apply_budget_bytes: int = 256 * 1024
+    apply_budget_bytes: int = 64 * 1024
     snapshot_bytes_per_tick: int = 0
     priorities: bool = False  # some members are preferred as leaders
     # The machines.
@@ -147,7 +147,7 @@ def draw_knobs(random: Random) -> Knobs:
         fast_failover=not lease_reads and random.random() < 0.6,
         lease_reads=lease_reads,
         limits=draw_limits(random, session_ttl_ms=8_000 if short_sessions else 120_000),
-        apply_budget_bytes=random.choice((64, 262_144)),
+        apply_budget_bytes=random.choice((64, 65_536)),
         turn_us=random.choice((0, 0, 500, 3_000)),
         sync_us=random.choice(((0, 0), (100, 800), (1_000, 10_000), (500, 40_000))),
         commit_us=random.choice(((500, 5_000), (10_000, 400_000))),

@@ -29,6 +29,7 @@ from raftkv.wire.commands import (
     RANGE,
     SERIALIZABLE,
     TXN,
+    UNCOUNTED,
     Command,
 )
 
@@ -70,11 +71,13 @@ def answer(keys: list[bytes], more: bool, count: int, revision: int = 9) -> list
 
 def test_pages_go_on_after_the_last_key_at_the_first_revision() -> None:
     pager = Pager(requests.range_(prefix="k"))
-    assert [kv.key for kv in pager.feed(answer([b"k1", b"k2"], True, 5))] == [b"k1", b"k2"]
+    kvs = pager.feed(answer([b"k1", b"k2"], True, 5))
+    assert [kv.key for kv in kvs] == [b"k1", b"k2"]
     assert pager.command is not None
-    assert pager.command[2:6] == [b"k2\0", b"l", 0, 9]
-    pager.feed(answer([b"k3"], False, 3, revision=12))
+    assert pager.command[1:6] == [UNCOUNTED, b"k2\0", b"l", 0, 9]
+    kvs += pager.feed(answer([b"k3"], False, 1, revision=12))
     assert pager.command is None
+    assert pager.result(kvs).count == 5, "as the first page counted, the others do not"
 
 
 def test_a_limit_counts_over_all_pages() -> None:

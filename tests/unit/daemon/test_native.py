@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raftkv.daemon.api.native import NativeConnection
 from raftkv.limits import Limits
-from raftkv.wire.commands import GET, PUT, SERIALIZABLE, Answer
+from raftkv.wire.commands import GET, PUT, SERIALIZABLE, Answer, decode_batch
 from raftkv.wire.protocol import ACK, DEFRAGMENT, FORWARD, HELLO, PING, PREFACE, STATUS, hello_options
 from tests.unit.conftest import Run
 from tests.unit.replica.minicluster import Member, MiniCluster
@@ -132,6 +132,21 @@ def test_a_retry_of_a_sequence_gets_the_first_answer(run: Run) -> None:
         first = dict(line.answers())[2]
         line.send(put(3, 1, value=b"again"))
         assert dict(line.answers())[3] == first
+
+    in_loop(run, scenario)
+
+
+def test_an_entry_holds_no_more_small_writes_than_can_be_applied_in_one_go(run: Run) -> None:
+    def scenario() -> None:
+        line = Line()
+        line.greet()
+        before = len(line.member.journal.saves)
+        line.send([0, 0, [ACK, 1, True]], *(put(2 + n, 1 + n, b"%d" % n, b"") for n in range(6000)))
+        assert len(line.answers()) == 6000
+        entries = [entry for save in line.member.journal.saves[before:] for entry in save[1]]
+        sizes = [sum(len(group[5]) for group in decode_batch(entry.data)[1]) for entry in entries]
+        assert sum(sizes) == 6000
+        assert max(sizes) <= 2048, "ten milliseconds of the loop"
 
     in_loop(run, scenario)
 
