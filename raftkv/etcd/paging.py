@@ -7,7 +7,7 @@ do not look at `more` unless they gave one. The door asks again, at the same rev
 from typing import Sequence
 
 from raftkv.errors import RequestTooLarge
-from raftkv.wire.commands import OK, SORT_ASCEND, SORT_DESCEND, SORT_KEY, SORT_NONE, Answer, Command
+from raftkv.wire.commands import OK, SORT_ASCEND, SORT_DESCEND, SORT_KEY, SORT_NONE, UNCOUNTED, Answer, Command
 
 
 def next_page(command: Command, answer: Answer) -> Command | None:
@@ -33,7 +33,7 @@ def next_page(command: Command, answer: Answer) -> Command | None:
     rest = limit - len(key_values) if limit > 0 else limit
     return [
         command[0],
-        flags,
+        flags | UNCOUNTED,  # the first page has counted
         key,
         range_end,
         rest,

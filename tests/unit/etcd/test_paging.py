@@ -12,15 +12,15 @@ from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.wire.commands import KEYS_ONLY, SORT_ASCEND, SORT_DESCEND, SORT_KEY, SORT_MOD, SORT_NONE
 from tests.unit.store.stores import LIMITS, Driver, put, ranged
 
-SMALL: Limits = replace(LIMITS, range_reply_bytes_max=200)
+SMALL: Limits = replace(LIMITS, range_reply_bytes_max=520)
 
 
 @pytest.fixture
 def stores() -> tuple[Driver, Driver]:
-    """The same 30 keys, in a store that answers 200 bytes at a time and in one that answers everything."""
+    """The same 30 keys, in a store that answers 520 bytes at a time and in one that answers everything."""
     pair = Driver(MemoryKeyspace(), SMALL), Driver(MemoryKeyspace())
     for driver in pair:
-        driver.apply(*(put(b"k%02d" % number, b"v" * 20) for number in range(30)))
+        driver.apply(*(put(b"k%02d" % number, b"v" * 60) for number in range(30)))
     return pair
 
 
