@@ -25,6 +25,7 @@ from raftkv.wire.settings import Settings
 
 TIMEOUT_MS = 5_000
 SIZE_BYTES = 256
+REPEAT_MS = 10_000
 QUOTA_CLEARED_PERCENT = 95
 
 
@@ -90,6 +91,9 @@ class Upkeep:
         self._own_record = own_record
         self._submit = submit
         self._is_waiting = False
+        self._said: Command = []
+        self._said_ms: Milliseconds = 0
+        self._was_done = False  # what was said last is in the log, whether or not it is applied here
         self.takes_answers = True
         self.is_due = True  # look again at the next tick instead of after the usual interval
 
@@ -104,9 +108,9 @@ class Upkeep:
             if leading:
                 self._say(self._founding.command(), now_ms)
         elif not self.is_published:
-            self._say([PUBLISH_MEMBER, 0, *self._own_record()], now_ms)
+            self._say_once([PUBLISH_MEMBER, 0, *self._own_record()], now_ms)
         elif self._is_over_quota() != ((node_id := self._own_record()[0]) in directory.full_members):
-            self._say([SET_ALARM, 0, node_id, node_id not in directory.full_members], now_ms)
+            self._say_once([SET_ALARM, 0, node_id, node_id not in directory.full_members], now_ms)
         elif leading:
             deadline_ms = directory.earliest_deadline_ms
             if deadline_ms is not None and deadline_ms <= clock_ms:
@@ -137,14 +141,21 @@ class Upkeep:
         self._is_waiting = False
         self.is_due = True
 
+    def _say_once(self, command: Command, now_ms: Milliseconds) -> None:
+        """A member that does not apply what it was told is done would say it again and again, and fill everybody's log."""
+        if not (self._was_done and command == self._said and now_ms < self._said_ms + REPEAT_MS):
+            self._say(command, now_ms)
+
     def _say(self, command: Command, now_ms: Milliseconds) -> None:
         self._is_waiting = True
+        self._said, self._said_ms, self._was_done = command, now_ms, False
         self._submit(WriteGroup(self, [0], [command], size_bytes=SIZE_BYTES, deadline_ms=now_ms + TIMEOUT_MS))
 
     def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
         """Done (or refused by apply, then it waits for the next interval)."""
         self._is_waiting = False
-        self.is_due = self.is_due or answers[0][0] == OK  # perhaps there is more to say
+        self._was_done = answers[0][0] == OK
+        self.is_due = self.is_due or self._was_done  # perhaps there is more to say
 
     def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
         """Tried again after the usual interval."""

@@ -224,9 +224,10 @@ class SimStorage:
         self._process.on_snapshot_made(SnapshotBytesReader(data, meta))
 
     def receive_chunk(self, meta: SnapshotMeta, offset: int, data: bytes) -> int:
+        is_other = self._receiver is None or self._receiver.meta.snapshot_id != meta.snapshot_id
         if self._machine.disk_is_full:
-            return 0 if self._receiver is None else self._receiver.write(meta.size_bytes + 1, b"")
-        if self._receiver is None or self._receiver.meta.snapshot_id != meta.snapshot_id:
+            return 0 if self._receiver is None or is_other else self._receiver.write(meta.size_bytes + 1, b"")
+        if self._receiver is None or is_other:
             self._receiver = SnapshotBytesReceiver(meta)
         return self._receiver.write(offset, data)
 

@@ -325,6 +325,22 @@ def test_a_follower_publishes_itself_through_the_leader_one_at_a_time() -> None:
     assert msgpack.unpackb(payload)[2][5][0][0] == PUBLISH_MEMBER
 
 
+def test_a_follower_that_does_not_apply_what_is_done_says_it_again_only_now_and_then() -> None:
+    """Or a full disk, which keeps it from applying, would fill the log of everybody: found by the simulator."""
+    bench, leader = Bench(), Bench()
+    bench.raft.follow(2)
+    bench.state_machine.own_record = [1, "n1", 11, "elsewhere:2379", "n1:2380", "1", 0]
+    for now_ms in range(1_000, 31_000, 100):
+        bench.service.tick(now_ms)
+        if len(bench.forwarder.forwarded) > len(leader.forwarder.answered):
+            request_id, _, payload = bench.forwarder.forwarded[-1]
+            leader.service.on_forward(request_id, 1, payload)
+            leader.service.flush(now_ms)
+            leader.apply_all([[[0, 1]]])
+            bench.service.on_forward_answer(*leader.forwarder.answered[-1][::2])
+    assert len(bench.forwarder.forwarded) == 3
+
+
 def test_sessions_end_by_a_log_command_once_replicated_time_has_come() -> None:
     bench, origin = Bench(), RecordingOrigin()
     bench.service.submit_writes(put_group(origin, "k"))
