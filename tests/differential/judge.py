@@ -8,8 +8,23 @@ from typing import Any
 
 from raftkv.etcd.statuses import Status
 from raftkv.etcdpb import rpc_pb2 as rpc
+from raftkv.wire.validate import LEASE_TTL_MS_MAX
 from tests.differential.real import Etcd, EtcdWatch, rpc_range
-from tests.differential.stories import DELETE, GRANT, LEASES, PUT, RANGE, REVOKE, TIME_TO_LIVE, TXN, Step, Teller, moved
+from tests.differential.stories import (
+    DELETE,
+    GRANT,
+    LEASES,
+    PUT,
+    RANGE,
+    REVOKE,
+    TIME_TO_LIVE,
+    TXN,
+    Step,
+    Teller,
+    alarm,
+    moved,
+    operations_of,
+)
 from tests.differential.twin import Twin, TwinWatch
 
 SHORT_TTL_SECONDS = 100
@@ -34,6 +49,7 @@ class Pair:
         self._etcd = etcd
         self._base = etcd.revision - 1
         self.twin = Twin(etcd.revision, etcd.compact_revision)
+        self._is_full = False
         self._watches: list[tuple[rpc.WatchCreateRequest, EtcdWatch, TwinWatch]] = []
 
     def tell(self, steps: list[Step]) -> None:
@@ -44,10 +60,13 @@ class Pair:
                 where, request = f"step {number}", moved(request, self._base)
                 if method is not None:
                     self._tell(method, request, where)
-                elif request is not None:
+                elif isinstance(request, rpc.WatchCreateRequest):
                     self._watch(request, where)
+                elif request is not None:
+                    self._alarm(request)
                 else:
                     self.twin.settle()
+            self._alarm(alarm(on=False))
             for request, real, ours in self._watches:
                 self._compare_events(request, real, ours, "at the end")
             self.compare_state()
@@ -56,12 +75,19 @@ class Pair:
                 real.close()
 
     def _tell(self, method: Any, request: Any, where: str) -> None:
+        if self._is_full and differs_when_full(request):
+            return
         began = time.monotonic()
         real, ours = self.ask(method, request, where)
         if method is GRANT and not isinstance(real, Status) and _is_passing(request):
             self._revoke(real.ID, ours.ID, f"{where}, revoked")
             if time.monotonic() - began > STALL_SECONDS:
                 raise Stalled()
+
+    def _alarm(self, request: rpc.AlarmRequest) -> None:
+        self._is_full = request.action == rpc.AlarmRequest.ACTIVATE
+        self._etcd.alarm(request)
+        self.twin.alarm(request)
 
     def _watch(self, request: rpc.WatchCreateRequest, where: str) -> None:
         """Begin a watch on both. One on the past has to be through it before anything is compacted: etcd takes its time."""
@@ -78,7 +104,7 @@ class Pair:
             real.close()
             return
         self._watches.append((request, real, ours))
-        if 0 < request.start_revision <= current:
+        if 0 < request.start_revision <= current and not self._is_full:
             self._compare_events(request, real, ours, where)
 
     def _compare_events(self, request: rpc.WatchCreateRequest, real: EtcdWatch, ours: TwinWatch, where: str) -> None:
@@ -116,6 +142,16 @@ class Pair:
         leases, _ = self.ask(LEASES, rpc.LeaseLeasesRequest(), "leases")
         for lease in leases.leases:
             self.ask(TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(ID=lease.ID, keys=True), "keys of a lease")
+
+
+def differs_when_full(request: Any) -> bool:
+    """What etcd and raftkv mean to answer differently while the store is full: see docs/etcd-compat.md."""
+    if isinstance(request, rpc.LeaseGrantRequest):
+        return request.TTL > LEASE_TTL_MS_MAX // 1000
+    if not isinstance(request, rpc.TxnRequest):
+        return False
+    direct = any(operation.HasField("request_put") for operation in (*request.success, *request.failure))
+    return not direct and any(operation.HasField("request_put") for operation in operations_of(request))
 
 
 def _is_passing(grant: rpc.LeaseGrantRequest) -> bool:
@@ -183,7 +219,7 @@ def run_seed(etcd: Etcd, seed: int, length: int = LENGTH) -> None:
 def _name(method: Any, request: Any) -> str:
     if method is not None:
         return str(method.path)
-    return "(commit, restart)" if request is None else "(watch)"
+    return "(commit, restart)" if request is None else f"({type(request).__name__})"
 
 
 def replay_line(seed: int, length: int) -> str:

@@ -118,12 +118,22 @@ class Etcd:
 
     def reset(self) -> None:
         """Nothing in it any more, no lease, no history: what is left is the revision, from which the next story goes on."""
+        self.alarm(rpc.AlarmRequest(action=rpc.AlarmRequest.DEACTIVATE, alarm=rpc.NOSPACE))
         for lease in self.call(BY_PATH["/etcdserverpb.Lease/LeaseLeases"], rpc.LeaseLeasesRequest()).leases:
             self.call(BY_PATH["/etcdserverpb.Lease/LeaseRevoke"], rpc.LeaseRevokeRequest(ID=lease.ID))
         deleted = self.call(BY_PATH["/etcdserverpb.KV/DeleteRange"], rpc.DeleteRangeRequest(key=b"\0", range_end=b"\0"))
         self.revision = deleted.header.revision
         self.call(BY_PATH["/etcdserverpb.KV/Compact"], rpc.CompactionRequest(revision=self.revision))
         self.compact_revision = self.revision  # by this compaction, or by an earlier one at the same place
+
+    def alarm(self, request: rpc.AlarmRequest) -> None:
+        """Raise the alarm for space, or take it back: no matter how large it is."""
+        call = self._channel.unary_unary(
+            "/etcdserverpb.Maintenance/Alarm",
+            request_serializer=rpc.AlarmRequest.SerializeToString,
+            response_deserializer=rpc.AlarmResponse.FromString,
+        )
+        call(request, timeout=CALL_SECONDS_MAX)
 
     def watch(self, request: rpc.WatchCreateRequest) -> "EtcdWatch":
         """Begin a watch on a stream of its own."""

