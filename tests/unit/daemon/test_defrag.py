@@ -18,16 +18,16 @@ from raftkv.daemon.defrag import Defragmentation
 from raftkv.daemon.storage import Storage
 from raftkv.errors import DiskFailure, NoSpace, Overloaded, RaftKVError, ShuttingDown
 from raftkv.limits import KIB, MIB, Limits
-from raftkv.raft.messages import ENTRY_COMMANDS, Configuration, Entry
+from raftkv.raft.messages import ENTRY_COMMANDS, Configuration, Entry, SnapshotMeta
 from raftkv.store.lmdb_keyspace import LOCK_SUFFIX, LmdbKeyspace, open_keyspace
 from raftkv.store.records import revision_of
-from raftkv.store.snapshot import replace
+from raftkv.store.snapshot import replace, write
 from raftkv.store.store import Store
 from raftkv.store.watcher import Batch
 from raftkv.units import Index
 from raftkv.wire.commands import COMPACT, LEASE_GRANT, LEASE_REVOKE, OK, Answer, encode_batch
 from raftkv.wire.protocol import WATCH_CREATE
-from tests.unit.store.stores import SESSION, delete, get, increment, put, ranged
+from tests.unit.store.stores import SESSION, delete, get, increment, meta_of, put, ranged
 
 LIMITS = Limits(map_bytes=256 * MIB, wal_segment_bytes=1 * MIB)
 STEPS = ("copied", "caught up", "named", "swapped")
@@ -150,6 +150,10 @@ def state_of(store: Store) -> Any:
         if (lease := store.leases.get(lease_id))
     }
     return store.applied_index, store.revision, store.compact_revision, store.digest, store.sessions_count, leases, kvs
+
+
+def content_of(path: str) -> bytes:
+    return Path(path).read_bytes()
 
 
 def files_size(path: Path) -> int:
@@ -567,3 +571,42 @@ async def test_the_end_of_the_member_does_not_wait_for_any_copy(rig: Rig, monkey
     await rig.loop.run_in_executor(None, begun.wait, 20)
     await rig.close()
     assert stopped.is_set()
+
+
+@pytest.mark.parametrize("step", ["copied", "named"])
+async def test_a_snapshot_that_is_taken_in_goes_first(rig: Rig, tmp_path: Path, step: str) -> None:
+    """It ends the attempt, or waits for the one turn that is left of it; what was received is the store then."""
+    await rig.commit()
+    made = write(rig.storage.store.keyspace, str(tmp_path / "snapshot"))
+    meta = meta_of(made)
+    assert rig.storage.receive_chunk(meta, 0, content_of(made.path)) == meta.size_bytes
+    before, installed = rig.state(), asyncio.Event()
+
+    def on_installed(meta: SnapshotMeta, ok: bool) -> None:
+        assert ok
+        installed.set()
+
+    def install(reached: str) -> None:
+        if reached == step:
+            if step == "copied":
+                for number in range(2_000):  # more than is applied in one turn
+                    rig.apply(put(b"late", b"%d" % number))
+            rig.storage.begin_install(meta)
+
+    rig.storage.on_snapshot_installed = on_installed
+    rig.on_step(install)
+    answer = await rig.run()
+    assert answer[:2] == ([1, "overloaded"] if step == "copied" else [OK, answer[1]])
+    refused: list[Answer] = []
+    if rig.storage.is_replacing:
+        rig.defrag.start(refused.append)
+        assert refused[0][1] == "overloaded"
+    await asyncio.wait_for(installed.wait(), 20)
+    del rig.log.entries[before[0] :]
+    assert rig.state() == before
+    assert rig.leftovers() == []
+    assert (rig.storage.hold_index, rig.storage.commits_paused) == (None, False)
+    rig.on_step(lambda step: None)
+    rig.apply(put(b"after", b"it"))
+    await rig.commit()
+    assert (await rig.run())[0] == OK
