@@ -46,8 +46,8 @@ test: check network-tools ## everything for CI: check, simulation, properties, r
 
 MINUTES ?= 60
 .PHONY: sim
-sim: $(STAMP) ## simulated clusters from fresh seeds (MINUTES=60); a failing seed prints the line that replays it
-	$(BIN)/python -m tests.sim --minutes $(MINUTES)
+sim: $(STAMP) ## simulated clusters from fresh seeds (MINUTES=60 FLAGS="--data --leases"); a failing seed prints the line that replays it
+	$(BIN)/python -m tests.sim --minutes $(MINUTES) $(FLAGS)
 
 SEEDS ?= 1000
 .PHONY: differential
