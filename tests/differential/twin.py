@@ -9,7 +9,6 @@ from raftkv.etcd.statuses import status_of
 from raftkv.etcd.watching import event, refusal, watch_command
 from raftkv.etcdpb import kv_pb2 as kv
 from raftkv.etcdpb import rpc_pb2 as rpc
-from raftkv.store.keyspace import Keyspace
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.meta import StoredState
 from raftkv.store.store import Store
@@ -38,8 +37,8 @@ ORIGIN = Origin(cluster_id=1, member_id=2, raft_term=3)
 class Twin:
     """A store that begins where etcd is: at its revision, with everything before compacted."""
 
-    def __init__(self, revision: int, compact_revision: int, keyspace: Keyspace | None = None) -> None:
-        self._driver = Driver(keyspace or MemoryKeyspace())
+    def __init__(self, revision: int, compact_revision: int) -> None:
+        self._driver = Driver(MemoryKeyspace())
         state = StoredState(revision=revision, compact_revision=compact_revision)
         self._driver.store = Store(self._driver.store.keyspace, LIMITS, state)
         self._driver.apply([PUBLISH_MEMBER, 0, 1, "twin", 1, "", "", ""])
