@@ -94,6 +94,8 @@ class Pair:
         current = self.twin.store.revision
         if request.start_revision == self.twin.store.compact_revision:
             return  # what etcd 3.5.1 still has of that revision is a matter of luck: see docs/etcd-compat.md
+        if 0 < request.start_revision <= current and self._is_full:
+            return  # nothing can be put, so nobody would know when etcd is through its past
         real, ours = self._etcd.watch(request), self.twin.watch(request)
         for number, response in enumerate(ours.began):
             if number:
@@ -104,7 +106,7 @@ class Pair:
             real.close()
             return
         self._watches.append((request, real, ours))
-        if 0 < request.start_revision <= current and not self._is_full:
+        if 0 < request.start_revision <= current:
             self._compare_events(request, real, ours, where)
 
     def _compare_events(self, request: rpc.WatchCreateRequest, real: EtcdWatch, ours: TwinWatch, where: str) -> None:
