@@ -145,9 +145,9 @@ class Compaction:
                 self._encoded, self._key = encoded, key
             self._visit(item)
         self._resume = window.resume
-        if self._resume is None:
-            self._end_key()
-            self._at_end = True
+        self._at_end = self._resume is None
+        if self._resume is None or self._resume[:-POSITION_BYTES] != self._encoded:
+            self._end_key()  # now: a commit before the next step may put a newer version into HEAD, and one that it superseded behind us
         if self._fresh:
             self._pieces.append(sorted(self._fresh))
             self._fresh = []

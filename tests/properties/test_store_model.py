@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import Compacted, NoSpace, RaftKVError
@@ -501,6 +501,7 @@ def _tiny_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(seed=1203, length=41)  # a commit between two steps of compaction hid that a version was superseded in time
 @given(seed=st.integers(0, 2**48), length=st.integers(10, 60))
 def test_members_answer_as_the_model_whatever_is_committed_and_lost(seed: int, length: int) -> None:
     directory = Path(tempfile.mkdtemp(prefix="raftkv-store-"))
