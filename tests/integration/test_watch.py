@@ -202,8 +202,9 @@ def test_a_stopped_watcher_costs_no_memory_and_delays_nobody(
             kv.put("big/last", "")
             watchers[0].wait_for(b"big/last")
             grown_bytes = leader.daemon.resident_bytes() - before_bytes
-        # What is not committed to the store yet counts too, 64 MiB at most; what the watcher did not take would be 90 more.
-        assert grown_bytes < 120 * MIB, f"grew by {grown_bytes // MIB} MiB"
+        # What is not committed to the store yet (64 MiB at most) and the log that is kept for followers (64 MiB) count too; what the
+        # watcher did not take would be 90 more.
+        assert grown_bytes < 180 * MIB, f"grew by {grown_bytes // MIB} MiB"
         assert max(delays_s) < 1.0
         slow.send(signal.SIGCONT)
         wait_until(lambda: b"big/last" in output.read_bytes()[-1000:], "the slow watcher to catch up", deadline_s=30)
