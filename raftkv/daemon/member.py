@@ -7,17 +7,15 @@ from dataclasses import replace
 from typing import Any, Callable
 
 import raftkv
-from raftkv.daemon.api.http import build_http_server
-from raftkv.daemon.api.native import NativeConnection
 from raftkv.daemon.backups import Backups
 from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.defrag import Defragmentation
+from raftkv.daemon.doors import build_client_port
 from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
 from raftkv.daemon.membership import Membership, load_membership, save_membership
 from raftkv.daemon.metrics import Counters, Gauges, Metrics
-from raftkv.daemon.mux import ClientPort
 from raftkv.daemon.neighbours import Neighbours
 from raftkv.daemon.restart import bring_together
 from raftkv.daemon.storage import Storage
@@ -101,7 +99,7 @@ class Member:
         )
         self.defragmentation = self._new_defragmentation()
         self._view = self._new_view()
-        self._client_port = self._new_client_port()
+        self._client_port = build_client_port(self._service, self, self._view, config, self._change_members)
         self._view.metrics_text = Metrics(self.counters, self._gauges).text
 
     @classmethod
@@ -319,13 +317,6 @@ class Member:
             log.warning("this member was removed from the cluster: it stops")
             save_membership(self._directory.path, replace(self._membership, removed=True))
             self.removed.set_result(None)
-
-    def _new_client_port(self) -> ClientPort:
-        http = build_http_server(self._view, self._change_members)
-        return ClientPort(self._new_native, http, self._config.limits)
-
-    def _new_native(self) -> NativeConnection:
-        return NativeConnection(self._service, self, self._config.limits)
 
     def _gauges(self) -> Gauges:
         raft, store, port = self._raft, self._storage.store, self._client_port

@@ -7,7 +7,7 @@ from raftkv.daemon.storage import Storage
 from raftkv.limits import Limits
 from raftkv.raft.node import Raft
 from raftkv.replica.service import LEADER, Service
-from raftkv.units import NOBODY
+from raftkv.units import NOBODY, NodeId, Revision, Term
 from raftkv.wire.protocol import PROTOCOL_VERSION
 
 READY_LAG_ENTRIES_MAX = 1_000  # a follower further behind than that would send its clients into the past
@@ -43,6 +43,21 @@ class View:
         self.agreed_index: Callable[[], int] = lambda: 0
         self.loop_errors: Callable[[], list[str]] = list
         self.metrics_text: Callable[[], bytes] = lambda: b""
+
+    @property
+    def header_ids(self) -> tuple[int, NodeId, Term]:
+        """Cluster id, member id and term: what a response of the etcd API says about who made it."""
+        return self._storage.cluster_id, self._raft.node_id, self._raft.term
+
+    @property
+    def revision(self) -> Revision:
+        """Of the store here, as applied."""
+        return self._storage.revision
+
+    @property
+    def knows_leader(self) -> bool:
+        """Whether this member follows a leader, or is one."""
+        return self._raft.leader != NOBODY
 
     def status(self) -> dict[str, Any]:
         """This member's row of `raftkv status`. Indexes are of the log, `db_size_bytes` is what the store holds."""

@@ -1,0 +1,38 @@
+"""The front doors of a member, put together: which protocols its client port speaks, and what each of them is given.
+
+The doors for clients of etcd need the extra `raftkv[etcd]`; without it the client port speaks the native protocol and HTTP/1.1, and says so
+to whoever asks for HTTP/2.
+"""
+
+from typing import TYPE_CHECKING
+
+from raftkv.daemon.api.controls import MemberControl
+from raftkv.daemon.api.http import ChangeMembers, build_http_server
+from raftkv.daemon.api.native import NativeConnection
+from raftkv.daemon.config import DaemonConfig
+from raftkv.daemon.mux import ClientPort
+from raftkv.daemon.view import View
+from raftkv.replica.service import Service
+
+if TYPE_CHECKING:
+    from raftkv.daemon.etcd.house import House
+
+ETCD_REQUEST_TIMEOUT_MS = 5_000  # and two election timeouts, as in etcd
+
+
+def build_client_port(
+    service: Service, member: MemberControl, view: View, config: DaemonConfig, change_members: ChangeMembers
+) -> ClientPort:
+    """The client port with all its doors, not listening yet."""
+    http = build_http_server(view, change_members)
+    return ClientPort(lambda: NativeConnection(service, member, config.limits), http, config.limits)
+
+
+def build_etcd_house(service: Service, member: MemberControl, view: View, config: DaemonConfig) -> "House | None":
+    """What the etcd API needs of this member; None when the extra `etcd` is not installed."""
+    try:
+        from raftkv.daemon.etcd.house import House
+    except ImportError:
+        return None
+    timeout_ms = ETCD_REQUEST_TIMEOUT_MS + 2 * config.election_timeout_ms
+    return House(service, member, view, config.limits, timeout_ms)

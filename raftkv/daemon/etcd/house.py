@@ -1,0 +1,124 @@
+"""What procedures need of the member that serves them: one object per member, made by its wiring."""
+
+import asyncio
+from typing import Any, Protocol, Sequence
+
+from raftkv.daemon.api.controls import MemberControl
+from raftkv.daemon.etcd.identity import ANYBODY, Caller
+from raftkv.errors import RaftKVError
+from raftkv.etcd.responses import Origin
+from raftkv.limits import Limits
+from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.replica.lease_desk import QUESTIONS
+from raftkv.replica.service import Service
+from raftkv.units import Milliseconds, NodeId, Revision, Term
+from raftkv.wire.commands import FAILED, READS, SERIALIZABLE, Answer, Command, command_bytes, error_of
+from raftkv.wire.protocol import KEEP_ALIVE, check_keep_alive
+from raftkv.wire.validate import validate
+
+
+class EtcdView(Protocol):
+    """What a member tells about itself to the etcd API (daemon/view.py)."""
+
+    @property
+    def header_ids(self) -> tuple[int, NodeId, Term]:
+        """Cluster id, member id, term: what stands in the header of every response."""
+        ...
+
+    @property
+    def revision(self) -> Revision:
+        """Of the store here, as applied."""
+        ...
+
+    @property
+    def knows_leader(self) -> bool: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+    def members(self) -> list[dict[str, Any]]: ...
+
+
+class House:
+    """The member as procedures see it."""
+
+    def __init__(
+        self,
+        service: Service,
+        member: MemberControl,
+        view: EtcdView,
+        limits: Limits,
+        request_timeout_ms: Milliseconds,
+    ) -> None:
+        self.service = service
+        self.member = member
+        self.view = view
+        self.limits = limits
+        self.request_timeout_ms = request_timeout_ms  # etcd's: 5 s and two election timeouts; a client may want less
+
+    def origin(self) -> Origin:
+        """Who answers, for the headers of responses."""
+        return Origin(*self.view.header_ids)
+
+    def timeout_ms(self, of_client_ms: Milliseconds) -> Milliseconds:
+        """How long a request may take whose client gives it `of_client_ms` (0: no bound of its own)."""
+        return min(of_client_ms or self.request_timeout_ms, self.request_timeout_ms)
+
+    async def ask(self, command: Command, caller: Caller = ANYBODY, timeout_ms: Milliseconds = 0) -> Answer:
+        """Have one command carried out, on any member. Returns an answer that is no failure; raises RaftKVError."""
+        waiting = _Waiting()
+        submit(self, waiting, 0, command, caller, self.timeout_ms(timeout_ms))
+        self.member.schedule_pump()
+        answer = await waiting.answered
+        if answer[0] == FAILED:
+            raise error_of(answer)
+        return answer
+
+
+def check(command: Command, limits: Limits) -> None:
+    """Refuse what can never be done, by the rules of all doors. Raises RaftKVError."""
+    if command[0] == KEEP_ALIVE:
+        check_keep_alive(command, limits.keep_alive_leases_max)
+    else:
+        validate(command, limits)
+
+
+def submit(house: House, origin: Any, tag: int, command: Command, caller: Caller, timeout_ms: Milliseconds) -> None:
+    """Hand one command over as a group of its own; `origin` is an Origin of replica/groups.py. Raises RaftKVError if it is invalid."""
+    check(command, house.limits)
+    service = house.service
+    deadline_ms = service.deadline(timeout_ms)
+    if command[0] in READS:
+        group = ReadGroup(origin, [tag], [command], deadline_ms=deadline_ms)
+        if command[1] & SERIALIZABLE:
+            service.read_now(group)
+        else:
+            service.submit_reads(group)
+        return
+    service.forward(
+        WriteGroup(
+            origin,
+            [tag],
+            [command],
+            size_bytes=0 if command[0] in QUESTIONS else command_bytes(command),
+            deadline_ms=deadline_ms,
+            user=caller.user,
+            auth_revision=caller.auth_revision,
+        )
+    )
+
+
+class _Waiting:
+    """The origin of one command whose answer somebody awaits."""
+
+    takes_answers = True
+
+    def __init__(self) -> None:
+        self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        if not self.answered.done():
+            self.answered.set_result(answers[0])
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error)

@@ -1,0 +1,112 @@
+"""A house of one member that a test turns by hand, and doors that remember what they were told."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+
+from raftkv.daemon.etcd.calls import Reply
+from raftkv.daemon.etcd.house import House
+from raftkv.daemon.etcd.identity import ANYBODY, Caller
+from raftkv.etcd.statuses import Status
+from raftkv.limits import Limits
+from tests.unit.replica.minicluster import Member, MiniCluster
+
+CLUSTER_ID = 77
+
+
+class HandView:
+    """What a member of a MiniCluster tells about itself."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    @property
+    def header_ids(self) -> tuple[int, int, int]:
+        return CLUSTER_ID, self._member.raft.node_id, self._member.raft.term
+
+    @property
+    def revision(self) -> int:
+        return self._member.storage.revision
+
+    @property
+    def knows_leader(self) -> bool:
+        return self._member.raft.leader != 0
+
+    def status(self) -> dict[str, Any]:
+        return {"name": "n1", "role": "leader"}
+
+    def members(self) -> list[dict[str, Any]]:
+        return []
+
+
+class HandControl:
+    """A member whose pump is the test's `settle`."""
+
+    cluster_name = "mini"
+
+    def __init__(self, cluster: MiniCluster) -> None:
+        self._cluster = cluster
+
+    def schedule_pump(self) -> None:
+        try:
+            asyncio.get_running_loop().call_soon(self._cluster.settle)
+        except RuntimeError:
+            pass  # no loop: the test settles
+
+
+class HandHouse:
+    """A house on the leader of a MiniCluster, or on the member that is asked for."""
+
+    def __init__(self, limits: Limits | None = None, *, size: int = 1) -> None:
+        self.limits = limits or Limits()
+        self.cluster = MiniCluster(limits, size=size)
+        self.leader = self.cluster.elect()
+        self.house = self.of(self.leader)
+
+    def of(self, member: Member) -> House:
+        """The house of that member."""
+        control: Any = HandControl(self.cluster)
+        return House(member.service, control, HandView(member), self.limits, 7_000)
+
+
+class HandCall:
+    """A Call that keeps what the procedure answers."""
+
+    def __init__(
+        self, metadata: Mapping[str, str] | None = None, *, caller: Caller = ANYBODY, timeout_ms: int = 0
+    ) -> None:
+        self.metadata = metadata or {}
+        self.caller = caller
+        self.timeout_ms = timeout_ms
+        self.takes_messages = True
+        self.replies: list[Reply] = []
+        self.ended: list[Status | None] = []
+
+    def reply(self, message: Reply) -> None:
+        self.replies.append(message)
+
+    def end(self, status: Status | None = None) -> None:
+        self.ended.append(status)
+
+
+class HandDoor:
+    """A connection that keeps the responses of its desk."""
+
+    def __init__(self) -> None:
+        self.takes_answers = True
+        self.responses: dict[int, Message] = {}
+        self.failures: dict[int, Status] = {}
+        self.batches = 0
+
+    def on_response(self, tag: int, response: Message) -> None:
+        assert tag not in self.responses, "answered once"
+        self.responses[tag] = response
+
+    def on_failure(self, tag: int, status: Status) -> None:
+        assert tag not in self.failures, "answered once"
+        self.failures[tag] = status
+
+    def on_batch_end(self) -> None:
+        self.batches += 1
