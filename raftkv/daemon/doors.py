@@ -31,8 +31,10 @@ def build_client_port(
 def build_etcd_house(service: Service, member: MemberControl, view: View, config: DaemonConfig) -> "House | None":
     """What the etcd API needs of this member; None when the extra `etcd` is not installed."""
     try:
+        from raftkv.daemon.etcd.counting import CallCounts
         from raftkv.daemon.etcd.house import House
+        from raftkv.daemon.etcd.procedures import PROCEDURES
     except ImportError:
         return None
     timeout_ms = ETCD_REQUEST_TIMEOUT_MS + 2 * config.election_timeout_ms
-    return House(service, member, view, config.limits, timeout_ms)
+    return House(service, member, view, config.limits, timeout_ms, CallCounts(PROCEDURES))

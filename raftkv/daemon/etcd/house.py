@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Protocol, Sequence
 
 from raftkv.daemon.api.controls import MemberControl
+from raftkv.daemon.etcd.counting import CallCounts
 from raftkv.daemon.etcd.identity import ANYBODY, Caller
 from raftkv.errors import RaftKVError
 from raftkv.etcd.responses import Origin
@@ -48,12 +49,14 @@ class House:
         view: EtcdView,
         limits: Limits,
         request_timeout_ms: Milliseconds,
+        calls: CallCounts | None = None,
     ) -> None:
         self.service = service
         self.member = member
         self.view = view
         self.limits = limits
         self.request_timeout_ms = request_timeout_ms  # etcd's: 5 s and two election timeouts; a client may want less
+        self.calls = calls or CallCounts()  # doors count into it
 
     def origin(self) -> Origin:
         """Who answers, for the headers of responses."""
