@@ -92,6 +92,15 @@ class Limits:
     lease_expiry_keys_max: int = 2_000
     keep_alive_leases_max: int = 4_096
 
+    # Users and logins. Over the counts: refused with `auth_full`; logins that wait: `overloaded`; tokens: the one unused for longest goes.
+    users_max: int = 10_000
+    roles_max: int = 10_000
+    role_permissions_max: int = 1_024
+    logins_pending_max: int = 256
+    tokens_max: int = 100_000
+    token_ttl_ms: int = 300_000
+    login_refusal_ms: int = 1_000  # a login that is refused is answered no sooner
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)

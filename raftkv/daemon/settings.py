@@ -317,6 +317,13 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "lease_ttl_ms_min": "a lease that is asked for a shorter time gets this one",
     "lease_expiry_keys_max": "keys deleted in one go when leases expire; the keys of one lease always go together",
     "keep_alive_leases_max": "leases that one request may keep alive",
+    "users_max": "users in the cluster; over it, new ones are refused",
+    "roles_max": "roles in the cluster; over it, new ones are refused",
+    "role_permissions_max": "permissions of one role; over it, new ones are refused",
+    "logins_pending_max": "logins that wait for their turn in this member; over it, new ones are refused",
+    "tokens_max": "tokens that one member remembers; over it, the one that was not used for longest is forgotten",
+    "token_ttl_ms": "a token that was not used for this long ends",
+    "login_refusal_ms": "a login that is refused is answered no sooner than after this long",
 }
 
 

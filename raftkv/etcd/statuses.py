@@ -12,6 +12,7 @@ UNKNOWN: Final = 2
 INVALID_ARGUMENT: Final = 3
 DEADLINE_EXCEEDED: Final = 4
 NOT_FOUND: Final = 5
+PERMISSION_DENIED: Final = 7
 RESOURCE_EXHAUSTED: Final = 8
 FAILED_PRECONDITION: Final = 9
 OUT_OF_RANGE: Final = 11
@@ -19,6 +20,7 @@ UNIMPLEMENTED: Final = 12
 INTERNAL: Final = 13
 UNAVAILABLE: Final = 14
 DATA_LOSS: Final = 15
+UNAUTHENTICATED: Final = 16
 
 
 class Status(NamedTuple):
@@ -66,6 +68,25 @@ _STATUSES: Final[dict[str, Status]] = {
     "cluster_mismatch": Status(FAILED_PRECONDITION, "etcdserver: cluster ID mismatch"),
     "corruption": Status(DATA_LOSS, "etcdserver: corrupt cluster"),
     "diverged": Status(DATA_LOSS, "etcdserver: corrupt cluster"),
+    "permission_denied": Status(PERMISSION_DENIED, "etcdserver: permission denied"),
+    "invalid_auth_token": Status(UNAUTHENTICATED, "etcdserver: invalid auth token"),
+    "user_empty": Status(INVALID_ARGUMENT, "etcdserver: user name is empty"),
+    "role_empty": Status(INVALID_ARGUMENT, "etcdserver: role name is empty"),
+    "auth_failed": Status(INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID or password"),
+    "auth_old_revision": Status(INVALID_ARGUMENT, "etcdserver: revision of auth store is old"),
+    "permission_not_given": Status(INVALID_ARGUMENT, "etcdserver: permission not given"),
+    "invalid_auth_management": Status(INVALID_ARGUMENT, "etcdserver: invalid auth management"),
+    "no_password_user": Status(UNKNOWN, "auth: authentication failed, password was given for no password user"),
+    "root_user_missing": Status(FAILED_PRECONDITION, "etcdserver: root user does not exist"),
+    "root_role_missing": Status(FAILED_PRECONDITION, "etcdserver: root user does not have root role"),
+    "user_exists": Status(FAILED_PRECONDITION, "etcdserver: user name already exists"),
+    "user_not_found": Status(FAILED_PRECONDITION, "etcdserver: user name not found"),
+    "role_exists": Status(FAILED_PRECONDITION, "etcdserver: role name already exists"),
+    "role_not_found": Status(FAILED_PRECONDITION, "etcdserver: role name not found"),
+    "role_not_granted": Status(FAILED_PRECONDITION, "etcdserver: role is not granted to the user"),
+    "permission_not_granted": Status(FAILED_PRECONDITION, "etcdserver: permission is not granted to the role"),
+    "auth_not_enabled": Status(FAILED_PRECONDITION, "etcdserver: authentication is not enabled"),
+    "auth_full": _TOO_MANY,
 }
 
 # Errors that etcd does not have: the number, and the text of the error itself.
@@ -75,6 +96,7 @@ _NUMBERS: Final[dict[str, int]] = {
     "protocol_error": INVALID_ARGUMENT,
     "fencing_token_stale": FAILED_PRECONDITION,
     "membership_refused": FAILED_PRECONDITION,
+    "insecure_peers": FAILED_PRECONDITION,
 }
 
 

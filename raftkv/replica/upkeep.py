@@ -21,6 +21,7 @@ from raftkv.wire.commands import (
     Answer,
     Command,
 )
+from raftkv.wire.identity import MEMBER_USER
 from raftkv.wire.settings import Settings
 
 TIMEOUT_MS = 5_000
@@ -149,7 +150,10 @@ class Upkeep:
     def _say(self, command: Command, now_ms: Milliseconds) -> None:
         self._is_waiting = True
         self._said, self._said_ms, self._was_done = command, now_ms, False
-        self._submit(WriteGroup(self, [0], [command], size_bytes=SIZE_BYTES, deadline_ms=now_ms + TIMEOUT_MS))
+        group = WriteGroup(
+            self, [0], [command], size_bytes=SIZE_BYTES, deadline_ms=now_ms + TIMEOUT_MS, user=MEMBER_USER
+        )
+        self._submit(group)
 
     def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
         """Done (or refused by apply, then it waits for the next interval)."""

@@ -22,6 +22,10 @@ from raftkv.errors import (
     ValueTooLarge,
 )
 from raftkv.store import lease_commands, operations
+from raftkv.store.access import Access
+from raftkv.store.auth import Auth
+from raftkv.store.auth_commands import AUTH_HANDLERS
+from raftkv.store.callers import check_access, is_of_member, refusal_of_caller
 from raftkv.store.members import Cluster
 from raftkv.store.mvcc import Mvcc
 from raftkv.store.quota import check_quota
@@ -66,10 +70,14 @@ _SESSION_EFFECT: Final = struct.Struct(">16sQQI")
 class State:
     """What a batch works on. `effects` are packed changes, beside those of `mvcc.events`, that the digest has to fold.
 
-    `index` and `term` are those of the entry being applied, `draws` counts what was drawn from them.
+    `index` and `term` are those of the entry being applied, `draws` counts what was drawn from them. `is_guarded`: authentication is on,
+    and every command of a client is judged by `access`.
     """
 
     __slots__ = (
+        "access",
+        "auth",
+        "auth_revision",
         "clock_ms",
         "cluster",
         "cluster_changed",
@@ -77,16 +85,23 @@ class State:
         "effects",
         "fast_value_bytes_max",
         "index",
+        "is_guarded",
         "key_bytes_max",
         "mvcc",
         "sessions",
         "term",
+        "user",
     )
 
-    def __init__(self, mvcc: Mvcc, sessions: Sessions, cluster: Cluster, clock_ms: Milliseconds) -> None:
+    def __init__(self, mvcc: Mvcc, sessions: Sessions, cluster: Cluster, auth: Auth, clock_ms: Milliseconds) -> None:
         self.mvcc = mvcc
         self.sessions = sessions
         self.cluster = cluster
+        self.auth = auth
+        self.access = Access(auth, mvcc.leases)
+        self.is_guarded = auth.enabled
+        self.user: Any = None  # whose group is being applied
+        self.auth_revision: Any = 0
         self.clock_ms = clock_ms
         self.index: Index = 0
         self.term: Term = 0
@@ -118,7 +133,12 @@ def apply_batch(state: State, time_ms: Milliseconds, groups: list[Any]) -> list[
 def _apply_group(state: State, group: Any) -> list[Answer]:
     if type(group) is not list or len(group) != 6 or type(group[5]) is not list:
         return []
-    session_id, register, ack_below, user, _, commands = group
+    session_id, register, ack_below, user, auth_revision, commands = group
+    state.user, state.auth_revision = user, auth_revision
+    if state.is_guarded:
+        refusal = refusal_of_caller(state)
+        if refusal is not None:  # before the session: what it is refused now it may do after another login
+            return [_run(state, command) if is_of_member(command) else refusal for command in commands]
     if session_id is None:
         return [_run(state, command) for command in commands]
     try:
@@ -146,10 +166,21 @@ def _open_session(state: State, session_id: Any, register: bool, ack_below: Any,
             raise TooManySessions(f"the cluster keeps at most {settings.sessions_max} sessions")
         session = state.sessions.create(session_id, user)
     elif session.user != user:
-        raise InvalidRequest("the session belongs to another user")
+        _check_owner(state, session, user)
     session.acknowledge(ack_below)
     state.sessions.use(session_id, session, state.clock_ms, settings)
     return session
+
+
+def _check_owner(state: State, session: Session, user: Any) -> None:
+    """A session that began while nobody had to log in belongs to whoever first goes on with it as a user.
+
+    Raises InvalidRequest. While authentication is off, whoever knows the id may use it: there are no users then.
+    """
+    if session.user is None:
+        session.user = user
+    elif state.is_guarded or user is not None:
+        raise InvalidRequest("the session belongs to another user")
 
 
 def _run_once(state: State, session: Session, commands: list[Any]) -> list[Answer]:
@@ -190,6 +221,8 @@ def _run(state: State, command: Any) -> Answer:
         handler = _HANDLERS.get(command[0])
         if handler is None:
             raise InvalidRequest(f"operation {command[0]} is no write that is known")
+        if state.is_guarded:
+            check_access(state, command)
         if state.cluster.full:
             check_quota(command, state.cluster.full_names())
         return handler(state, command)
@@ -338,4 +371,5 @@ _HANDLERS: Final[dict[int, Callable[[State, Command], Answer]]] = {
     SET_ALARM: _set_alarm,
     RECORD_MEMBER: _record_member,
     FORGET_MEMBER: _forget_member,
+    **AUTH_HANDLERS,
 }

@@ -8,6 +8,7 @@ while the loop wants it. A key that was written a hundred times goes to HEAD onc
 from itertools import islice
 from typing import Final, Iterator
 
+from raftkv.store.auth import AuthChanges
 from raftkv.store.keyspace import HEAD, LEASES, LOG, META, PAST, SESSIONS, Item, Keyspace, TableChange
 from raftkv.store.leases import LeaseChanges
 from raftkv.store.meta import CLUSTER_KEY, STATE_KEY
@@ -29,6 +30,7 @@ class CommitJob:
     """
 
     __slots__ = (
+        "_auth",
         "_cluster",
         "_compaction",
         "_keyspace",
@@ -52,6 +54,7 @@ class CommitJob:
         sessions: list[tuple[bytes, SessionState]],
         sessions_gone: list[bytes],
         leases: LeaseChanges,
+        auth: AuthChanges,
         compaction: list[TableChange],
     ) -> None:
         assert not overlay.fresh, "a frozen overlay is settled: its runs are all its keys"
@@ -62,6 +65,7 @@ class CommitJob:
         self._sessions = sessions
         self._sessions_gone = sessions_gone
         self._leases = leases
+        self._auth = auth
         self._compaction = compaction
         self.applied_index = applied_index
         self.committed = False
@@ -103,7 +107,7 @@ class CommitJob:
         meta: list[Item] = [(STATE_KEY, self._state)]
         if self._cluster is not None:
             meta.append((CLUSTER_KEY, self._cluster))
-        yield TableChange(META, meta)
+        yield TableChange(META, meta + self._auth.puts, self._auth.deletes)
 
     def _head_change(self, keys: list[bytes]) -> TableChange:
         head = self._overlay.head

@@ -6,7 +6,7 @@ thread at a time; reads and `renew` belong to one other thread. No Raft, no revi
 
 | table | key | value |
 |---|---|---|
-| META | name | applied index, term, revision, clock, digest, compact revision; cluster, members, settings |
+| META | name | applied index, term, revision, clock, digest, compact revision; cluster, members, settings; users and roles (auth.py) |
 | HEAD | user key | the newest record of the key (records.py); a deleted key has none |
 | LOG | revision and sub of the page's first event, 8 + 4 bytes | a page of events in order (pages.py); only ever appended to |
 | PAST | encoded user key + oldest revision and sub in it | pointers into LOG, superseded versions and tombstones (past.py) |

@@ -15,7 +15,10 @@ from msgpack.exceptions import UnpackException
 from raftkv.errors import Corruption, InvalidRequest
 from raftkv.limits import Limits
 from raftkv.raft.messages import ENTRY_COMMANDS, ENTRY_CONFIGURATION, ENTRY_NOOP, Entry
+from raftkv.store.access import Access
 from raftkv.store.apply import State, apply_batch
+from raftkv.store.auth import Auth, load_auth
+from raftkv.store.auth_reads import read_auth
 from raftkv.store.commit import CommitJob
 from raftkv.store.compaction import Compaction
 from raftkv.store.keyspace import Keyspace
@@ -30,6 +33,7 @@ from raftkv.store.watches import WatchHub
 from raftkv.units import Index, Milliseconds, NodeId, Revision, Term
 from raftkv.wire.commands import GET, LEASES, OK, RANGE, Answer, decode_batch
 from raftkv.wire.settings import settings_of
+from raftkv.wire.users import AUTH_READS
 from raftkv.wire.validate import validate
 
 _SUMMARY: Final = struct.Struct(">QQQQ")
@@ -43,7 +47,7 @@ class Store:
     def __init__(self, keyspace: Keyspace, limits: Limits, stored: StoredState) -> None:
         cluster = load_cluster(keyspace, settings_of(limits))
         mvcc = Mvcc(keyspace, stored.revision, stored.compact_revision, load_leases(keyspace))
-        self._state = State(mvcc, load_sessions(keyspace), cluster, stored.clock_ms)
+        self._state = State(mvcc, load_sessions(keyspace), cluster, load_auth(keyspace), stored.clock_ms)
         self._mvcc = mvcc
         self._keyspace = keyspace
         self._limits = limits
@@ -91,6 +95,7 @@ class Store:
         assert self._applied_index == other._applied_index, "not an entry between them"
         assert self._digest == other._digest, "the same log makes the same state"
         self._mvcc.leases.take_over(other._mvcc.leases)
+        self.auth.take_over(other.auth)
         watches, other._watches = other._watches, None
         if watches is not None:
             watches.move(self._mvcc)
@@ -213,6 +218,16 @@ class Store:
         return len(self._state.sessions)
 
     @property
+    def auth(self) -> Auth:
+        """Users and roles."""
+        return self._state.auth
+
+    @property
+    def access(self) -> Access:
+        """Who may do what, at the applied state."""
+        return self._state.access
+
+    @property
     def leases(self) -> Leases:
         """The granted leases, for the leader's books."""
         return self._mvcc.leases
@@ -264,9 +279,9 @@ class Store:
     # Reads.
 
     def read(self, command: Sequence[Any]) -> Answer:
-        """Answer a GET, LEASES, or a RANGE known to be small, at the applied state.
+        """Answer a GET, LEASES, a read of users and roles, or a RANGE known to be small, at the applied state.
 
-        Raises InvalidRequest or one of its kinds, FutureRevision or Compacted.
+        Raises InvalidRequest or one of its kinds, FutureRevision, Compacted, UserNotFound or RoleNotFound.
         """
         kind = command[0]
         if kind == GET:
@@ -278,6 +293,9 @@ class Store:
         if kind == LEASES:
             validate(command, self._limits)
             return [OK, self._mvcc.revision, list(self._mvcc.leases)]
+        if kind in AUTH_READS:
+            validate(command, self._limits)
+            return read_auth(self.auth, self._mvcc.revision, command)
         self._check_range(command)
         return read_range(self._mvcc, command, self._state.cluster.settings.range_reply_bytes_max)
 
@@ -324,6 +342,7 @@ class Store:
             sessions=changed,
             sessions_gone=gone,
             leases=mvcc.leases.take_changes(),
+            auth=state.auth.take_changes(),
             compaction=self._compaction.take_changes(),
         )
         state.cluster_changed = False

@@ -28,6 +28,7 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | GET | op, flags (SERIALIZABLE), key |
 | LEASE_TTL | op, flags (WITH_KEYS), lease id (asked of the leader) |
 | LEASES | op, flags (SERIALIZABLE) |
+| AUTH_ENABLE to ROLE_REVOKE_PERMISSION, ISSUE_TOKEN, AUTH_STATUS to AUTH_LIST | users, roles and logins: see wire/users.py |
 | RANGE | op, flags (SERIALIZABLE, KEYS_ONLY, COUNT_ONLY, UNCOUNTED: do not count behind what is answered), key, range_end, limit, revision, sort_order, sort_target, min_mod, max_mod, min_create, max_create |
 
 A compare is [result, target, key, operand, range_end]. A key-value is [key, create_revision, mod_revision, version, lease,
@@ -51,6 +52,7 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 | PUBLISH_MEMBER, CREATE_CLUSTER, SET_ALARM, RECORD_MEMBER, FORGET_MEMBER | revision |
 | EXPIRE_SESSIONS | revision, count of sessions dropped |
 | EXPIRE_LEASES, CHECKPOINT_LEASES | revision, count of leases changed |
+| those of users and roles | see wire/users.py |
 | a failure | status 1, code, may_have_happened, message, details (see raftkv.errors) |
 
 `revision` is the store's revision after the command, as in etcd's response header.
@@ -62,6 +64,7 @@ import msgpack
 
 from raftkv.errors import Corruption, RaftKVError, from_code
 from raftkv.units import Milliseconds
+from raftkv.wire.users import AUTH_WRITES, ISSUE_TOKEN
 
 Command: TypeAlias = list[Any]
 Answer: TypeAlias = list[Any]
@@ -91,7 +94,17 @@ LEASE_TTL: Final = 66
 LEASES: Final = 67
 
 CLIENT_WRITES: Final = frozenset(
-    {PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, LEASE_GRANT, LEASE_REVOKE, GUARDED, COMPACT}
+    {
+        PUT,
+        DELETE_RANGE,
+        TXN,
+        INCREMENT,
+        APPEND,
+        LEASE_GRANT,
+        LEASE_REVOKE,
+        GUARDED,
+        COMPACT,
+    }
 )
 SYSTEM_WRITES: Final = frozenset(
     {
@@ -103,6 +116,7 @@ SYSTEM_WRITES: Final = frozenset(
         SET_ALARM,
         RECORD_MEMBER,
         FORGET_MEMBER,
+        ISSUE_TOKEN,
     }
 )
 READS: Final = frozenset({GET, RANGE, LEASES})
@@ -182,7 +196,7 @@ def command_bytes(command: Command) -> int:
         return len(command[2]) + len(command[3]) + _COMMAND_OVERHEAD_BYTES
     if operation == TXN:
         return sum(map(command_bytes, (*command[3], *command[4]))) + (len(command[2]) + 1) * _COMPARE_BYTES
-    if operation in (LEASE_GRANT, LEASE_REVOKE, COMPACT):
+    if operation in (LEASE_GRANT, LEASE_REVOKE, COMPACT) or operation in AUTH_WRITES:
         return _COMMAND_OVERHEAD_BYTES
     if operation == GUARDED:
         return sum(len(key) + _COMMAND_OVERHEAD_BYTES for key, _ in command[2]) + command_bytes(command[3])

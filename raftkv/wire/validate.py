@@ -51,6 +51,7 @@ from raftkv.wire.commands import (
     WITH_KEYS,
 )
 from raftkv.wire.settings import Settings
+from raftkv.wire.users import AUTH_CHECKS
 
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
@@ -238,6 +239,7 @@ _CHECKS: Final[dict[int, Callable[[Sequence[Any], Limits | Settings], int]]] = {
     LEASES: _check_leases,
     GET: _check_get,
     RANGE: _check_range,
+    **AUTH_CHECKS,
 }
 
 

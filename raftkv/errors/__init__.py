@@ -377,3 +377,6 @@ def from_code(
 def all_codes() -> Mapping[str, type[RaftKVError]]:
     """Every code and its class; front doors check their tables against it."""
     return dict(_BY_CODE)
+
+
+from raftkv.errors.auth import *  # noqa: E402,F403 - their base classes are above
