@@ -90,7 +90,7 @@ class View:
         found = self.loop_errors()
         if self._service.write_block is not None:
             found.append(f"{self._service.write_block.code}: {self._service.write_block.message}")
-        if over := self._storage.store.full_names():
+        if over := self._storage.store.cluster.full_names():
             found.append(f"no_space: over the quota: {', '.join(over)}")
         if self._storage.full is not None:
             found.append(f"{self._storage.full.code}: {self._storage.full.message}")

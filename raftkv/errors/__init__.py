@@ -255,6 +255,13 @@ class NoSpace(RaftKVError):
     code = "no_space"
 
 
+class CorruptAlarm(RaftKVError):
+    """Somebody has raised the alarm that data is corrupt: nothing is changed until it is taken back."""
+
+    # details: members, that it was raised for
+    code = "corrupt_alarm"
+
+
 class Unsupported(RaftKVError):
     """This member or this cluster version does not know the operation."""
 
@@ -380,3 +387,4 @@ def all_codes() -> Mapping[str, type[RaftKVError]]:
 
 
 from raftkv.errors.auth import *  # noqa: E402,F403 - their base classes are above
+from raftkv.errors.membership import *  # noqa: E402,F403 - their base classes are above

@@ -64,6 +64,15 @@ _STATUSES: Final[dict[str, Status]] = {
     "deadline_exceeded": Status(UNAVAILABLE, "etcdserver: request timed out"),
     "unsupported": Status(FAILED_PRECONDITION, "etcdserver: not capable"),
     "transfer_refused": Status(FAILED_PRECONDITION, "etcdserver: bad leader transferee"),
+    "member_not_found": Status(NOT_FOUND, "etcdserver: member not found"),
+    "peer_address_taken": Status(FAILED_PRECONDITION, "etcdserver: Peer URLs already exists"),
+    "not_a_learner": Status(FAILED_PRECONDITION, "etcdserver: can only promote a learner member"),
+    "learner_not_ready": Status(
+        FAILED_PRECONDITION, "etcdserver: can only promote a learner member which is in sync with leader"
+    ),
+    "quorum_would_be_lost": Status(
+        FAILED_PRECONDITION, "etcdserver: re-configuration failed due to not enough started members"
+    ),
     "membership_busy": Status(UNAVAILABLE, "etcdserver: unhealthy cluster"),
     "cluster_mismatch": Status(FAILED_PRECONDITION, "etcdserver: cluster ID mismatch"),
     "corruption": Status(DATA_LOSS, "etcdserver: corrupt cluster"),
@@ -87,6 +96,7 @@ _STATUSES: Final[dict[str, Status]] = {
     "permission_not_granted": Status(FAILED_PRECONDITION, "etcdserver: permission is not granted to the role"),
     "auth_not_enabled": Status(FAILED_PRECONDITION, "etcdserver: authentication is not enabled"),
     "auth_full": _TOO_MANY,
+    "corrupt_alarm": Status(DATA_LOSS, "etcdserver: corrupt cluster"),
 }
 
 # Errors that etcd does not have: the number, and the text of the error itself.

@@ -9,7 +9,15 @@ it steps down once that is committed (4.2.2); whoever wants no election then, ha
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raftkv.errors import MembershipBusy, MembershipRefused, NotLeader
+from raftkv.errors import (
+    LearnerNotReady,
+    MemberNotFound,
+    MembershipBusy,
+    MembershipRefused,
+    NotALearner,
+    NotLeader,
+    QuorumWouldBeLost,
+)
 from raftkv.raft.messages import Configuration
 from raftkv.raft.progress import PROBE, SNAPSHOT
 from raftkv.raft.quorum import has_quorum
@@ -41,7 +49,7 @@ def next_configuration(now: Configuration, change: Change) -> Configuration:
     voters = (now.voters | change.promote) - change.demote - change.remove
     learners = (now.learners | change.learn) - change.promote - change.remove
     if not voters:
-        raise MembershipRefused("nobody would have a vote any more")
+        raise QuorumWouldBeLost("nobody would have a vote any more")
     if len(voters ^ now.voters) <= 1:
         return Configuration(voters, learners=learners | change.demote)
     # A demoted voter counts in the outgoing half until that is left, and nobody is voter and learner at once.
@@ -58,9 +66,9 @@ def _check_sense(now: Configuration, change: Change) -> None:
     for node_id in sorted(change.learn & members):
         raise MembershipRefused(f"member {node_id} is part of the cluster already")
     for node_id in sorted((change.promote | change.demote | change.remove) - members):
-        raise MembershipRefused(f"member {node_id} is not part of the cluster")
+        raise MemberNotFound(f"member {node_id} is not part of the cluster")
     for node_id in sorted(change.promote & now.voters):
-        raise MembershipRefused(f"member {node_id} has a vote already")
+        raise NotALearner(f"member {node_id} has a vote already")
     for node_id in sorted(change.demote - now.voters):
         raise MembershipRefused(f"member {node_id} has no vote that it could lose")
 
@@ -90,12 +98,12 @@ def _check_caught_up(state: "State", node_id: NodeId) -> None:
     progress = state.progress[node_id]
     if not state.is_active(progress):
         silent_ms = (state.ticks - progress.answered_tick) * state.config.tick_ms
-        raise MembershipRefused(f"member {node_id} cannot get a vote: it has not answered for {silent_ms} ms")
+        raise LearnerNotReady(f"member {node_id} cannot get a vote: it has not answered for {silent_ms} ms")
     if progress.state == SNAPSHOT:
-        raise MembershipRefused(f"member {node_id} cannot get a vote yet: it is being sent a snapshot")
+        raise LearnerNotReady(f"member {node_id} cannot get a vote yet: it is being sent a snapshot")
     lag, lag_max = state.log.last_index - progress.match_index, state.limits.promotion_lag_entries_max
     if lag > lag_max or progress.match_index == 0:
-        raise MembershipRefused(
+        raise LearnerNotReady(
             f"member {node_id} cannot get a vote yet: it is {lag} entries behind ({progress.match_index} of"
             f" {state.log.last_index}), at most {lag_max} may be left"
         )
@@ -114,7 +122,7 @@ def _check_quorum(state: "State", following: Configuration) -> None:
         return
     votes = following.voters | following.voters_outgoing
     silent = ", ".join(f"member {node_id}" for node_id in sorted(votes - present))
-    raise MembershipRefused(f"the cluster would lose its quorum: of {len(votes)} voters {silent} would not answer")
+    raise QuorumWouldBeLost(f"the cluster would lose its quorum: of {len(votes)} voters {silent} would not answer")
 
 
 __all__ = ["Change", "check", "next_configuration"]

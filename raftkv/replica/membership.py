@@ -13,9 +13,11 @@ from typing import Any, Callable, Final, Mapping, Protocol, Sequence
 from raftkv.errors import (
     InvalidRequest,
     LeadershipLost,
+    MemberNotFound,
     MembershipBusy,
     MembershipRefused,
     OutcomeUnknown,
+    PeerAddressTaken,
     RaftKVError,
     TransferRefused,
 )
@@ -33,6 +35,15 @@ _MEMBER_ID: Final = re.compile(r"\bmember (\d+)\b")
 _ADDRESS: Final = re.compile(r"[^\s/@]+:\d{1,5}\Z")
 _LISTS: Final = ("promote", "demote", "remove")
 
+_TOLD: Final = (
+    "id",
+    "name",
+    "address",
+    "peer_address",
+    "version",
+    "wants_vote",
+)  # of each member, when a change is done
+
 Done = Callable[[Answer], None]
 
 
@@ -48,7 +59,7 @@ class MemberTable(Protocol):
 @dataclass(frozen=True, slots=True)
 class Newcomer:
     """Somebody to add. `learner` None: as it was announced, with a vote if it was not; `incarnation` None: whoever starts under that
-    name."""
+    name. An empty `name`: whoever comes with that address gives it one."""
 
     name: str
     peer_address: str
@@ -64,6 +75,7 @@ class Request:
     promote: tuple[str, ...] = ()
     demote: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    move: tuple[tuple[str, str], ...] = ()  # members and the peer addresses where they are to be looked for
     force: bool = False
 
 
@@ -83,31 +95,50 @@ class _Job:
 
 def read_request(mapping: Any) -> Request:
     """The request in a CHANGE_MEMBERS. Raises InvalidRequest."""
-    if type(mapping) is not dict or set(mapping) - {"add", *_LISTS, "force"}:
-        raise InvalidRequest("a membership change is a mapping of add, promote, demote, remove and force")
+    if type(mapping) is not dict or set(mapping) - {"add", *_LISTS, "move", "force"}:
+        raise InvalidRequest("a membership change is a mapping of add, promote, demote, remove, move and force")
     lists: dict[str, tuple[str, ...]] = {}
     for key in _LISTS:
         names = mapping.get(key, [])
         if type(names) is not list or not all(map(_is_name, names)):
             raise InvalidRequest(f"{key} of a membership change lists names")
         lists[key] = tuple(names)
-    add, force = mapping.get("add", []), mapping.get("force", False)
-    if type(add) is not list or type(force) is not bool:
-        raise InvalidRequest("add of a membership change is a list, force a flag")
-    return Request(add=tuple(map(_read_newcomer, add)), force=force, **lists)
+    add, move, force = mapping.get("add", []), mapping.get("move", []), mapping.get("force", False)
+    if type(add) is not list or type(move) is not list or type(force) is not bool:
+        raise InvalidRequest("add and move of a membership change are lists, force is a flag")
+    return Request(add=tuple(map(_read_newcomer, add)), move=tuple(map(_read_move, move)), force=force, **lists)
+
+
+def _read_move(item: Any) -> tuple[str, str]:
+    if type(item) is not list or len(item) != 2 or not _is_name(item[0]):
+        raise InvalidRequest("a move is the name of a member and a peer address")
+    _check_address(item[1])
+    return item[0], item[1]
+
+
+def _check_address(peer_address: Any) -> None:
+    if not _is_name(peer_address) or not _ADDRESS.match(peer_address):
+        raise InvalidRequest(f"a peer address is HOST:PORT, not {peer_address!r}")
 
 
 def _read_newcomer(item: Any) -> Newcomer:
     if type(item) is not list or len(item) != 4:
         raise InvalidRequest("a new member is its name, its peer address, whether it only learns, and its incarnation")
     name, peer_address, learner, incarnation = item
-    if not _is_name(name) or type(learner) not in (bool, type(None)):
-        raise InvalidRequest("a new member has a name")
-    if not _is_name(peer_address) or not _ADDRESS.match(peer_address):
-        raise InvalidRequest(f"a peer address is HOST:PORT, not {peer_address!r}")
+    if not (name == "" or _is_name(name)) or type(learner) not in (bool, type(None)):
+        raise InvalidRequest("a new member has a name, or an empty one until it comes")
+    _check_address(peer_address)
     if incarnation is not None and (type(incarnation) is not int or incarnation <= 0):
         raise InvalidRequest("an incarnation is an integer above 0")
     return Newcomer(name, peer_address, learner, incarnation)
+
+
+def _check_free(peer_address: str, table: Sequence[Mapping[str, Any]], but: NodeId | None) -> None:
+    """Raises PeerAddressTaken when somebody else than the member `but` is there."""
+    for other in table:
+        if other["peer_address"] == peer_address and other["id"] != but:
+            who = repr(other["name"]) if other["name"] else str(other["id"])
+            raise PeerAddressTaken(f"{peer_address} is the peer address of member {who}")
 
 
 def _is_name(value: Any) -> bool:
@@ -159,46 +190,64 @@ class Reconfiguration:
                 self._job = None
                 done(failure(self._named(error)))
 
+    def ask_for(self, group: WriteGroup, now_ms: Milliseconds) -> None:
+        """Carry out the one CHANGE_MEMBERS in a group: of a door whose clients cannot be sent to the leader, or of another member's."""
+        try:
+            request = read_request(group.commands[0][1])
+        except (InvalidRequest, LookupError) as error:
+            group.origin.on_refused(group, InvalidRequest(str(error)))
+            return
+        self.ask(request, lambda answer: group.origin.on_answers(group, [answer]), now_ms, group.deadline_ms)
+
     def _plan(self, request: Request, done: Done, deadline_ms: Milliseconds) -> _Job:
         """Names become ids, and what is done already falls away. Raises MembershipRefused."""
-        records = {member["name"]: member for member in self._table.members()}
-        by_id = {str(member["id"]): member for member in records.values()}
+        table = self._table.members()
+        records = {member["name"]: member for member in table if member["name"]}
+        by_id = {str(member["id"]): member for member in table}
         now = self._raft.configuration
         ids: dict[str, NodeId] = {}
         commands: list[Command] = []
         for newcomer in request.add:
-            record = self._record_of(newcomer, records)
+            record = self._record_of(newcomer, table)
             ids[newcomer.name] = node_id = self._draw_id() if record is None else record["id"]
             announced = newcomer.learner is None and record is not None
             wants_vote = record["wants_vote"] if record is not None and announced else not newcomer.learner
             wants_vote = wants_vote and node_id not in now.voters
-            if record is None or (record["peer_address"], record["wants_vote"]) != (newcomer.peer_address, wants_vote):
-                commands.append([RECORD_MEMBER, 0, node_id, newcomer.name, newcomer.peer_address, wants_vote])
+            wanted = (newcomer.name, newcomer.peer_address, wants_vote)
+            if record is None or (record["name"], record["peer_address"], record["wants_vote"]) != wanted:
+                commands.append([RECORD_MEMBER, 0, node_id, *wanted])
         chosen: dict[str, frozenset[NodeId]] = {}
         for key, names in (("promote", request.promote), ("demote", request.demote), ("remove", request.remove)):
             found = []
             for name in names:
                 record = records.get(name) or by_id.get(name)
                 if record is None:
-                    raise MembershipRefused(f"there is no member {name!r}")
+                    raise MemberNotFound(f"there is no member {name!r}")
                 if key == "remove" and record["id"] not in now.members():
                     commands.append([FORGET_MEMBER, 0, record["id"]])
                 else:
                     found.append(record["id"])
             chosen[key] = frozenset(found)
+        for name, peer_address in request.move:
+            record = records.get(name) or by_id.get(name)
+            if record is None:
+                raise MemberNotFound(f"there is no member {name!r}")
+            _check_free(peer_address, table, record["id"])
+            commands.append([RECORD_MEMBER, 0, record["id"], record["name"], peer_address, record["wants_vote"]])
         change = Change(learn=frozenset(ids.values()) - now.members(), **chosen)
         if change.named():
             self._raft.check_change(change, force=request.force)
         return _Job(request, done, deadline_ms, change, ids, commands)
 
-    def _record_of(self, newcomer: Newcomer, records: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    def _record_of(self, newcomer: Newcomer, table: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         """The record that the newcomer has already, when it was asked for before. Raises MembershipRefused."""
-        for other in records.values():
-            if other["peer_address"] == newcomer.peer_address and other["name"] != newcomer.name:
-                raise MembershipRefused(f"{newcomer.peer_address} is the peer address of member {other['name']!r}")
-        record = records.get(newcomer.name)
+        record = next((member for member in table if newcomer.name and member["name"] == newcomer.name), None)
+        if record is None and newcomer.name:
+            announced = [member for member in table if not member["name"] and member["incarnation"] is None]
+            record = next((one for one in announced if one["peer_address"] == newcomer.peer_address), None)
+        _check_free(newcomer.peer_address, table, None if record is None else record["id"])
         if record is None:
-            if len(records) >= self._limits.members_max:
+            if len(table) >= self._limits.members_max:
                 raise MembershipRefused(f"a cluster has at most {self._limits.members_max} members")
             return None
         if record["incarnation"] in (None, newcomer.incarnation):
@@ -247,8 +296,9 @@ class Reconfiguration:
 
     def _finish(self, job: _Job) -> None:
         self._job = None
+        voters = self._raft.configuration.voters
         members = [
-            {key: member[key] for key in ("id", "name", "address", "peer_address")} for member in self._table.members()
+            {key: member[key] for key in _TOLD} | {"voter": member["id"] in voters} for member in self._table.members()
         ]
         job.done([OK, {"ids": job.ids, "members": members, "cluster_id": self._table.cluster_id}])
 

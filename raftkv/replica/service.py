@@ -32,10 +32,8 @@ from raftkv.replica.serving import Serving
 from raftkv.replica.upkeep import Directory, Founding, Upkeep
 from raftkv.replica.watching import Watching
 from raftkv.units import NOBODY, Milliseconds, NodeId
-from raftkv.wire.commands import (
-    Answer,
-    encode_batch,
-)
+from raftkv.wire.commands import Answer, encode_batch
+from raftkv.wire.protocol import CHANGE_MEMBERS
 
 LEADER = "leader"
 
@@ -129,6 +127,8 @@ class Service:
     def _submit_forwarded(self, group: WriteGroup) -> None:
         if group.commands[0][0] in QUESTIONS:
             self.ask_leader(group)
+        elif group.commands[0][0] == CHANGE_MEMBERS:
+            self._reconfiguration.ask_for(group, self._now_ms)
         else:
             self.submit_writes(group)
 

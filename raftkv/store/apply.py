@@ -28,18 +28,20 @@ from raftkv.store.auth_commands import AUTH_HANDLERS
 from raftkv.store.callers import check_access, is_of_member, refusal_of_caller
 from raftkv.store.members import Cluster
 from raftkv.store.mvcc import Mvcc
-from raftkv.store.quota import check_quota
+from raftkv.store.quota import check_alarms
 from raftkv.store.ranges import compacted
 from raftkv.store.records import create_revision_of, lease_of, value_of
 from raftkv.store.sessions import Session, Sessions
 from raftkv.store.transactions import apply_txn
 from raftkv.units import Index, Milliseconds, Term
 from raftkv.wire.commands import (
+    ALARM,
     APPEND,
     CHECKPOINT_LEASES,
     COMPACT,
     CREATE_CLUSTER,
     DELETE_RANGE,
+    DOWNGRADE,
     EXPIRE_LEASES,
     EXPIRE_SESSIONS,
     FORGET_MEMBER,
@@ -223,8 +225,9 @@ def _run(state: State, command: Any) -> Answer:
             raise InvalidRequest(f"operation {command[0]} is no write that is known")
         if state.is_guarded:
             check_access(state, command)
-        if state.cluster.full:
-            check_quota(command, state.cluster.full_names())
+        cluster = state.cluster
+        if cluster.full or cluster.alarms:
+            check_alarms(command, cluster)
         return handler(state, command)
     except RaftKVError as error:
         assert not state.mvcc.sub, "a refused command changes nothing"
@@ -347,6 +350,23 @@ def _forget_member(state: State, command: Command) -> Answer:
     return [OK, state.mvcc.revision]
 
 
+def _alarm(state: State, command: Command) -> Answer:
+    validate(command, state.cluster.settings)
+    member, kind, on = command[2:]
+    if not state.cluster.raise_alarm(member, kind, on):
+        return [OK, state.mvcc.revision, []]
+    state.change_cluster()
+    return [OK, state.mvcc.revision, [[member, kind]]]
+
+
+def _downgrade(state: State, command: Command) -> Answer:
+    validate(command, state.cluster.settings)
+    changed = state.cluster.announce_downgrade(command[2])
+    if changed:
+        state.change_cluster()
+    return [OK, state.mvcc.revision, changed]
+
+
 def _expire_sessions(state: State, command: Command) -> Answer:
     expired = state.sessions.expire(state.clock_ms)
     state.effects += expired
@@ -372,4 +392,6 @@ _HANDLERS: Final[dict[int, Callable[[State, Command], Answer]]] = {
     RECORD_MEMBER: _record_member,
     FORGET_MEMBER: _forget_member,
     **AUTH_HANDLERS,
+    ALARM: _alarm,
+    DOWNGRADE: _downgrade,
 }

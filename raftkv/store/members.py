@@ -12,6 +12,7 @@ import msgpack
 from raftkv.errors import IncarnationMismatch, InvalidRequest
 from raftkv.raft.membership import decode_configuration
 from raftkv.units import NodeId
+from raftkv.wire.alarms import NOSPACE
 from raftkv.wire.commands import PRIORITY_MAX, Command
 from raftkv.wire.settings import Settings, settings_from
 
@@ -24,7 +25,17 @@ _INT64_MAX: Final = 2**63 - 1
 class Cluster:
     """Identity and member table. `cluster_id` is 0 until CREATE_CLUSTER was applied."""
 
-    __slots__ = ("cluster_id", "cluster_name", "configuration", "full", "members", "removed", "settings")
+    __slots__ = (
+        "alarms",
+        "cluster_id",
+        "cluster_name",
+        "configuration",
+        "downgrade",
+        "full",
+        "members",
+        "removed",
+        "settings",
+    )
 
     def __init__(self, settings: Settings) -> None:
         self.cluster_id = 0
@@ -33,6 +44,8 @@ class Cluster:
         self.members: dict[NodeId, dict[str, Any]] = {}
         self.removed: dict[NodeId, None] = {}  # ids of former members, in the order of their end
         self.full: set[NodeId] = set()  # members whose store is over its quota
+        self.alarms: set[tuple[int, int]] = set()  # raised by hand: number of a member, kind
+        self.downgrade = ""  # the version that is announced
         self.configuration = b""  # data of the last applied ENTRY_CONFIGURATION; empty before the first one
 
     def create(self, command: Command) -> None:
@@ -88,10 +101,11 @@ class Cluster:
         if not _is_node_id(node_id) or not _is_text(name) or not _is_text(peer_address) or type(wants_vote) is not bool:
             raise InvalidRequest("RECORD_MEMBER has an id above 0, two texts and a flag")
         self._check_room(node_id)
-        if any(other["name"] == name and other["id"] != node_id for other in self.members.values()):
+        if any(name and other["name"] == name and other["id"] != node_id for other in self.members.values()):
             raise InvalidRequest(f"the name {name!r} is taken by another member")
         record = self.members.setdefault(node_id, _member(node_id, name, None, "", peer_address, "", pending=True))
         record["peer_address"], record["wants_vote"] = peer_address, wants_vote
+        record["name"] = record["name"] or name  # whoever was announced by its address alone has come
 
     def forget(self, command: Command) -> None:
         """FORGET_MEMBER: a record that no configuration ever named. Raises InvalidRequest."""
@@ -114,7 +128,41 @@ class Cluster:
 
     def full_names(self) -> list[str]:
         """By name, those whose store is over its quota."""
-        return sorted(self.members[node_id]["name"] for node_id in self.full)
+        return sorted(self._name_of(node_id) for node_id in self.full)
+
+    def alarm_names(self, kind: int) -> list[str]:
+        """By name, those for whom an alarm of this kind was raised, by themselves or by hand."""
+        return sorted(self._name_of(node_id) for node_id, its_kind in self.all_alarms() if its_kind == kind)
+
+    def all_alarms(self) -> list[tuple[int, int]]:
+        """Number of the member and kind of each alarm, in order."""
+        return sorted({*((node_id, NOSPACE) for node_id in self.full), *self.alarms})
+
+    def raise_alarm(self, member: int, kind: int, on: bool) -> bool:
+        """ALARM, which is valid. Whether there is an alarm because of it, or was one until now.
+
+        What a member has raised because of its quota is taken back too: it says so again if it has to.
+        """
+        alarm = (member, kind)
+        if on:
+            self.alarms.add(alarm)
+            return True
+        was_raised = alarm in self.all_alarms()
+        self.alarms.discard(alarm)
+        if kind == NOSPACE:
+            self.full.discard(member)
+        return was_raised
+
+    def announce_downgrade(self, target: str) -> bool:
+        """DOWNGRADE, which is valid. False: one is announced already, or there is none to take back."""
+        if bool(target) == bool(self.downgrade):
+            return False
+        self.downgrade = target
+        return True
+
+    def _name_of(self, node_id: int) -> str:
+        member = self.members.get(node_id)
+        return (member["name"] if member is not None else "") or f"{node_id:x}"
 
     def configure(self, data: bytes) -> None:
         """A configuration takes effect in the state machine: who is in it is a member, who is not any more is gone for good."""
@@ -136,6 +184,8 @@ class Cluster:
         self.removed.update(dict.fromkeys(self.members))
         self.cluster_id, self.cluster_name, self.configuration = cluster_id, cluster_name, configuration
         self.full.clear()
+        self.alarms.clear()
+        self.downgrade = ""
         self.members = {node_id: _member(node_id, name, None, "", peer_address, "")}
 
     def _remove(self, node_id: NodeId) -> None:
@@ -154,6 +204,7 @@ class Cluster:
     def pack(self) -> bytes:
         """All of it as bytes, the same on every member; also what the digest folds."""
         members = [self.members[node_id] for node_id in sorted(self.members)]
+        later = [sorted(self.alarms), self.downgrade] if self.alarms or self.downgrade else []  # most never have any
         packed: bytes = msgpack.packb(
             [
                 self.cluster_id,
@@ -163,6 +214,7 @@ class Cluster:
                 self.configuration,
                 list(self.removed),
                 sorted(self.full),
+                *later,
             ],
             use_bin_type=True,
         )
@@ -171,7 +223,7 @@ class Cluster:
 
 def unpack_cluster(data: bytes) -> Cluster:
     """Undo Cluster.pack."""
-    cluster_id, name, settings_items, members, configuration, removed, full = msgpack.unpackb(data)
+    cluster_id, name, settings_items, members, configuration, removed, full, *later = msgpack.unpackb(data)
     settings = settings_from(settings_items)
     assert settings is not None, "what was packed is a mapping"
     cluster = Cluster(settings)
@@ -179,6 +231,8 @@ def unpack_cluster(data: bytes) -> Cluster:
     cluster.members = {member["id"]: member for member in members}
     cluster.removed = dict.fromkeys(removed)
     cluster.full = set(full)
+    if later:
+        cluster.alarms, cluster.downgrade = {(member, kind) for member, kind in later[0]}, later[1]
     return cluster
 
 

@@ -21,8 +21,10 @@ from raftkv.store.auth import Auth, load_auth
 from raftkv.store.auth_reads import read_auth
 from raftkv.store.commit import CommitJob
 from raftkv.store.compaction import Compaction
+from raftkv.store.hashing import ContentHash
 from raftkv.store.keyspace import Keyspace
 from raftkv.store.leases import Leases, load_leases
+from raftkv.store.members import Cluster
 from raftkv.store.meta import StoredState, load_cluster, load_state
 from raftkv.store.mvcc import Mvcc
 from raftkv.store.overlay import Overlay
@@ -201,9 +203,10 @@ class Store:
         """Members whose store is over its quota: while there is one, nothing that grows is taken."""
         return frozenset(self._state.cluster.full)
 
-    def full_names(self) -> list[str]:
-        """The same by name."""
-        return self._state.cluster.full_names()
+    @property
+    def cluster(self) -> Cluster:
+        """Identity, members, alarms: to be looked at."""
+        return self._state.cluster
 
     def is_removed(self, node_id: NodeId) -> bool:
         """Whether it was a member once, and is none any more."""
@@ -306,6 +309,10 @@ class Store:
         """
         self._check_range(command)
         return RangeCursor(self._mvcc, command, self._state.cluster.settings.range_reply_bytes_max)
+
+    def content_hash(self, revision: Revision) -> ContentHash:
+        """What all members with the same data agree on, in steps. Raises FutureRevision, Compacted."""
+        return ContentHash(self._mvcc, revision)
 
     def _check_range(self, command: Sequence[Any]) -> None:
         validate(command, self._limits)

@@ -25,6 +25,8 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | SET_ALARM | op, 0, node_id, on: that member's store is over its quota, or no more (proposed by members only) |
 | RECORD_MEMBER | op, 0, node_id, name, peer_address, wants_vote: known to all before a configuration names it (proposed by the leader) |
 | FORGET_MEMBER | op, 0, node_id: a recorded member that no configuration names (proposed by the leader) |
+| ALARM | op, seq, member id (any number), kind (wire/alarms.py), on: an alarm that somebody raises or takes back by hand |
+| DOWNGRADE | op, seq, version that is announced, or "" to take it back; it stops nothing and starts nothing |
 | GET | op, flags (SERIALIZABLE), key |
 | LEASE_TTL | op, flags (WITH_KEYS), lease id (asked of the leader) |
 | LEASES | op, flags (SERIALIZABLE) |
@@ -50,6 +52,8 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 | LEASE_TTL | revision, remaining_ms (-1: no such lease), ttl_ms as granted, attached keys |
 | LEASES | revision, [lease id, ...] in any order |
 | PUBLISH_MEMBER, CREATE_CLUSTER, SET_ALARM, RECORD_MEMBER, FORGET_MEMBER | revision |
+| ALARM | revision, [[member id, kind], ...]: those that there are now because of it, or that there are no more |
+| DOWNGRADE | revision, whether it changed anything: one announcement at a time |
 | EXPIRE_SESSIONS | revision, count of sessions dropped |
 | EXPIRE_LEASES, CHECKPOINT_LEASES | revision, count of leases changed |
 | those of users and roles | see wire/users.py |
@@ -88,6 +92,8 @@ CHECKPOINT_LEASES: Final = 36
 SET_ALARM: Final = 37
 RECORD_MEMBER: Final = 38
 FORGET_MEMBER: Final = 39
+ALARM: Final = 40
+DOWNGRADE: Final = 41
 GET: Final = 64
 RANGE: Final = 65
 LEASE_TTL: Final = 66
@@ -104,6 +110,8 @@ CLIENT_WRITES: Final = frozenset(
         LEASE_REVOKE,
         GUARDED,
         COMPACT,
+        ALARM,
+        DOWNGRADE,
     }
 )
 SYSTEM_WRITES: Final = frozenset(
@@ -196,7 +204,7 @@ def command_bytes(command: Command) -> int:
         return len(command[2]) + len(command[3]) + _COMMAND_OVERHEAD_BYTES
     if operation == TXN:
         return sum(map(command_bytes, (*command[3], *command[4]))) + (len(command[2]) + 1) * _COMPARE_BYTES
-    if operation in (LEASE_GRANT, LEASE_REVOKE, COMPACT) or operation in AUTH_WRITES:
+    if operation in _SMALL or operation in AUTH_WRITES:
         return _COMMAND_OVERHEAD_BYTES
     if operation == GUARDED:
         return sum(len(key) + _COMMAND_OVERHEAD_BYTES for key, _ in command[2]) + command_bytes(command[3])
@@ -205,3 +213,4 @@ def command_bytes(command: Command) -> int:
 
 _COMMAND_OVERHEAD_BYTES: Final = 512
 _COMPARE_BYTES: Final = 256
+_SMALL: Final = frozenset({LEASE_GRANT, LEASE_REVOKE, COMPACT, ALARM, DOWNGRADE})

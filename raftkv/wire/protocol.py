@@ -16,7 +16,7 @@ Control commands (everything else is in wire/commands.py):
 | STATUS | op | a mapping, see DESIGN of `status -o json` |
 | MEMBERS | op | [{id, name, address, peer_address, voter, learner, version}, ...] |
 | MOVE_LEADER | op, target name or "" for the best | {leader: {...}} |
-| CHANGE_MEMBERS | op, mapping: any of add [[name, peer_address, learner or None, incarnation or None], ...], promote, demote, remove [name, ...], force | {members, ids: {name: id}, cluster_id}; only the leader does it |
+| CHANGE_MEMBERS | op, mapping: any of add [[name, peer_address, learner or None, incarnation or None], ...], promote, demote, remove [name, ...], move [[name, peer_address], ...], force | {members, ids: {name: id}, cluster_id}; only the leader does it |
 | FORWARD | op, session, register, ack_below, command | the answer of that command, from the leader: one hop, never retried |
 | PING | op | nothing |
 | WATCH_CREATE | op, key, range_end, start_revision (0: from now), flags (wire/watching.py) | WATCH_CREATE, revision: it has begun; then any number of further answers under its id: WATCH_EVENTS, revision, more, events. A failure ends it |

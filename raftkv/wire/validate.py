@@ -22,6 +22,7 @@ from raftkv.errors import (
     ValueTooLarge,
 )
 from raftkv.limits import Limits
+from raftkv.wire.alarms import ALARM_CHECKS
 from raftkv.wire.commands import (
     APPEND,
     COMPACT,
@@ -240,6 +241,7 @@ _CHECKS: Final[dict[int, Callable[[Sequence[Any], Limits | Settings], int]]] = {
     GET: _check_get,
     RANGE: _check_range,
     **AUTH_CHECKS,
+    **ALARM_CHECKS,
 }
 
 

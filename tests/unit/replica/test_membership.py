@@ -1,13 +1,16 @@
 """Membership as use-cases, on three members in one process: records, learners, promotion, hand-over, refusals, lost offices."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from raftkv.errors import InvalidRequest
+from raftkv.errors import InvalidRequest, RaftKVError
 from raftkv.limits import Limits
+from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.membership import Newcomer, Request, read_request
-from raftkv.wire.commands import OK, Answer, error_of
+from raftkv.wire.commands import OK, Answer, error_of, failure
+from raftkv.wire.protocol import CHANGE_MEMBERS
 
 from .minicluster import Member, MiniCluster
 
@@ -77,7 +80,7 @@ def test_a_removed_member_is_gone_for_good() -> None:
     name = f"n{gone.node_id}"
     assert ask(cluster, leader, remove=(name,))[0][0] == OK
     assert gone.node_id in leader.storage.store.removed_members()
-    assert code_of(ask(cluster, leader, remove=(name,))) == "membership_refused"
+    assert code_of(ask(cluster, leader, remove=(name,))) == "member_not_found"
 
 
 def test_what_was_only_announced_is_forgotten_without_a_configuration() -> None:
@@ -119,7 +122,7 @@ def test_a_leader_that_nobody_takes_over_from_stays_and_says_so() -> None:
 def test_a_member_alone_cannot_go() -> None:
     cluster = MiniCluster(size=1)
     leader = led(cluster)
-    assert code_of(ask(cluster, leader, remove=("n1",))) == "membership_refused"
+    assert code_of(ask(cluster, leader, remove=("n1",))) == "quorum_would_be_lost"
 
 
 def test_one_request_at_a_time() -> None:
@@ -155,22 +158,89 @@ def test_a_request_that_takes_too_long_ends_with_an_unknown_outcome() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "reason"),
+    ("request_", "code", "reason"),
     [
-        ({"remove": ("n9",)}, "there is no member 'n9'"),
-        ({"promote": ("n1",)}, "member n1 has a vote already"),
-        ({"add": (Newcomer("n4", "n1:2380", True, None),)}, "n1:2380 is the peer address of member 'n1'"),
-        ({"add": (Newcomer("n1", "n1:2380", True, 99),)}, "there is a member 'n1' already"),
+        ({"remove": ("n9",)}, "member_not_found", "there is no member 'n9'"),
+        ({"promote": ("n1",)}, "not_a_learner", "member n1 has a vote already"),
+        (
+            {"add": (Newcomer("n4", "n1:2380", True, None),)},
+            "peer_address_taken",
+            "n1:2380 is the peer address of member 'n1'",
+        ),
+        ({"add": (Newcomer("n1", "n1:2380", True, 99),)}, "membership_refused", "there is a member 'n1' already"),
+        ({"move": (("n9", "n9:2380"),)}, "member_not_found", "there is no member 'n9'"),
+        ({"move": (("n2", "n1:2380"),)}, "peer_address_taken", "n1:2380 is the peer address of member 'n1'"),
     ],
 )
-def test_refusals_name_people_and_not_numbers(request_: dict[str, Any], reason: str) -> None:
+def test_refusals_name_people_and_not_numbers(request_: dict[str, Any], code: str, reason: str) -> None:
     cluster = MiniCluster()
     leader = led(cluster)
     index = leader.raft.last_index
     error = error_of(ask(cluster, leader, **request_)[0])
-    assert (error.code, error.may_have_happened) == ("membership_refused", False)
+    assert (error.code, error.may_have_happened) == (code, False)
     assert reason in error.message
     assert leader.raft.last_index == index
+
+
+def test_who_was_announced_by_address_alone_is_recognized_by_it() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    announced = Newcomer("", "n4:2380", False, None)
+    node_id = ask(cluster, leader, add=(announced,))[0][1]["ids"][""]
+    assert code_of(ask(cluster, leader, add=(announced,))) == "peer_address_taken"
+    second = ask(cluster, leader, add=(Newcomer("", "n5:2380", True, None),))[0][1]["ids"][""]
+    assert second != node_id, "two may be without a name"
+    (status, result), *_ = ask(cluster, leader, add=(Newcomer("n4", "n4:2380", None, 44),))
+    assert (status, result["ids"]) == (OK, {"n4": node_id})
+    record = next(record for record in leader.storage.members() if record["id"] == node_id)
+    assert (record["name"], record["wants_vote"]) == ("n4", True), "as it was announced"
+    assert code_of(ask(cluster, leader, add=(Newcomer("n6", "n4:2380", None, 66),))) == "peer_address_taken"
+    assert ask(cluster, leader, remove=(str(second),))[0][0] == OK
+
+
+def test_a_member_is_looked_for_elsewhere() -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    node_id = ask(cluster, leader, add=(N4,))[0][1]["ids"]["n4"]
+    before = leader.raft.configuration_index
+    answer = ask(cluster, leader, move=((str(node_id), "elsewhere:2380"),))[0]
+    assert [one["peer_address"] for one in answer[1]["members"] if one["id"] == node_id] == ["elsewhere:2380"]
+    assert leader.raft.configuration_index == before, "the same members as before"
+
+
+class Asker:
+    """The origin of a forwarded change."""
+
+    takes_answers = True
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+
+    def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
+        self.answers += answers
+
+    def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        self.answers.append(failure(error))
+
+
+def forward(cluster: MiniCluster, member: Member, mapping: Any) -> list[Answer]:
+    asker = Asker()
+    deadline_ms = member.service.deadline(5_000)
+    member.service.forward(WriteGroup(asker, [0], [[CHANGE_MEMBERS, mapping]], size_bytes=0, deadline_ms=deadline_ms))
+    cluster.settle()
+    return asker.answers
+
+
+@pytest.mark.parametrize("through_leader", [True, False])
+def test_a_change_is_carried_to_the_leader_for_who_cannot_go_there(through_leader: bool) -> None:
+    cluster = MiniCluster()
+    leader = led(cluster)
+    member = leader if through_leader else cluster.followers()[0]
+    answers = forward(cluster, member, {"add": [["n4", "n4:2380", True, None]]})
+    assert answers[0][0] == OK
+    assert answers[0][1]["ids"]["n4"] in leader.raft.configuration.learners
+    assert code_of(forward(cluster, member, {"remove": ["n9"]})) == "member_not_found"
+    assert code_of(forward(cluster, member, {"remove": 9})) == "invalid_request"
 
 
 def test_a_cluster_has_a_bound() -> None:
