@@ -43,6 +43,11 @@ check: $(STAMP) ## seconds: layers, types, style, unit, paper, scenarios
 test: check network-tools ## everything for CI: check, simulation, properties, real processes, namespaces as root
 	$(BIN)/pytest -q $(PARALLEL) $(wildcard tests/sim tests/properties tests/differential)
 	$(BIN)/pytest -q $(PARALLEL) tests/integration
+	$(BIN)/pytest -q $(PARALLEL) -m "not long" tests/etcd_clients
+
+.PHONY: test-etcd-clients
+test-etcd-clients: $(STAMP) network-tools ## etcdctl, client libraries and tooz against raftkv (SERVERS_UNDER_TEST=raftkv,etcd for both); ten minutes
+	$(BIN)/pytest -q $(PARALLEL) tests/etcd_clients
 
 MINUTES ?= 60
 .PHONY: sim
