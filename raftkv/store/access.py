@@ -12,9 +12,11 @@ from raftkv.errors import PermissionDenied
 from raftkv.store.auth import Auth
 from raftkv.store.permissions import Grants
 from raftkv.wire.commands import (
+    ALARM,
     APPEND,
     COMPACT,
     DELETE_RANGE,
+    DOWNGRADE,
     GET,
     GUARDED,
     INCREMENT,
@@ -214,6 +216,8 @@ _RULES: Final[dict[int, Callable[[LeaseTable, Grants, Sequence[Any]], None]]] = 
     LEASE_GRANT: _anyone,
     LEASE_REVOKE: _lease_revoke,
     COMPACT: _refuse,
+    ALARM: _refuse,
+    DOWNGRADE: _refuse,
     GET: _get,
     RANGE: _range,
     LEASES: _anyone,

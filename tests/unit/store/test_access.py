@@ -56,6 +56,8 @@ def compare(key: bytes, end: bytes = b"") -> list[Any]:
 
 
 ROOT_ONLY = [
+    [commands.ALARM, 0, 1, 1, True],
+    [commands.DOWNGRADE, 0, "3.4.0"],
     [commands.COMPACT, 0, 5],
     [protocol.MOVE_LEADER, "n1"],
     [protocol.CHANGE_MEMBERS, {}],
