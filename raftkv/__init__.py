@@ -7,7 +7,6 @@ they are first used: the command line must not wait for asyncio, nor the daemon 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raftkv.client.client import AsyncClient, connect
     from raftkv.client.keptlease import KeptLease
     from raftkv.client.keptlease_async import AsyncKeptLease
     from raftkv.client.results import (
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
         RangeResult,
         TxnResult,
     )
-    from raftkv.client.sync import Client
     from raftkv.client.txn import (
         CreateRevision,
         Delete,
@@ -36,16 +34,19 @@ if TYPE_CHECKING:
     )
     from raftkv.client.watch_verbs import WaitResult
     from raftkv.client.watchstate import Event, WatchBatch
-    from raftkv.errors import RaftKVError, WatchCompacted
+    from raftkv.errors import FencingTokenStale, LockLost, NotAcquired, NotHeld, RaftKVError, WatchCompacted
+    from raftkv.recipes.clients import Client
+    from raftkv.recipes.clients_async import AsyncClient, connect
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "connect": "raftkv.client.client",
-    "AsyncClient": "raftkv.client.client",
-    "Client": "raftkv.client.sync",
-    "RaftKVError": "raftkv.errors",
-    "WatchCompacted": "raftkv.errors",
+    "connect": "raftkv.recipes.clients_async",
+    "AsyncClient": "raftkv.recipes.clients_async",
+    "Client": "raftkv.recipes.clients",
+    **dict.fromkeys(
+        ("RaftKVError", "WatchCompacted", "FencingTokenStale", "NotAcquired", "LockLost", "NotHeld"), "raftkv.errors"
+    ),
     "Event": "raftkv.client.watchstate",
     "WatchBatch": "raftkv.client.watchstate",
     "WaitResult": "raftkv.client.watch_verbs",
@@ -107,5 +108,9 @@ __all__ = [
     "Get",
     "Range",
     "RaftKVError",
+    "FencingTokenStale",
+    "NotAcquired",
+    "LockLost",
+    "NotHeld",
     "__version__",
 ]

@@ -14,7 +14,9 @@ UNKNOWN = 5
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
-NOT_DONE_CODES = frozenset({"no_quorum", "unreachable", "not_leader", "shutting_down", "deadline_exceeded"})
+NOT_DONE_CODES = frozenset(
+    {"no_quorum", "unreachable", "not_leader", "shutting_down", "deadline_exceeded", "not_acquired"}
+)
 """Nobody was there who could have done it; with may_have_happened=False it surely was not done."""
 
 

@@ -38,6 +38,8 @@ def overview() -> str:
 def verb_help(verb: Verb) -> str:
     """`raftkv VERB --help`."""
     usage = " ".join(["raftkv", verb.name, *(argument_word(argument) for argument in verb.arguments), "[OPTIONS]"])
+    if verb.takes_command:
+        usage += " -- COMMAND [ARGUMENTS]"
     sections = [f"usage: {usage}\n\n{verb.description or verb.summary}"]
     if verb.arguments:
         sections.append(section("arguments", [(argument.name, argument.help) for argument in verb.arguments]))

@@ -86,7 +86,7 @@ def make_plan(before: Words) -> Plan:
             raise UsageError(f"{option} before {name} means nothing")
     if verb.parses_itself:
         return Plan(verb, Call({}, {}, "value", Settings(), tuple(before.rest)))
-    after = parse_words(before.rest, verb_options(verb))
+    after = parse_words(before.rest, verb_options(verb), takes_command=verb.takes_command)
     if HELP.name in after.options:
         return help_plan(verb)
     options = {**before.options, **after.options}
@@ -95,6 +95,7 @@ def make_plan(before: Words) -> Plan:
         options,
         str(options.get("--output", verb.default_output)),
         cluster_settings(options) if verb.uses_cluster else Settings(),
+        tuple(after.rest),
     )
     return Plan(verb, call)
 

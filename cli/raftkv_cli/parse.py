@@ -29,8 +29,10 @@ class Words(NamedTuple):
     rest: list[str]
 
 
-def parse_words(words: Sequence[str], options: Sequence[Option], *, stop_at_argument: bool = False) -> Words:
-    """Sort words into options and arguments. Raises UsageError."""
+def parse_words(
+    words: Sequence[str], options: Sequence[Option], *, stop_at_argument: bool = False, takes_command: bool = False
+) -> Words:
+    """Sort words into options and arguments; with `takes_command`, what is behind `--` is the rest. Raises UsageError."""
     table = option_table(options)
     values: dict[str, Any] = {}
     arguments: list[str] = []
@@ -42,6 +44,8 @@ def parse_words(words: Sequence[str], options: Sequence[Option], *, stop_at_argu
             arguments.append(word)
             if stop_at_argument:
                 break
+        elif word == "--" and takes_command:
+            break
         elif word == "--":
             arguments.extend(words[position:])
             position = len(words)

@@ -82,6 +82,8 @@ class Verb(NamedTuple):
     """Talks to a cluster, so that a bad --endpoints or RAFTKV_ENDPOINTS is refused before it runs."""
     default_output: str = "value"
     parses_itself: bool = False
+    takes_command: bool = False
+    """What stands behind `--` is a command to run; it comes as the call's `rest`."""
 
 
 def integer_at_least(minimum: int, maximum: int = 2**63 - 1) -> Callable[[str], int]:

@@ -11,6 +11,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "watch": ("watch", "print changes as they happen"),
     "txn": ("txn", "compare, then do the one or the other, atomically"),
     "lease": ("lease", "grant, keep alive and end leases"),
+    "lock": ("lock", "run a command under a lock"),
     "compact": ("compact", "let go of history before a revision"),
     "status": ("status", "what every member says about itself"),
     "health": ("health", "can the endpoints serve right now?"),

@@ -5,7 +5,7 @@ the same names and meanings is sync.py; a test holds the two together.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Final, Mapping, Sequence, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Final, Mapping, Self, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests, roster
 from raftkv.client.cluster_verbs import AsyncClusterVerbs
@@ -113,7 +113,7 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs):
         """The client's own list, as given."""
         return self._directory.endpoints
 
-    async def __aenter__(self) -> "AsyncClient":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

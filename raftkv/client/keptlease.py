@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class KeptLease:
     """A lease that is kept alive while its `with` block runs; made by `Client.lease`."""
 
-    def __init__(self, client: "LeaseVerbs", keeper: "Callable[[], Keeper]", ttl: float) -> None:
+    def __init__(
+        self, client: "LeaseVerbs", keeper: "Callable[[], Keeper]", ttl: float, timeout: float | None = None
+    ) -> None:
         self.lost = threading.Event()
         """Set when the lease is gone, or when nobody can tell any more: its keys may be somebody else's. Never cleared."""
         self.doubt = threading.Event()
@@ -32,6 +34,7 @@ class KeptLease:
         self._client = client
         self._get_keeper = keeper
         self._ttl = ttl
+        self._timeout = timeout
         self._renewal: Renewal | None = None
         self._keeper: Keeper | None = None
 
@@ -54,7 +57,7 @@ class KeptLease:
     def __enter__(self) -> "KeptLease":
         assert self._renewal is None, "a lease is entered once: ask the client for another"
         sent_at = monotonic()
-        granted = self._client.lease_grant(self._ttl)
+        granted = self._client.lease_grant(self._ttl, timeout=self._timeout)
         self._renewal = Renewal(granted.id, granted.ttl, sent_at, draw, self._on_change)
         self._keeper = self._get_keeper()
         self._keeper.add(self._renewal)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class AsyncKeptLease:
     """A lease that is kept alive while its `async with` block runs; made by `AsyncClient.lease`."""
 
-    def __init__(self, client: "AsyncLeaseVerbs", keeper: "Callable[[], AsyncKeeper]", ttl: float) -> None:
+    def __init__(
+        self, client: "AsyncLeaseVerbs", keeper: "Callable[[], AsyncKeeper]", ttl: float, timeout: float | None = None
+    ) -> None:
         self.lost = asyncio.Event()
         """Set when the lease is gone, or when nobody can tell any more: its keys may be somebody else's. Never cleared."""
         self.doubt = asyncio.Event()
@@ -31,6 +33,7 @@ class AsyncKeptLease:
         self._client = client
         self._get_keeper = keeper
         self._ttl = ttl
+        self._timeout = timeout
         self._renewal: Renewal | None = None
         self._keeper: AsyncKeeper | None = None
 
@@ -53,7 +56,7 @@ class AsyncKeptLease:
     async def __aenter__(self) -> "AsyncKeptLease":
         assert self._renewal is None, "a lease is entered once: ask the client for another"
         sent_at = asyncio.get_running_loop().time()
-        granted = await self._client.lease_grant(self._ttl)
+        granted = await self._client.lease_grant(self._ttl, timeout=self._timeout)
         self._renewal = Renewal(granted.id, granted.ttl, sent_at, draw, self._on_change)
         self._keeper = self._get_keeper()
         self._keeper.add(self._renewal)

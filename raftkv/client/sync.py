@@ -5,7 +5,7 @@ client's.
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Self, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests
 from raftkv.client.blocking import Caller
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 Default = TypeVar("Default")
 
+WAITS_MAX = 512  # threads of one client that wait at a member at a time
+
 
 class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
     """A client for threads: `with raftkv.Client("a:2379,b:2379") as kv:`. It connects with its first call.
@@ -85,6 +87,7 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
         self._options = options
         self._caller = Caller(self._directory, options, connections_max)
         self._keeper: Keeper | None = None
+        self._waits: Caller | None = None
         self._watches: set[Watch] = set()
 
     @property
@@ -92,7 +95,7 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
         """The client's own list, as given."""
         return self._directory.endpoints
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -104,6 +107,8 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
             self._keeper.close()
         for watch in list(self._watches):
             watch.abandon(ClientClosed())
+        if self._waits is not None:
+            self._waits.close()
         self._caller.close()
 
     # Keys.
@@ -276,7 +281,10 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
         return self._caller.call(command, QUESTION, timeout)
 
     def _wait(self, command: Command, timeout: float | None) -> Answer:
-        return self._caller.call(command, PATIENT_READ, timeout)
+        """On connections of their own: each wait holds one, perhaps for hours, and whoever is to end the waiting needs one, too."""
+        if self._waits is None:
+            self._waits = Caller(Directory(self.endpoints), self._options._replace(session=False), WAITS_MAX)
+        return self._waits.call(command, PATIENT_READ, timeout)
 
     def _open_watch(self, command: Command, progress: bool, timeout: float | None, patience: float | None) -> "Watch":
         from raftkv.client.watch import Watch

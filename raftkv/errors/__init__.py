@@ -387,4 +387,5 @@ def all_codes() -> Mapping[str, type[RaftKVError]]:
 
 
 from raftkv.errors.auth import *  # noqa: E402,F403 - their base classes are above
+from raftkv.errors.coordination import *  # noqa: E402,F403 - their base classes are above
 from raftkv.errors.membership import *  # noqa: E402,F403 - their base classes are above

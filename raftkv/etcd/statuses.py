@@ -105,6 +105,9 @@ _NUMBERS: Final[dict[str, int]] = {
     "not_a_number": INVALID_ARGUMENT,
     "protocol_error": INVALID_ARGUMENT,
     "fencing_token_stale": FAILED_PRECONDITION,
+    "not_acquired": FAILED_PRECONDITION,
+    "lock_lost": FAILED_PRECONDITION,
+    "not_held": FAILED_PRECONDITION,
     "membership_refused": FAILED_PRECONDITION,
     "insecure_peers": FAILED_PRECONDITION,
 }

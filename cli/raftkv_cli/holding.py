@@ -1,0 +1,114 @@
+"""Running a command for as long as something is held: a lock, an office.
+
+The command gets a process group of its own, so that it is ended with all its children when what it runs under is lost, and, on Linux, it
+ends with us when we are killed. Signals that we get go on to it; its exit code becomes ours.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+from typing import Any, Callable, Mapping, Sequence
+
+from raftkv_cli import exits
+from raftkv_cli.spec import Failed
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+PR_SET_PDEATHSIG = 1
+NOT_FOUND, NOT_EXECUTABLE, SIGNALLED = 127, 126, 128
+
+
+def run_while_held(
+    command: Sequence[str], environment: Mapping[str, str], lost: threading.Event, grace_seconds: float
+) -> int:
+    """The command's exit code; FAILED when `lost` was set before it ended: it gets SIGTERM then, and SIGKILL after the grace."""
+    child = start(command, environment)
+    if isinstance(child, int):
+        return child
+    gave_terminal = give_terminal(child.pid)
+    ended = threading.Event()
+    ending = threading.Thread(target=end_when_lost, args=(child, lost, ended, grace_seconds), daemon=True)
+    ending.start()
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        signal_group(child, number)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        code = child.wait()
+    finally:
+        was_lost = lost.is_set()
+        ended.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if gave_terminal:
+            give_terminal(os.getpgrp())
+    if was_lost:
+        return exits.FAILED
+    return code if code >= 0 else SIGNALLED - code
+
+
+def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes] | int":
+    """The running child, or the exit code that shells have for what cannot be run."""
+    try:
+        return subprocess.Popen(
+            command, env={**os.environ, **environment}, process_group=0, preexec_fn=death_signal(os.getpid())
+        )
+    except FileNotFoundError:
+        complaint, code = "no such command", NOT_FOUND
+    except PermissionError:
+        complaint, code = "not executable", NOT_EXECUTABLE
+    except ValueError as error:
+        raise Failed(f"{command[0]!r}: {error}") from None
+    sys.stderr.write(f"raftkv: {command[0]}: {complaint}\n")
+    return code
+
+
+def death_signal(parent: int) -> Callable[[], None] | None:
+    """To be called in the child: it ends with its parent, whatever ends that. None where the system cannot do it."""
+    try:
+        import ctypes
+
+        prctl: Any = ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):
+        return None
+
+    def call() -> None:
+        prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(SIGNALLED + signal.SIGTERM)
+
+    return call
+
+
+def end_when_lost(
+    child: "subprocess.Popen[bytes]", lost: threading.Event, ended: threading.Event, grace_seconds: float
+) -> None:
+    lost.wait()
+    if ended.is_set():
+        return
+    signal_group(child, signal.SIGTERM)
+    if not ended.wait(grace_seconds):
+        signal_group(child, signal.SIGKILL)
+
+
+def signal_group(child: "subprocess.Popen[bytes]", number: int) -> None:
+    if child.poll() is None:
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def give_terminal(group: int) -> bool:
+    """Make a process group the one that the terminal belongs to, if there is a terminal."""
+    try:
+        if not os.isatty(0):
+            return False
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        os.tcsetpgrp(0, group)
+        return True
+    except OSError:
+        return False

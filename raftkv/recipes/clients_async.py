@@ -1,0 +1,84 @@
+"""The asyncio client that users get: that of the room below, and a method for every recipe. See clients.py."""
+
+import inspect
+from typing import TYPE_CHECKING, Any, Callable, ParamSpec, TypeVar
+
+from raftkv.client.client import AsyncClient as PlainClient
+from raftkv.client.client import connect as plain_connect
+from raftkv.client.requests import Bytes
+
+if TYPE_CHECKING:
+    from raftkv.recipes.lock import AsyncLock
+    from raftkv.recipes.semaphore import AsyncSemaphore
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class AsyncClient(PlainClient):
+    __doc__ = PlainClient.__doc__
+
+    def lock(
+        self,
+        name: Bytes,
+        *,
+        ttl: float = 10.0,
+        timeout: float | None = None,
+        lease: Any = None,
+        shared: bool = False,
+        reentrant: bool = False,
+        owner: Bytes = b"",
+    ) -> "AsyncLock":
+        """A fair lock among all who use this name: `with kv.lock("merge") as lock:`; see docs/recipes.md.
+
+        `ttl`: seconds that it outlives a holder that dies. `timeout`: how long a `with` waits for it (None: for ever). `lease`: a kept lease of
+        yours to hang it on, instead of one of its own. `shared`: as a reader. `owner`: what others see of you. Raises InvalidRequest.
+        """
+        from raftkv.recipes.lock import AsyncLock
+
+        return AsyncLock(
+            self, name, ttl=ttl, timeout=timeout, lease=lease, shared=shared, reentrant=reentrant, owner=owner
+        )
+
+    def semaphore(
+        self,
+        name: Bytes,
+        capacity: int,
+        *,
+        weight: int = 1,
+        priority: int = 0,
+        ttl: float = 10.0,
+        timeout: float | None = None,
+        lease: Any = None,
+        owner: str = "",
+    ) -> "AsyncSemaphore":
+        """A share of a semaphore: `with kv.semaphore("gpu", 8, weight=2):`; see docs/recipes.md.
+
+        The largest `priority` comes first, then the oldest; the head of the queue is never overtaken. Further arguments as for `lock`. Raises
+        InvalidRequest.
+        """
+        from raftkv.recipes.semaphore import AsyncSemaphore
+
+        return AsyncSemaphore(
+            self,
+            name,
+            capacity,
+            weight=weight,
+            priority=priority,
+            ttl=ttl,
+            timeout=timeout,
+            lease=lease,
+            owner=owner,
+        )
+
+
+def _made_by(cls: Callable[P, R]) -> Callable[P, R]:
+    def connect(*args: P.args, **kwargs: P.kwargs) -> R:
+        return cls(*args, **kwargs)
+
+    connect.__doc__ = plain_connect.__doc__
+    connect.__signature__ = inspect.signature(cls)  # type: ignore[attr-defined]
+    return connect
+
+
+connect = _made_by(AsyncClient)
