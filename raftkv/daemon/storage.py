@@ -21,6 +21,7 @@ from raftkv.limits import Limits
 from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
 from raftkv.replica.ports import ReadCursor
+from raftkv.store.access import Access
 from raftkv.store.leases import Leases
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
 from raftkv.store.ranges import RangeCursor
@@ -116,6 +117,11 @@ class Storage:
     def leases(self) -> Leases:
         """The replicated leases."""
         return self.store.leases
+
+    @property
+    def access(self) -> Access:
+        """Who may do what."""
+        return self.store.access
 
     @property
     def compact_revision(self) -> int:

@@ -81,11 +81,33 @@ class WriteGroup:
 class ReadGroup:
     """Linearizable reads of one connection that arrived together."""
 
-    __slots__ = ("commands", "deadline_ms", "origin", "tags")
+    __slots__ = ("auth_revision", "commands", "deadline_ms", "origin", "tags", "user")
 
-    def __init__(self, origin: Origin, tags: list[int], commands: list[Command], *, deadline_ms: Milliseconds) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        tags: list[int],
+        commands: list[Command],
+        *,
+        deadline_ms: Milliseconds,
+        user: str | None = None,
+        auth_revision: int = 0,
+    ) -> None:
         assert len(tags) == len(commands) > 0, "every command has a tag"
         self.origin = origin
         self.tags = tags
         self.commands = commands
         self.deadline_ms = deadline_ms
+        self.user = user
+        self.auth_revision = auth_revision
+
+    def part(self, start: int, end: int | None) -> "ReadGroup":
+        """Some of its reads, as a group of their own."""
+        return ReadGroup(
+            self.origin,
+            self.tags[start:end],
+            self.commands[start:end],
+            deadline_ms=self.deadline_ms,
+            user=self.user,
+            auth_revision=self.auth_revision,
+        )

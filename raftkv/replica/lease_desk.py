@@ -13,7 +13,7 @@ from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.leases import LeaseBooks
 from raftkv.replica.ports import StateMachine
 from raftkv.units import Index, Milliseconds, Term
-from raftkv.wire.commands import LEASE_TTL, OK, WITH_KEYS, Answer, Command
+from raftkv.wire.commands import LEASE_TTL, OK, WITH_KEYS, Answer, Command, failure
 from raftkv.wire.protocol import KEEP_ALIVE
 
 Question: TypeAlias = ReadGroup | WriteGroup
@@ -131,7 +131,10 @@ class LeaseDesk:
         """Answer a group whose round is confirmed, or keep it until that is possible."""
         answers: list[Answer] = []
         for command in group.commands:
-            if command[0] == KEEP_ALIVE:
+            refusal = self._refusal(group, command)
+            if refusal is not None:
+                answers.append(failure(refusal))
+            elif command[0] == KEEP_ALIVE:
                 ttls = [self._books.renew(lease_id, self._now_ms) for lease_id in command[1]]
                 if None in ttls:
                     self._held.append((index, group))
@@ -144,6 +147,15 @@ class LeaseDesk:
                 answers.append(self._time_to_live(command))
         self.pending_commands -= len(group.commands)
         group.origin.on_answers(group, answers)
+
+    def _refusal(self, group: Question, command: Command) -> RaftKVError | None:
+        access = self._state_machine.access
+        if access.is_on:
+            try:
+                access.check(command, group.user, group.auth_revision)
+            except RaftKVError as error:
+                return error
+        return None
 
     def _time_to_live(self, command: Command) -> Answer:
         _, flags, lease_id = command
@@ -167,7 +179,7 @@ class LeaseDesk:
     def _kept_ids(self) -> Iterable[int]:
         for group in self._all():
             for command in group.commands:
-                if command[0] == KEEP_ALIVE:
+                if command[0] == KEEP_ALIVE and self._refusal(group, command) is None:
                     yield from command[1]
 
     def _all(self) -> list[Question]:

@@ -25,6 +25,7 @@ from raftkv.limits import Limits
 from raftkv.raft.changes import Change
 from raftkv.raft.node import Raft
 from raftkv.replica.groups import ReadGroup, WriteGroup
+from raftkv.replica.ports import AccessControl
 from raftkv.units import Index, Milliseconds, NodeId
 from raftkv.wire.commands import FORGET_MEMBER, OK, RECORD_MEMBER, Answer, Command, failure
 
@@ -190,12 +191,16 @@ class Reconfiguration:
                 self._job = None
                 done(failure(self._named(error)))
 
-    def ask_for(self, group: WriteGroup, now_ms: Milliseconds) -> None:
+    def ask_for(self, group: WriteGroup, access: AccessControl, now_ms: Milliseconds) -> None:
         """Carry out the one CHANGE_MEMBERS in a group: of a door whose clients cannot be sent to the leader, or of another member's."""
         try:
+            access.check(group.commands[0], group.user, group.auth_revision)
             request = read_request(group.commands[0][1])
-        except (InvalidRequest, LookupError) as error:
+        except LookupError as error:
             group.origin.on_refused(group, InvalidRequest(str(error)))
+            return
+        except RaftKVError as error:
+            group.origin.on_refused(group, error)
             return
         self.ask(request, lambda answer: group.origin.on_answers(group, [answer]), now_ms, group.deadline_ms)
 

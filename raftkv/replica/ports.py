@@ -76,6 +76,23 @@ class LeaseTable(Protocol):
         ...
 
 
+class AccessControl(Protocol):
+    """Who may do what, by what is applied. Each check raises a RaftKVError for what may not be done."""
+
+    @property
+    def is_on(self) -> bool:
+        """False while nobody has to log in: then nothing else need be asked."""
+        ...
+
+    def check(self, command: Sequence[Any], user: str | None, auth_revision: int) -> None:
+        """Judge a valid command and who asks for it."""
+        ...
+
+    def check_caller(self, user: str | None, auth_revision: int) -> None:
+        """Judge only who asks."""
+        ...
+
+
 class StateMachine(Protocol):
     """The deterministic store. `apply` is called once per committed entry, in order, without gaps."""
 
@@ -101,6 +118,11 @@ class StateMachine(Protocol):
     @property
     def leases(self) -> LeaseTable:
         """The leases at the applied state; asked for anew each time, because a snapshot replaces them."""
+        ...
+
+    @property
+    def access(self) -> AccessControl:
+        """Who may do what at the applied state; asked for anew each time, because a snapshot replaces it."""
         ...
 
     @property

@@ -11,10 +11,10 @@ from raftkv.errors import (
     DeadlineExceeded,
     LeadershipLost,
     NoQuorum,
-    NotLeader,
     Overloaded,
     RaftKVError,
     ShuttingDown,
+    UserEmpty,
 )
 from raftkv.limits import Limits
 from raftkv.raft.effects import ReadReady, RoleChange
@@ -25,14 +25,15 @@ from raftkv.replica.forwarding import Forwarder, Forwarding
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import FIRST_CONTEXT, QUESTIONS, LeaseDesk, Question
 from raftkv.replica.membership import Reconfiguration, Request
-from raftkv.replica.ports import StateMachine
+from raftkv.replica.ports import AccessControl, StateMachine
 from raftkv.replica.proposals import Proposals
 from raftkv.replica.reads import PendingReads
 from raftkv.replica.serving import Serving
+from raftkv.replica.signpost import Signpost
 from raftkv.replica.upkeep import Directory, Founding, Upkeep
 from raftkv.replica.watching import Watching
 from raftkv.units import NOBODY, Milliseconds, NodeId
-from raftkv.wire.commands import Answer, encode_batch
+from raftkv.wire.commands import SYSTEM_WRITES, Answer, encode_batch
 from raftkv.wire.protocol import CHANGE_MEMBERS
 
 LEADER = "leader"
@@ -64,6 +65,7 @@ class Service:
         self._state_machine = state_machine
         self._directory = directory
         self._limits = limits
+        self._signpost = Signpost(raft, directory)
         self._proposals = Proposals()
         self._reads = PendingReads(first_read_context)
         self._serving = Serving(state_machine)
@@ -90,6 +92,9 @@ class Service:
     def submit_writes(self, group: WriteGroup) -> None:
         """Propose the group with the next batch, or refuse it with where to go."""
         refusal = self._refusal_of_writes()
+        if refusal is None and group.user is None and self._state_machine.access.is_on:
+            # Apply would refuse it as well; but the log is not for those who have not logged in. Members need no login.
+            refusal = None if group.commands[0][0] in SYSTEM_WRITES else UserEmpty()
         if refusal is not None:
             group.origin.on_refused(group, refusal)
             return
@@ -128,13 +133,18 @@ class Service:
         if group.commands[0][0] in QUESTIONS:
             self.ask_leader(group)
         elif group.commands[0][0] == CHANGE_MEMBERS:
-            self._reconfiguration.ask_for(group, self._now_ms)
+            self._reconfiguration.ask_for(group, self.access, self._now_ms)
         else:
             self.submit_writes(group)
 
     def change_members(self, request: Request, done: Callable[[Answer], None], timeout_ms: Milliseconds) -> None:
         """Change the membership, on the leader; `done` is called once, perhaps before this returns."""
         self._reconfiguration.ask(request, done, self._now_ms, self.deadline(timeout_ms))
+
+    @property
+    def access(self) -> AccessControl:
+        """Who may do what here and now: for what a door answers by itself."""
+        return self._state_machine.access
 
     def deadline(self, timeout_ms: Milliseconds) -> Milliseconds:
         """When a request that just arrived with this timeout (0: none) is given up."""
@@ -181,8 +191,8 @@ class Service:
             self._reads.give_up_round(now_ms, max(READ_ROUND_TIMEOUT_MS, raft.election_timeout_ms))
         if raft.leader == NOBODY and not raft.quorum_contact:
             # Pre-votes went unanswered: whoever still waits for a confirmation waits in vain.
-            self._reads.fail_unconfirmed(self.no_quorum())
-            self.watching.send_away(self.no_quorum())
+            self._reads.fail_unconfirmed(self._signpost.no_quorum())
+            self.watching.send_away(self._signpost.no_quorum())
         if raft.leader != NOBODY and not self._closing:
             self._upkeep.look(now_ms, self._clock_ms(), leading=raft.role == LEADER)
 
@@ -195,7 +205,7 @@ class Service:
         """Refuse what is new; what is in flight goes on."""
         self._closing = True
         self._refuse_new(ShuttingDown())
-        away = ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
+        away = self._signpost.shutting_down()
         self._leases.leave_office(away)
         self.watching.send_away(away)
 
@@ -292,31 +302,19 @@ class Service:
 
     def leader_hint(self) -> dict[str, Any] | None:
         """The leader as {id, name, address}; None while none is known."""
-        leader = self._raft.leader
-        if leader == NOBODY:
-            return None
-        for member in self.member_hints():
-            if member["id"] == leader:
-                return member
-        return {"id": leader, "name": "", "address": ""}
+        return self._signpost.leader()
 
     def member_hints(self) -> list[dict[str, Any]]:
         """All members as {id, name, address}: where else a client may go."""
-        return [{key: member[key] for key in ("id", "name", "address")} for member in self._directory.members()]
-
-    def no_quorum(self) -> NoQuorum:
-        """The refusal of a member that is cut off; surely nothing happened."""
-        return NoQuorum(details={"members": self.member_hints()})
+        return self._signpost.members()
 
     def elsewhere(self) -> RaftKVError:
         """Why this member cannot lead or confirm, and where to go."""
-        if self._raft.leader == NOBODY and not self._raft.quorum_contact:
-            return self.no_quorum()
-        return NotLeader(details={"leader": self.leader_hint(), "members": self.member_hints()})
+        return self._signpost.elsewhere()
 
     def _refusal_of_writes(self) -> RaftKVError | None:
         if self._closing:
-            return ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
+            return self._signpost.shutting_down()
         if self._raft.role != LEADER:
             return self.elsewhere()
         if self.write_block is not None:
@@ -331,7 +329,7 @@ class Service:
 
     def _refusal_of_questions(self) -> RaftKVError | None:
         if self._closing:
-            return ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
+            return self._signpost.shutting_down()
         if self._raft.role != LEADER:
             return self.elsewhere()
         if self._leases.pending_commands > self._limits.pending_reads_max:
@@ -349,7 +347,7 @@ class Service:
 
     def _refusal_of_reads(self) -> RaftKVError | None:
         if self._closing:
-            return ShuttingDown(details={"leader": self.leader_hint(), "members": self.member_hints()})
+            return self._signpost.shutting_down()
         if self._raft.leader == NOBODY:
             return self.elsewhere()
         if self._reads.pending_commands > self._limits.pending_reads_max:

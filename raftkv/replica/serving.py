@@ -12,6 +12,7 @@ from raftkv.errors import RaftKVError
 from raftkv.replica.groups import ReadGroup
 from raftkv.replica.ports import ReadCursor, StateMachine
 from raftkv.wire.commands import GET, LEASES, Answer, Command, failure
+from raftkv.wire.users import AUTH_READS
 
 PORTION_STEPS_MAX = 2  # of ranges; a step is some milliseconds at most
 PORTION_READS_MAX = 1024
@@ -73,10 +74,14 @@ class Serving:
         size_bytes = 0
         if group.origin.takes_answers:
             read = self._state_machine.read
+            access = self._state_machine.access
+            is_guarded = access.is_on
             for command in group.commands:
                 if size_bytes >= PORTION_BYTES or len(answers) >= PORTION_READS_MAX:
                     break
                 try:
+                    if is_guarded:  # also between the portions of a range: it ends with the permission
+                        access.check(command, group.user, group.auth_revision)
                     if command[0] == GET:
                         answer = read(command)
                         if answer[2] is not None:
@@ -84,6 +89,8 @@ class Serving:
                     elif command[0] == LEASES:
                         answer = read(command)
                         size_bytes += 9 * len(answer[2])
+                    elif command[0] in AUTH_READS:
+                        answer = read(command)
                     else:
                         while steps > 0 and not self._step_range(unfinished, command):
                             steps -= 1
@@ -117,8 +124,6 @@ class Serving:
             return
         if done:
             assert done < len(group.commands), "no more answers than commands"
-            part = ReadGroup(group.origin, group.tags[:done], group.commands[:done], deadline_ms=group.deadline_ms)
-            rest = ReadGroup(group.origin, group.tags[done:], group.commands[done:], deadline_ms=group.deadline_ms)
-            unfinished.group = rest
+            part, unfinished.group = group.part(0, done), group.part(done, None)
             part.origin.on_answers(part, answers)
         self._queue.append(unfinished)

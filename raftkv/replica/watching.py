@@ -14,6 +14,7 @@ from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.units import Milliseconds, Revision
 from raftkv.wire.commands import GET, Answer, failure
+from raftkv.wire.identity import ANYBODY, MEMBER_USER, Caller
 
 BARRIER = [GET, 0, b"\0"]
 OPENINGS_PER_STEP = 128
@@ -56,7 +57,16 @@ class WaitTable(Protocol):
 
     def __len__(self) -> int: ...
 
-    def add(self, command: Sequence[Any], answer: Callable[[Answer], None], deadline_ms: Milliseconds) -> Any: ...
+    def add(
+        self,
+        command: Sequence[Any],
+        answer: Callable[[Answer], None],
+        deadline_ms: Milliseconds,
+        user: str | None = None,
+        auth_revision: int = 0,
+    ) -> Any:
+        """Raises a RaftKVError for what this user may not wait for."""
+        ...
 
     def remove(self, wait: Any) -> None: ...
 
@@ -71,7 +81,9 @@ class Hub(Protocol):
     @property
     def waits(self) -> WaitTable: ...
 
-    def create(self, command: Sequence[Any], sink: Any, tag: int) -> tuple[Any, Revision]: ...
+    def create(
+        self, command: Sequence[Any], sink: Any, tag: int, user: str | None = None, auth_revision: int = 0
+    ) -> tuple[Any, Revision]: ...
 
     def cancel(self, watcher: Any) -> None: ...
 
@@ -119,12 +131,19 @@ class Watching:
         """Events wait, and somebody takes them."""
         return bool(self._openings) or self._hub.has_backlog
 
-    def open(self, command: Sequence[Any], sink: WatchSink, tag: int, deadline_ms: Milliseconds) -> None:
+    def open(
+        self,
+        command: Sequence[Any],
+        sink: WatchSink,
+        tag: int,
+        deadline_ms: Milliseconds,
+        caller: Caller = ANYBODY,
+    ) -> None:
         """Begin a watch: ends in `on_created`, later perhaps `on_canceled`, or in `on_canceled` alone."""
 
         def begin() -> None:
             try:
-                watcher, revision = self._hub.create(command, sink, tag)
+                watcher, revision = self._hub.create(command, sink, tag, *caller)
             except RaftKVError as error:
                 sink.on_canceled(tag, error)
             else:
@@ -136,7 +155,7 @@ class Watching:
         """End a watch without another word."""
         self._hub.cancel(watcher)
 
-    def wait(self, command: Sequence[Any], done: "Waiter", deadline_ms: Milliseconds) -> None:
+    def wait(self, command: Sequence[Any], done: "Waiter", deadline_ms: Milliseconds, caller: Caller = ANYBODY) -> None:
         """Answer once the condition holds, at a linearizable point, or when the deadline passes."""
 
         def begin() -> None:
@@ -145,7 +164,10 @@ class Watching:
             if len(self._hub.waits) >= self._waits_max:
                 done.answer(failure(Overloaded(f"this member serves at most {self._waits_max} waits")))
                 return
-            done.wait = self._hub.waits.add(command, done.answer, deadline_ms)
+            try:
+                done.wait = self._hub.waits.add(command, done.answer, deadline_ms, *caller)
+            except RaftKVError as error:
+                done.answer(failure(error))
 
         self._behind_barrier(begin, lambda error: done.answer(failure(error)), deadline_ms)
 
@@ -201,7 +223,9 @@ class Watching:
         latest_ms = self._deadline(BARRIER_TIMEOUT_MS)
         deadline_ms = min(latest_ms, max((opening.deadline_ms for opening in openings), default=latest_ms))
         self._is_patient = deadline_ms == latest_ms
-        self._submit_reads(ReadGroup(_Barrier(self, openings), [0], [BARRIER], deadline_ms=deadline_ms))
+        self._submit_reads(
+            ReadGroup(_Barrier(self, openings), [0], [BARRIER], deadline_ms=deadline_ms, user=MEMBER_USER)
+        )
 
     def on_barrier(self, openings: "list[_Opening]", error: RaftKVError | None) -> None:
         """These may begin, or never will here."""

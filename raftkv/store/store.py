@@ -77,7 +77,7 @@ class Store:
 
     def tell(self, watches: WatchHub) -> None:
         """From here on the hub hears of all events. It outlives this store."""
-        watches.attach(self._mvcc)
+        watches.attach(self._mvcc, self.access)
         self._watches = watches
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Store:
         self.auth.take_over(other.auth)
         watches, other._watches = other._watches, None
         if watches is not None:
-            watches.move(self._mvcc)
+            watches.move(self._mvcc, self.access)
             self._watches = watches
 
     def move_cursor(self, cursor: RangeCursor) -> None:

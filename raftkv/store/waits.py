@@ -8,6 +8,7 @@ when the next one undid it.
 from typing import Any, Callable, Final, Sequence
 
 from raftkv.errors import DeadlineExceeded, RaftKVError
+from raftkv.store.access import Access
 from raftkv.store.mvcc import Mvcc
 from raftkv.store.records import DELETE_EVENT, POSITION_BYTES, key_of, key_value, revision_of
 from raftkv.units import Milliseconds, Revision
@@ -20,9 +21,29 @@ _NEVER_MS: Final = 1 << 62
 class Wait:
     """One valid WAIT on its way."""
 
-    __slots__ = ("_all", "_condition", "_keys", "_revision", "answer", "deadline_ms", "records", "unmet")
+    __slots__ = (
+        "_all",
+        "_condition",
+        "_keys",
+        "_revision",
+        "_user",
+        "answer",
+        "command",
+        "deadline_ms",
+        "records",
+        "unmet",
+    )
 
-    def __init__(self, command: Sequence[Any], answer: Callable[[Answer], None], deadline_ms: Milliseconds) -> None:
+    def __init__(
+        self,
+        command: Sequence[Any],
+        answer: Callable[[Answer], None],
+        deadline_ms: Milliseconds,
+        user: str | None,
+        auth_revision: int,
+    ) -> None:
+        self.command = command
+        self._user = (user, auth_revision)
         _, self._condition, self._all, self._keys, self._revision = command
         self.answer = answer
         self.deadline_ms = deadline_ms
@@ -48,8 +69,16 @@ class Wait:
     def is_over(self) -> bool:
         return not self.unmet if self._all else len(self.unmet) < len(self.records)
 
-    def answer_at(self, revision: Revision) -> Answer:
-        """What it waited for, in the order in which it was asked."""
+    def judge(self, access: Access) -> None:
+        """Raises what Access says of a user that may not read these keys."""
+        access.check(self.command, *self._user)
+
+    def answer_at(self, access: Access, revision: Revision) -> Answer:
+        """What it waited for, in the order in which it was asked; a refusal if its user may not read it any more."""
+        try:
+            self.judge(access)
+        except RaftKVError as error:
+            return failure(error)
         kvs = [None if record is None else key_value(record) for record in map(self.records.__getitem__, self._keys)]
         return [OK, revision, kvs]
 
@@ -59,6 +88,7 @@ class Waits:
 
     def __init__(self) -> None:
         self._mvcc: Mvcc | None = None
+        self._access: Access  # with the store
         self._by_key: dict[bytes, dict[Wait, None]] = {}
         self._waits: dict[Wait, None] = {}
         self._earliest_ms: Milliseconds = _NEVER_MS
@@ -71,9 +101,9 @@ class Waits:
         """Whether anybody waits."""
         return bool(self._waits)
 
-    def attach(self, mvcc: Mvcc) -> None:
+    def attach(self, mvcc: Mvcc, access: Access) -> None:
         """Another store: everybody looks again."""
-        self._mvcc = mvcc
+        self._mvcc, self._access = mvcc, access
         for wait in list(self._waits):
             self._look(mvcc, wait)
             self._settle({wait: None}, mvcc.revision)
@@ -82,17 +112,28 @@ class Waits:
         """The store is going away."""
         self._mvcc = None
 
-    def move(self, mvcc: Mvcc) -> None:
+    def move(self, mvcc: Mvcc, access: Access) -> None:
         """The same state at another place: nobody's wait is over by it."""
-        self._mvcc = mvcc
+        self._mvcc, self._access = mvcc, access
 
-    def add(self, command: Sequence[Any], answer: Callable[[Answer], None], deadline_ms: Milliseconds) -> Wait | None:
-        """Answered at once (None), or later, from within `feed`, `expire` or `fail_all`."""
-        wait = Wait(command, answer, deadline_ms)
+    def add(
+        self,
+        command: Sequence[Any],
+        answer: Callable[[Answer], None],
+        deadline_ms: Milliseconds,
+        user: str | None = None,
+        auth_revision: int = 0,
+    ) -> Wait | None:
+        """Answered at once (None), or later, from within `feed`, `expire` or `fail_all`.
+
+        Raises what Access says of a user that may not read these keys.
+        """
+        wait = Wait(command, answer, deadline_ms, user, auth_revision)
         if self._mvcc is not None:
+            wait.judge(self._access)
             self._look(self._mvcc, wait)
             if wait.is_over:
-                answer(wait.answer_at(self._mvcc.revision))
+                answer(wait.answer_at(self._access, self._mvcc.revision))
                 return None
         self._waits[wait] = None
         self._earliest_ms = min(self._earliest_ms, deadline_ms)
@@ -159,4 +200,4 @@ class Waits:
         for wait in touched:
             if wait.is_over:
                 self.remove(wait)
-                wait.answer(wait.answer_at(revision))
+                wait.answer(wait.answer_at(self._access, revision))

@@ -7,9 +7,11 @@ A batch may be shared by many watchers, so it never changes once it was made. Wh
 from typing import Any, Protocol, Sequence
 
 from raftkv.errors import RaftKVError
+from raftkv.store.access import Access
 from raftkv.store.records import DELETE_EVENT, POSITION_BYTES, PUT_EVENT, key_of, key_value, revision_of
 from raftkv.store.topics import Topic
 from raftkv.units import Milliseconds, Revision
+from raftkv.wire.protocol import WATCH_CREATE
 from raftkv.wire.watching import NO_DELETE, NO_PUT, WATCH_PREV_KV
 
 
@@ -82,9 +84,11 @@ class Watcher:
     """One watch. `position`: where it reads history; None while it is live, and `cursor` counts what it had of its topic."""
 
     __slots__ = (
+        "auth_revision",
         "cursor",
         "first_revision",
         "flags",
+        "judged_at",
         "open_revision",
         "position",
         "queued",
@@ -92,9 +96,22 @@ class Watcher:
         "sink",
         "tag",
         "topic",
+        "user",
     )
 
-    def __init__(self, topic: Topic, sink: WatchSink, tag: int, flags: int) -> None:
+    def __init__(
+        self,
+        topic: Topic,
+        sink: WatchSink,
+        tag: int,
+        flags: int,
+        user: str | None = None,
+        auth_revision: int = 0,
+        judged_at: int = 0,
+    ) -> None:
+        self.user = user
+        self.auth_revision = auth_revision
+        self.judged_at = judged_at  # the state of users and roles by which it may read its range
         self.topic = topic
         self.sink = sink
         self.tag = tag
@@ -105,6 +122,16 @@ class Watcher:
         self.open_revision: Revision = 0  # of which more was promised
         self.queued = False
         self.quiet_since_ms: Milliseconds = 0
+
+    def judge(self, access: Access) -> RaftKVError | None:
+        """Look again whether its user may read its range, by users and roles as they are now; why not, if not."""
+        start, end = self.topic.start, self.topic.end
+        try:
+            access.check([WATCH_CREATE, start, b"\0" if end is None else end, 0, 0], self.user, self.auth_revision)
+        except RaftKVError as error:
+            return error
+        self.judged_at = access.generation
+        return None
 
     @property
     def place(self) -> bytes:

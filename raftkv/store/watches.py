@@ -13,6 +13,7 @@ from typing import Any, Callable, Sequence
 
 from raftkv.errors import InvalidRequest, Overloaded, RaftKVError
 from raftkv.limits import Limits
+from raftkv.store.access import Access
 from raftkv.store.history import position_of, read_events
 from raftkv.store.mvcc import Mvcc
 from raftkv.store.ranges import compacted, range_bound
@@ -40,6 +41,7 @@ class WatchHub:
         self._limits = limits
         self._history_events_per_step = history_events_per_step
         self._mvcc: Mvcc | None = None
+        self._access: Access  # with the store
         self._topics = Topics()
         self._watchers: dict[Watcher, None] = {}
         self._lagging: dict[Watcher, None] = {}
@@ -55,7 +57,7 @@ class WatchHub:
 
     # The store.
 
-    def attach(self, mvcc: Mvcc) -> None:
+    def attach(self, mvcc: Mvcc, access: Access) -> None:
         """The store is there, or another one came with a snapshot: what was missed meanwhile is in its history."""
         assert self._mvcc is None, "one store at a time"
         for watcher in self._watchers:
@@ -63,20 +65,20 @@ class WatchHub:
         for topic in self._touched:
             topic.clear()
         self._touched.clear()
-        self._mvcc = mvcc
+        self._mvcc, self._access = mvcc, access
         self._fed_revision = mvcc.revision
-        self.waits.attach(mvcc)
+        self.waits.attach(mvcc, access)
 
     def detach(self) -> None:
         """The store is going away."""
         self._mvcc = None
         self.waits.detach()
 
-    def move(self, mvcc: Mvcc) -> None:
+    def move(self, mvcc: Mvcc, access: Access) -> None:
         """The same state at another place: whatever anybody has heard, or waits for, stays as it is."""
         assert self._mvcc is not None and mvcc.revision == self._mvcc.revision, "not a revision between them"
-        self._mvcc = mvcc
-        self.waits.move(mvcc)
+        self._mvcc, self._access = mvcc, access
+        self.waits.move(mvcc, access)
 
     @property
     def is_active(self) -> bool:
@@ -121,12 +123,15 @@ class WatchHub:
 
     # Watches come and go.
 
-    def create(self, command: Sequence[Any], sink: WatchSink, tag: int) -> tuple[Watcher, Revision]:
-        """Begin a watch (a valid WATCH_CREATE); the store's revision. Raises Compacted, InvalidRequest or Overloaded."""
+    def create(
+        self, command: Sequence[Any], sink: WatchSink, tag: int, user: str | None = None, auth_revision: int = 0
+    ) -> tuple[Watcher, Revision]:
+        """Begin a watch (a valid WATCH_CREATE); the store's revision. Raises Compacted, InvalidRequest, Overloaded, or as Access.check."""
         _, key, range_end, start_revision, flags = command
         mvcc = self._mvcc
         if mvcc is None:
             raise Overloaded("this member is taking in a snapshot")
+        self._access.check(command, user, auth_revision)
         if start_revision and start_revision < max(mvcc.compact_revision, 0):
             raise compacted(start_revision, mvcc.compact_revision)
         key = key or b"\0"
@@ -136,7 +141,7 @@ class WatchHub:
         if len(self._watchers) >= self._limits.watchers_max:
             raise Overloaded(f"this member serves at most {self._limits.watchers_max} watches")
         topic = self._topics.obtain(key, end)
-        watcher = Watcher(topic, sink, tag, flags)
+        watcher = Watcher(topic, sink, tag, flags, user, auth_revision, self._access.generation)
         self._fed_revision = mvcc.revision
         watcher.quiet_since_ms = self._now_ms
         watcher.cursor = topic.next_cursor
@@ -271,6 +276,11 @@ class WatchHub:
         self._hand_over(watcher, batches)
 
     def _hand_over(self, watcher: Watcher, batches: Sequence[Batch]) -> None:
+        if batches and watcher.judged_at != self._access.generation:
+            refusal = watcher.judge(self._access)
+            if refusal is not None:
+                self._end(watcher, refusal)
+                return
         if batches:
             watcher.quiet_since_ms = self._now_ms
         for batch in batches:

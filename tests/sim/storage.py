@@ -10,6 +10,7 @@ from raftkv.errors import Corruption, NoSpace, Overloaded
 from raftkv.raft.membership import decode_configuration
 from raftkv.raft.messages import Configuration, Entry, SnapshotMeta
 from raftkv.replica.ports import ReadCursor
+from raftkv.store.access import Access
 from raftkv.store.keyspace import TableChange
 from raftkv.store.leases import Leases
 from raftkv.store.memory_keyspace import MemoryKeyspace
@@ -73,6 +74,10 @@ class SimStorage:
         self._on_applied = self._world.checks.on_applied
 
     # replica.ports.StateMachine.
+
+    @property
+    def access(self) -> Access:
+        return self.store.access
 
     @property
     def applied_index(self) -> Index:

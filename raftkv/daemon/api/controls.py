@@ -8,10 +8,11 @@ from typing import Any, Callable, Final, Protocol, TypeAlias
 
 from raftkv.daemon.backups import Backups
 from raftkv.daemon.defrag import Defragmentation
-from raftkv.errors import InvalidRequest, ProtocolError
+from raftkv.errors import InvalidRequest, ProtocolError, RaftKVError
 from raftkv.replica.membership import read_request
 from raftkv.replica.service import Service
 from raftkv.wire.commands import OK, Answer, Command, failure
+from raftkv.wire.identity import ANYBODY, Caller
 from raftkv.wire.protocol import (
     BACKUP_CLOSE,
     BACKUP_OPEN,
@@ -45,8 +46,16 @@ class MemberControl(Protocol):
     def schedule_pump(self) -> None: ...
 
 
-def receive_control(member: MemberControl, service: Service, command: Command, timeout_ms: int, done: Done) -> None:
-    """Carry out one of HANDLERS. Raises ProtocolError for a command that is malformed."""
+def receive_control(
+    member: MemberControl, service: Service, command: Command, timeout_ms: int, done: Done, caller: Caller = ANYBODY
+) -> None:
+    """Carry out one of HANDLERS if the caller may. Raises ProtocolError for a command that is malformed."""
+    if service.access.is_on and command[0] != PING:  # that one says nothing
+        try:
+            service.access.check(command, *caller)
+        except RaftKVError as error:
+            done(failure(error))
+            return
     HANDLERS[command[0]](member, service, command, timeout_ms, done)
 
 

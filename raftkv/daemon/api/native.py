@@ -29,6 +29,7 @@ from raftkv.wire.commands import (
     command_bytes,
     failure,
 )
+from raftkv.wire.identity import ANYBODY
 from raftkv.wire.protocol import (
     ACK,
     FORWARD,
@@ -65,6 +66,7 @@ class NativeConnection(asyncio.Protocol):
         self._session: bytes | None = None
         self._register = False
         self._ack_below = 0
+        self._caller = ANYBODY
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._reading_paused = False
@@ -181,13 +183,14 @@ class NativeConnection(asyncio.Protocol):
             self._receive_ack(command)
         elif operation in HANDLERS:
             done: Callable[[Answer], None] = partial(self._answer_now, request_id)
-            receive_control(self._member, self._service, command, timeout_ms, done)
+            receive_control(self._member, self._service, command, timeout_ms, done, self._caller)
         elif operation == FORWARD:
             self._receive_forward(request_id, timeout_ms, command)
         elif operation in QUESTIONS:
             self._receive_question(request_id, timeout_ms, command)
         elif operation in WATCHING and self._transport is not None:
             self._watches = self._watches or WatchDoor(self._service, self._transport, self._answer_now, self._limits)
+            self._watches.caller = self._caller
             self._watches.receive(request_id, timeout_ms, command)
         else:
             self._answer_now(request_id, failure(Unsupported(f"operation {operation} is not known here")))
@@ -235,6 +238,8 @@ class NativeConnection(asyncio.Protocol):
             session=session,
             register=bool(register),
             ack_below=ack_below,
+            user=self._caller.user,
+            auth_revision=self._caller.auth_revision,
         )
         self._service.forward(group)
         self._member.schedule_pump()
@@ -275,18 +280,23 @@ class NativeConnection(asyncio.Protocol):
             commands, self._reads = self._reads, []
             self._in_flight += len(tags)
             deadline_ms = self._service.deadline(self._read_timeout_ms)
-            self._service.submit_reads(ReadGroup(self, tags, commands, deadline_ms=deadline_ms))
+            self._service.submit_reads(self._read_group(tags, commands, deadline_ms))
         if self._stale:
             tags, self._stale_tags = self._stale_tags, []
             commands, self._stale = self._stale, []
             self._in_flight += len(tags)
-            self._service.read_now(ReadGroup(self, tags, commands, deadline_ms=0))
+            self._service.read_now(self._read_group(tags, commands, 0))
         self._read_timeout_ms = 0
         if self._questions:
             self._in_flight += len(self._questions)
-            self._service.ask_leader(self._questions.take(self, self._service.deadline(self._questions.timeout_ms)))
+            deadline_ms = self._service.deadline(self._questions.timeout_ms)
+            self._service.ask_leader(self._questions.take(self, deadline_ms, self._caller))
         self._member.schedule_pump()
         self._update_reading()
+
+    def _read_group(self, tags: list[int], commands: list[Command], deadline_ms: int) -> ReadGroup:
+        user, auth_revision = self._caller
+        return ReadGroup(self, tags, commands, deadline_ms=deadline_ms, user=user, auth_revision=auth_revision)
 
     def _submit_writes(self) -> None:
         tags, self._write_tags = self._write_tags, []
@@ -304,6 +314,8 @@ class NativeConnection(asyncio.Protocol):
             session=self._session,
             register=self._register,
             ack_below=self._ack_below,
+            user=self._caller.user,
+            auth_revision=self._caller.auth_revision,
         )
         self._service.submit_writes(group)
 

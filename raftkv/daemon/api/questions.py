@@ -5,6 +5,7 @@ from typing import Any
 from raftkv.limits import Limits
 from raftkv.replica.groups import Origin, ReadGroup
 from raftkv.wire.commands import LEASE_TTL, Command
+from raftkv.wire.identity import ANYBODY, Caller
 from raftkv.wire.protocol import check_keep_alive
 from raftkv.wire.validate import validate
 
@@ -43,8 +44,11 @@ class Questions:
     def timeout_ms(self) -> int:
         return self._timeout_ms
 
-    def take(self, origin: Origin, deadline_ms: int) -> ReadGroup:
+    def take(self, origin: Origin, deadline_ms: int, caller: Caller = ANYBODY) -> ReadGroup:
         """All of them as one group."""
-        group = ReadGroup(origin, self._tags, self._commands, deadline_ms=deadline_ms)
+        user, auth_revision = caller
+        group = ReadGroup(
+            origin, self._tags, self._commands, deadline_ms=deadline_ms, user=user, auth_revision=auth_revision
+        )
         self._clear()
         return group

@@ -13,6 +13,7 @@ from raftkv.replica.service import Service
 from raftkv.replica.watching import Batch, Waiter
 from raftkv.units import Milliseconds, Revision
 from raftkv.wire.commands import OK, Answer, Command, failure
+from raftkv.wire.identity import ANYBODY
 from raftkv.wire.protocol import WAIT, WATCH_CANCEL, WATCH_CREATE, WATCH_EVENTS, WATCH_PROGRESS, new_packer
 from raftkv.wire.watching import check_wait, check_watch
 
@@ -42,6 +43,7 @@ class WatchDoor:
         self._watchers: dict[int, Any] = {}
         self._waiters: dict[int, Waiter] = {}
         self._questions = 0
+        self.caller = ANYBODY  # whose requests these are
 
     def receive(self, request_id: int, timeout_ms: Milliseconds, command: Command) -> None:
         """One request of `WATCHING`."""
@@ -68,7 +70,7 @@ class WatchDoor:
         check_watch(command, self._limits)
         self._check_room(request_id)
         self._opening.add(request_id)
-        self._watching.open(command, self, request_id, self._deadline(timeout_ms or OPENING_TIMEOUT_MS))
+        self._watching.open(command, self, request_id, self._deadline(timeout_ms or OPENING_TIMEOUT_MS), self.caller)
 
     def _cancel(self, request_id: int, timeout_ms: Milliseconds, command: Command) -> None:
         if len(command) != 2 or type(command[1]) is not int:
@@ -100,7 +102,7 @@ class WatchDoor:
                 self._answer(request_id, answer)
 
         waiter = self._waiters[request_id] = Waiter(done)
-        self._watching.wait(command, waiter, self._deadline(timeout_ms))
+        self._watching.wait(command, waiter, self._deadline(timeout_ms), self.caller)
 
     def _check_room(self, request_id: int) -> None:
         if request_id in self._opening or request_id in self._watchers or request_id in self._waiters:

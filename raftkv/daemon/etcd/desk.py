@@ -46,6 +46,7 @@ class _Pending(NamedTuple):
     method: Method
     request: Any
     deadline_ms: Milliseconds
+    caller: Caller
     pages: list[Answer]
 
 
@@ -106,7 +107,7 @@ class Desk:
             self.flush()
             self._caller = caller
         timeout_ms = self._house.timeout_ms(timeout_ms)
-        self._pending[tag] = _Pending(method, request, self._service.deadline(timeout_ms), [])
+        self._pending[tag] = _Pending(method, request, self._service.deadline(timeout_ms), caller, [])
         operation = command[0]
         if operation in READS:
             (self._stale if command[1] & SERIALIZABLE else self._reads).add(tag, command, timeout_ms)
@@ -167,7 +168,10 @@ class Desk:
 
     def _read_group(self, gathered: _Gathering) -> ReadGroup:
         deadline_ms = self._service.deadline(gathered.timeout_ms)
-        return ReadGroup(self, gathered.tags, gathered.commands, deadline_ms=deadline_ms)
+        user, auth_revision = self._caller
+        return ReadGroup(
+            self, gathered.tags, gathered.commands, deadline_ms=deadline_ms, user=user, auth_revision=auth_revision
+        )
 
     # Origin of replica/groups.py.
 
@@ -216,7 +220,8 @@ class Desk:
             return None
         if further is None:
             return join_pages(call.pages)
-        group = ReadGroup(self, [tag], [further], deadline_ms=call.deadline_ms)
+        user, auth_revision = call.caller
+        group = ReadGroup(self, [tag], [further], deadline_ms=call.deadline_ms, user=user, auth_revision=auth_revision)
         # At the revision of the first page, which was confirmed: no further confirmation. In a later turn: pages are large.
         asyncio.get_running_loop().call_soon(self._read_page, group)
         return None

@@ -91,7 +91,8 @@ def submit(house: House, origin: Any, tag: int, command: Command, caller: Caller
     service = house.service
     deadline_ms = service.deadline(timeout_ms)
     if command[0] in READS:
-        group = ReadGroup(origin, [tag], [command], deadline_ms=deadline_ms)
+        user, auth_revision = caller
+        group = ReadGroup(origin, [tag], [command], deadline_ms=deadline_ms, user=user, auth_revision=auth_revision)
         if command[1] & SERIALIZABLE:
             service.read_now(group)
         else:

@@ -1,13 +1,5 @@
-"""Who a call comes from."""
+"""Who a call comes from: wire/identity.py, under the name that procedures know."""
 
-from typing import Final, NamedTuple
+from raftkv.wire.identity import ANYBODY, Caller
 
-
-class Caller(NamedTuple):
-    """A user and the auth revision at which it was authenticated; nobody in particular while auth is off."""
-
-    user: str | None
-    auth_revision: int
-
-
-ANYBODY: Final = Caller(None, 0)
+__all__ = ["ANYBODY", "Caller"]

@@ -8,6 +8,8 @@ from raftkv.limits import Limits
 from raftkv.raft.messages import ENTRY_COMMANDS, Configuration, Entry, SnapshotMeta
 from raftkv.replica.service import Service
 from raftkv.replica.upkeep import Founding
+from raftkv.store.access import Access
+from raftkv.store.auth import Auth
 from raftkv.store.leases import Leases
 from raftkv.store.watches import WatchHub
 from raftkv.wire.commands import Answer
@@ -57,6 +59,8 @@ class FakeStateMachine:
         self.cluster_id = 7
         self.earliest_deadline_ms: int | None = None
         self.leases = Leases()
+        self.auth = Auth()
+        self.access = Access(self.auth, self.leases)
         self.own_record = [1, "n1", 11, "n1:2379", "n1:2380", "1", 0]
 
     def apply(self, entry: Entry) -> list[list[Answer]]:

@@ -13,6 +13,7 @@ from raftkv.replica.ports import ReadCursor, SnapshotReader
 from raftkv.replica.replica import Replica
 from raftkv.replica.service import Service
 from raftkv.replica.upkeep import Founding
+from raftkv.store.access import Access
 from raftkv.store.leases import Leases
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.snapshot import SnapshotBytesReader, SnapshotBytesReceiver, dump_memory
@@ -52,6 +53,10 @@ class MemoryStorage:
         self.member: Member | None = None
         self._receiver: SnapshotBytesReceiver | None = None
         self.later: deque[Any] = deque()
+
+    @property
+    def access(self) -> Access:
+        return self.store.access
 
     @property
     def applied_index(self) -> int:
