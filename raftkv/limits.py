@@ -76,6 +76,7 @@ class Limits:
     watch_fragment_bytes: int = 512 * KIB
     watch_buffer_bytes_max: int = 1 * MIB
     watch_progress_interval_ms: int = 5_000
+    etcd_watch_progress_interval_ms: int = 600_000
     waits_max: int = 100_000
     wait_keys_max: int = 1_024
 

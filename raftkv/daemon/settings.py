@@ -306,6 +306,7 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "watch_fragment_bytes": "size at which the events of a watch are cut into several messages",
     "watch_buffer_bytes_max": "events that a client has not taken yet; over it, its watches read history once it goes on",
     "watch_progress_interval_ms": "a watch that asked for it hears after so much silence that it has missed nothing",
+    "etcd_watch_progress_interval_ms": "the same for clients of etcd, and up to a tenth more",
     "waits_max": "server-side waits of one member; over it, new ones are refused",
     "wait_keys_max": "keys of one wait",
     "session_window": "writes of one session that may be unanswered at a time",

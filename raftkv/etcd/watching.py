@@ -7,26 +7,31 @@ from typing import Any, Final, Sequence
 
 from raftkv.errors import Compacted, RaftKVError
 from raftkv.etcd.responses import Origin, fill_key_value, header
-from raftkv.etcd.statuses import status_of
+from raftkv.etcd.statuses import INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED, status_of
 from raftkv.etcdpb import kv_pb2 as kv
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.commands import Command
 from raftkv.wire.protocol import WATCH_CREATE
-from raftkv.wire.watching import NO_DELETE, NO_PUT, WATCH_PREV_KV, WATCH_PROGRESS_NOTIFY
+from raftkv.wire.watching import NO_DELETE, NO_PUT, WATCH_PREV_KV
 
 NO_WATCH: Final = -1  # the id in the answer to a watch that never began
 _TO_THE_END: Final = b"\0"
+_AUTH_CODES: Final = frozenset({"permission_denied", "invalid_auth_token", "user_empty", "auth_old_revision"})
+_GO_NAMES: Final = {
+    INVALID_ARGUMENT: "InvalidArgument",
+    PERMISSION_DENIED: "PermissionDenied",
+    UNAUTHENTICATED: "Unauthenticated",
+}
+_FILTERS: Final = {rpc.WatchCreateRequest.NOPUT: NO_PUT, rpc.WatchCreateRequest.NODELETE: NO_DELETE}
 
 
 def watch_command(request: rpc.WatchCreateRequest) -> Command:
-    """WATCH_CREATE. `watch_id` and `fragment` are between the door and its client."""
+    """WATCH_CREATE. `watch_id`, `fragment` and `progress_notify`, which has another interval here, are between the door and its client."""
     flags = 0
     if request.prev_kv:
         flags |= WATCH_PREV_KV
-    if request.progress_notify:
-        flags |= WATCH_PROGRESS_NOTIFY
-    for unwanted in request.filters:
-        flags |= NO_DELETE if unwanted == rpc.WatchCreateRequest.NODELETE else NO_PUT
+    for unwanted in request.filters:  # one that is not known filters nothing
+        flags |= _FILTERS.get(unwanted, 0)
     return [WATCH_CREATE, request.key, request.range_end, request.start_revision, flags]
 
 
@@ -59,8 +64,16 @@ def refusal(
             rpc.WatchResponse(header=its_header, watch_id=watch_id, created=True),
             compacted(watch_id, error, origin),
         ]
-    reason = "mvcc: watcher range is empty" if is_empty(request) else status_of(error).text
+    reason = "mvcc: watcher range is empty" if is_empty(request) else _reason(error)
     return [rpc.WatchResponse(header=its_header, watch_id=NO_WATCH, created=True, canceled=True, cancel_reason=reason)]
+
+
+def _reason(error: RaftKVError) -> str:
+    """Of an error of authentication in the words of Go's gRPC: clients of etcd compare with them."""
+    status = status_of(error)
+    if error.code in _AUTH_CODES:
+        return f"rpc error: code = {_GO_NAMES[status.number]} desc = {status.text}"
+    return status.text
 
 
 def compacted(watch_id: int, error: Compacted, origin: Origin) -> rpc.WatchResponse:

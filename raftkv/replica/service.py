@@ -79,11 +79,11 @@ class Service:
             raft, directory, limits, submit=self.submit_writes, elsewhere=self.elsewhere, draw_id=draw_id
         )
         self.watching = Watching(state_machine.watches, self.submit_reads, self.deadline, limits)
-        self._now_ms: Milliseconds = 0
+        self.now_ms: Milliseconds = 0  # of the last tick or flush: deadlines are judged by it
         self._clock_base_ms: Milliseconds | None = None  # replicated time when the office was taken; None: not yet
         self._office_since_ms: Milliseconds = 0
         self._next_sweep_ms: Milliseconds = 0
-        self._closing = False
+        self.is_closing = False
         self.write_block: RaftKVError | None = None  # set by the owner: the disk is full
         self.on_leader_change: Callable[[RoleChange], None] = lambda change: None
 
@@ -124,22 +124,22 @@ class Service:
     def forward(self, group: WriteGroup) -> None:
         """Like submit_writes or ask_leader; a follower asks the leader on the client's behalf, one hop, and never twice."""
         raft = self._raft
-        if raft.role == LEADER or raft.leader == NOBODY or self._closing:
+        if raft.role == LEADER or raft.leader == NOBODY or self.is_closing:
             self._submit_forwarded(group)
         else:
-            self._forwarding.send(group, raft.leader, self._now_ms)
+            self._forwarding.send(group, raft.leader, self.now_ms)
 
     def _submit_forwarded(self, group: WriteGroup) -> None:
         if group.commands[0][0] in QUESTIONS:
             self.ask_leader(group)
         elif group.commands[0][0] == CHANGE_MEMBERS:
-            self._reconfiguration.ask_for(group, self.access, self._now_ms)
+            self._reconfiguration.ask_for(group, self.access, self.now_ms)
         else:
             self.submit_writes(group)
 
     def change_members(self, request: Request, done: Callable[[Answer], None], timeout_ms: Milliseconds) -> None:
         """Change the membership, on the leader; `done` is called once, perhaps before this returns."""
-        self._reconfiguration.ask(request, done, self._now_ms, self.deadline(timeout_ms))
+        self._reconfiguration.ask(request, done, self.now_ms, self.deadline(timeout_ms))
 
     @property
     def access(self) -> AccessControl:
@@ -148,13 +148,13 @@ class Service:
 
     def deadline(self, timeout_ms: Milliseconds) -> Milliseconds:
         """When a request that just arrived with this timeout (0: none) is given up."""
-        return self._now_ms + (timeout_ms or 1 << 40)
+        return self.now_ms + (timeout_ms or 1 << 40)
 
     # What the owner calls.
 
     def flush(self, now_ms: Milliseconds) -> None:
         """Turn what has gathered into one entry and one read round, if it is their time. Before every pump."""
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         raft = self._raft
         if self._new and raft.role == LEADER and not raft.is_transferring:
             while self._new and len(self._proposals) < ENTRIES_IN_FLIGHT_MAX and self._state_machine.has_room:
@@ -173,7 +173,7 @@ class Service:
 
     def tick(self, now_ms: Milliseconds) -> None:
         """A few times a second: deadlines, and the member's own writes."""
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self._leases.tick(now_ms)
         self.watching.tick(now_ms)
         if now_ms < self._next_sweep_ms and not self._upkeep.is_due:
@@ -193,7 +193,7 @@ class Service:
             # Pre-votes went unanswered: whoever still waits for a confirmation waits in vain.
             self._reads.fail_unconfirmed(self._signpost.no_quorum())
             self.watching.send_away(self._signpost.no_quorum())
-        if raft.leader != NOBODY and not self._closing:
+        if raft.leader != NOBODY and not self.is_closing:
             self._upkeep.look(now_ms, self._clock_ms(), leading=raft.role == LEADER)
 
     @property
@@ -203,7 +203,7 @@ class Service:
 
     def begin_shutdown(self) -> None:
         """Refuse what is new; what is in flight goes on."""
-        self._closing = True
+        self.is_closing = True
         self._refuse_new(ShuttingDown())
         away = self._signpost.shutting_down()
         self._leases.leave_office(away)
@@ -241,7 +241,7 @@ class Service:
 
     def on_forward(self, request_id: int, source: NodeId, payload: bytes) -> None:
         """Another member forwards a group."""
-        self._submit_forwarded(self._forwarding.receive(request_id, source, payload, self._now_ms))
+        self._submit_forwarded(self._forwarding.receive(request_id, source, payload, self.now_ms))
 
     def on_forward_answer(self, request_id: int, payload: bytes) -> None:
         """The leader's answer to a forwarded group."""
@@ -258,7 +258,7 @@ class Service:
         if self._clock_base_ms is None and raft.role == LEADER and entry.term == raft.term:
             # Everything before our office is applied: from here on replicated time moves with our monotonic clock.
             self._clock_base_ms = self._state_machine.clock_ms
-            self._office_since_ms = self._now_ms
+            self._office_since_ms = self.now_ms
             self._leases.take_office(raft.term)
 
     def on_reads_ready(self, ready: Sequence[ReadReady]) -> None:
@@ -313,7 +313,7 @@ class Service:
         return self._signpost.elsewhere()
 
     def _refusal_of_writes(self) -> RaftKVError | None:
-        if self._closing:
+        if self.is_closing:
             return self._signpost.shutting_down()
         if self._raft.role != LEADER:
             return self.elsewhere()
@@ -328,7 +328,7 @@ class Service:
         return None
 
     def _refusal_of_questions(self) -> RaftKVError | None:
-        if self._closing:
+        if self.is_closing:
             return self._signpost.shutting_down()
         if self._raft.role != LEADER:
             return self.elsewhere()
@@ -346,7 +346,7 @@ class Service:
         self._new_bytes += group.size_bytes
 
     def _refusal_of_reads(self) -> RaftKVError | None:
-        if self._closing:
+        if self.is_closing:
             return self._signpost.shutting_down()
         if self._raft.leader == NOBODY:
             return self.elsewhere()
@@ -375,7 +375,7 @@ class Service:
         """Replicated time: it moves only under a leader, and never backwards (apply takes the maximum)."""
         if self._clock_base_ms is None:
             return self._state_machine.clock_ms
-        return self._clock_base_ms + self._now_ms - self._office_since_ms
+        return self._clock_base_ms + self.now_ms - self._office_since_ms
 
     def _refuse_new(self, error: RaftKVError) -> None:
         groups, self._new, self._new_bytes = self._new, [], 0

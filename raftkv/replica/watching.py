@@ -27,8 +27,10 @@ class Batch(Protocol):
 
     more: bool
     """Further events of the last revision follow."""
+    live: bool
+    """They have just happened; else they are read from history."""
     revision: Revision
-    encoded: dict[str, bytes]
+    encoded: dict[str, Any]
 
     def items(self) -> list[list[Any]]:
         """[kind, key-value, previous key-value or None] per event, as in wire/protocol.py."""

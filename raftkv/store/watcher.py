@@ -41,20 +41,28 @@ class Event:
 class Batch:
     """Events to be handed over together, shared by watchers: a door may keep what it makes of them in `encoded`, by its name.
 
-    `more`: further events of the last revision follow. `revision` is that of the last event, or of the store.
+    `more`: further events of the last revision follow. `live`: they are no history. `revision` is that of the last event, or of the store.
     """
 
-    __slots__ = ("encoded", "events", "more", "revision", "size_bytes", "with_prev")
+    __slots__ = ("encoded", "events", "live", "more", "revision", "size_bytes", "with_prev")
 
     def __init__(
-        self, events: Sequence[Event], *, more: bool, with_prev: bool, revision: Revision, size_bytes: int = 0
+        self,
+        events: Sequence[Event],
+        *,
+        more: bool,
+        with_prev: bool,
+        revision: Revision,
+        size_bytes: int = 0,
+        live: bool = False,
     ) -> None:
         self.events = events
         self.more = more
+        self.live = live
         self.with_prev = with_prev
         self.revision = revision
         self.size_bytes = size_bytes
-        self.encoded: dict[str, bytes] = {}
+        self.encoded: dict[str, Any] = {}
 
     def items(self) -> list[list[Any]]:
         """[kind, key-value, previous key-value or None] per event, as in wire/protocol.py."""
@@ -153,7 +161,9 @@ class Watcher:
         return events
 
 
-def cut(watcher: Watcher, events: Sequence[Event], fragment_bytes: int, *, more: bool) -> list[Batch]:
+def cut(
+    watcher: Watcher, events: Sequence[Event], fragment_bytes: int, *, more: bool, live: bool = False
+) -> list[Batch]:
     """Batches of a bounded size, of what the watcher wants. `more`: the last revision goes on behind the last event."""
     events = watcher.wanted(events)
     with_prev = bool(watcher.flags & WATCH_PREV_KV)
@@ -167,7 +177,14 @@ def cut(watcher: Watcher, events: Sequence[Event], fragment_bytes: int, *, more:
         revision = revision_of(event.record)
         goes_on = more if last else revision_of(events[number + 1].record) == revision
         batches.append(
-            Batch(events[start : number + 1], more=goes_on, with_prev=with_prev, revision=revision, size_bytes=size)
+            Batch(
+                events[start : number + 1],
+                more=goes_on,
+                with_prev=with_prev,
+                revision=revision,
+                size_bytes=size,
+                live=live,
+            )
         )
         start, size = number + 1, 0
     return batches

@@ -267,9 +267,8 @@ class WatchHub:
         shared = (watcher.cursor, watcher.flags & (NO_PUT | NO_DELETE | WATCH_PREV_KV))
         batches = None if watcher.first_revision else topic.batches.get(shared)
         if batches is None:
-            batches = cut(
-                watcher, topic.events[watcher.cursor - topic.base :], self._limits.watch_fragment_bytes, more=False
-            )
+            events, size_bytes = topic.events[watcher.cursor - topic.base :], self._limits.watch_fragment_bytes
+            batches = cut(watcher, events, size_bytes, more=False, live=True)
             if not watcher.first_revision:
                 topic.batches[shared] = batches
         watcher.cursor = topic.next_cursor

@@ -5,6 +5,7 @@ client of etcd cannot be redirected; reads are answered here, on every member. A
 """
 
 import asyncio
+from functools import partial
 from typing import Any, NamedTuple, Protocol, Sequence
 
 from google.protobuf.message import Message
@@ -200,7 +201,35 @@ class Desk:
         responses.on_batch_end()
 
     def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
-        """The same status for the whole group."""
+        """The same status for the whole group, unless it can wait for a leader."""
+        parking = self._house.parking
+        harmless = isinstance(group, ReadGroup) or group.commands[0][0] in QUESTIONS
+        if self._responses is not None and parking.takes(error, harmless_twice=harmless):
+            size_bytes = 0 if isinstance(group, ReadGroup) else group.size_bytes
+            if parking.park(group.deadline_ms, partial(self._again, group), partial(self._refuse, group), size_bytes):
+                return
+        self._refuse(group, error)
+
+    def _again(self, group: WriteGroup | ReadGroup) -> None:
+        """There may be a leader now. What the client has given up meanwhile is left out."""
+        wanted = [pair for pair in zip(group.tags, group.commands, strict=True) if pair[0] in self._pending]
+        if not wanted:
+            self._settle(group)
+            return
+        tags, commands = [tag for tag, _ in wanted], [command for _, command in wanted]
+        if isinstance(group, ReadGroup):
+            user, auth_revision, deadline_ms = group.user, group.auth_revision, group.deadline_ms
+            self._service.submit_reads(
+                ReadGroup(self, tags, commands, deadline_ms=deadline_ms, user=user, auth_revision=auth_revision)
+            )
+            return
+        if len(tags) < len(group.tags):
+            before_bytes, group.tags, group.commands = group.size_bytes, tags, commands
+            group.size_bytes = 0 if commands[0][0] in QUESTIONS else sum(map(command_bytes, commands))
+            self.in_flight_bytes += group.size_bytes - before_bytes
+        self._service.forward(group)
+
+    def _refuse(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
         self._settle(group)
         status = status_of(error)
         for tag in group.tags:

@@ -1,13 +1,16 @@
 """What procedures need of the member that serves them: one object per member, made by its wiring."""
 
 import asyncio
-from typing import Any, Protocol, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence, TypeAlias
 
 from raftkv.daemon.api.controls import MemberControl
 from raftkv.daemon.etcd.counting import CallCounts
 from raftkv.daemon.etcd.identity import ANYBODY, Caller
-from raftkv.errors import RaftKVError
+from raftkv.daemon.etcd.parking import Parking
+from raftkv.daemon.etcd.renewals import Renewals
+from raftkv.errors import NotLeader, RaftKVError
 from raftkv.etcd.responses import Origin
+from raftkv.etcd.statuses import Status, status_of
 from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import QUESTIONS
@@ -39,6 +42,10 @@ class EtcdView(Protocol):
     def members(self) -> list[dict[str, Any]]: ...
 
 
+Authenticate: TypeAlias = Callable[[Mapping[str, str], str], Caller]
+"""Who makes a call with this metadata, over a connection with a certificate of this name ("": none); raises what the call ends with."""
+
+
 class House:
     """The member as procedures see it."""
 
@@ -57,6 +64,9 @@ class House:
         self.limits = limits
         self.request_timeout_ms = request_timeout_ms  # etcd's: 5 s and two election timeouts; a client may want less
         self.calls = calls or CallCounts()  # doors count into it
+        self.authenticate: Authenticate = lambda metadata, certificate_name: ANYBODY
+        self.parking = Parking(service, view, member.schedule_pump, limits)
+        self.renewals = Renewals(service, self.parking, member.schedule_pump, limits, request_timeout_ms)
 
     def origin(self) -> Origin:
         """Who answers, for the headers of responses."""
@@ -66,9 +76,15 @@ class House:
         """How long a request may take whose client gives it `of_client_ms` (0: no bound of its own)."""
         return min(of_client_ms or self.request_timeout_ms, self.request_timeout_ms)
 
+    def refusal(self, metadata: Mapping[str, str]) -> Status | None:
+        """Why a call is not even begun: it wants a member that knows a leader (`hasleader`), and this one does not."""
+        if metadata.get("hasleader") == "true" and not self.view.knows_leader:
+            return status_of(NotLeader())
+        return None
+
     async def ask(self, command: Command, caller: Caller = ANYBODY, timeout_ms: Milliseconds = 0) -> Answer:
         """Have one command carried out, on any member. Returns an answer that is no failure; raises RaftKVError."""
-        waiting = _Waiting()
+        waiting = _Waiting(self)
         submit(self, waiting, 0, command, caller, self.timeout_ms(timeout_ms))
         self.member.schedule_pump()
         answer = await waiting.answered
@@ -116,7 +132,8 @@ class _Waiting:
 
     takes_answers = True
 
-    def __init__(self) -> None:
+    def __init__(self, house: House) -> None:
+        self._house = house
         self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def on_answers(self, group: WriteGroup | ReadGroup, answers: Sequence[Answer]) -> None:
@@ -124,5 +141,20 @@ class _Waiting:
             self.answered.set_result(answers[0])
 
     def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
+        parking = self._house.parking
+        if self.answered.done():
+            return
+        if not (parking.takes(error) and parking.park(group.deadline_ms, lambda: self._again(group), self._fail)):
+            self._fail(error)
+
+    def _again(self, group: WriteGroup | ReadGroup) -> None:
+        if self.answered.done():
+            return  # nobody awaits it any more
+        if isinstance(group, ReadGroup):
+            self._house.service.submit_reads(group)
+        else:
+            self._house.service.forward(group)
+
+    def _fail(self, error: RaftKVError) -> None:
         if not self.answered.done():
             self.answered.set_exception(error)

@@ -5,12 +5,16 @@ A Method is one command and goes over a Desk; a Procedure is opened. Whoever bui
 
 from typing import Final
 
+from raftkv.daemon.etcd import keepalive, watch
 from raftkv.daemon.etcd.calls import Procedure
 from raftkv.etcd.methods import METHODS, Method
 
 LEASE_KEEP_ALIVE: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
 
-_SERVICES: Final[tuple[tuple[Procedure, ...], ...]] = ()
+_SERVICES: Final[tuple[tuple[Procedure, ...], ...]] = (
+    watch.PROCEDURES,
+    keepalive.PROCEDURES,
+)
 _UNARY: Final = tuple(
     method for method in METHODS if method.path != LEASE_KEEP_ALIVE
 )  # that one is a stream of such calls

@@ -2,14 +2,14 @@
 
 import pytest
 
-from raftkv.errors import Compacted, InvalidRequest, Overloaded
+from raftkv.errors import Compacted, InvalidRequest, Overloaded, PermissionDenied
 from raftkv.etcd.responses import Origin
 from raftkv.etcd.watching import event, is_empty, refusal, watch_command
 from raftkv.etcdpb import kv_pb2 as kv
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.limits import DEFAULT_LIMITS
 from raftkv.wire.protocol import WATCH_CREATE
-from raftkv.wire.watching import NO_DELETE, NO_PUT, WATCH_PREV_KV, WATCH_PROGRESS_NOTIFY, check_watch
+from raftkv.wire.watching import NO_DELETE, NO_PUT, WATCH_PREV_KV, check_watch
 
 ORIGIN = Origin(cluster_id=5, member_id=7, raft_term=3)
 
@@ -19,9 +19,10 @@ def test_a_watch() -> None:
     assert watch_command(request) == [WATCH_CREATE, b"a", b"b", 5, 0]
     for fields, flags in (
         ({"prev_kv": True}, WATCH_PREV_KV),
-        ({"progress_notify": True}, WATCH_PROGRESS_NOTIFY),
+        ({"progress_notify": True}, 0),  # the door's own: its interval is etcd's
         ({"filters": [rpc.WatchCreateRequest.NOPUT]}, NO_PUT),
         ({"filters": [1, 0, 1]}, NO_PUT | NO_DELETE),
+        ({"filters": [7]}, 0),
     ):
         command = watch_command(rpc.WatchCreateRequest(**fields))  # type: ignore[arg-type]
         assert command == [WATCH_CREATE, b"", b"", 0, flags]
@@ -84,3 +85,9 @@ def test_a_watch_that_never_began_has_no_id(request_fields: object, error: Inval
     (response,) = refusal(request, 4, error, ORIGIN, 12)
     assert (response.watch_id, response.created, response.canceled) == (-1, True, True)
     assert (response.cancel_reason, response.compact_revision, response.header.revision) == (reason, 0, 12)
+
+
+def test_who_may_not_watch_is_told_in_the_words_of_go() -> None:
+    (response,) = refusal(rpc.WatchCreateRequest(key=b"k"), 4, PermissionDenied(), ORIGIN, 12)
+    assert (response.watch_id, response.created, response.canceled) == (-1, True, True)
+    assert response.cancel_reason == "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
