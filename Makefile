@@ -47,7 +47,13 @@ test: check network-tools ## everything for CI: check, simulation, properties, r
 
 .PHONY: test-etcd-clients
 test-etcd-clients: $(STAMP) network-tools ## etcdctl, client libraries and tooz against raftkv (SERVERS_UNDER_TEST=raftkv,etcd for both); ten minutes
-	$(BIN)/pytest -q $(PARALLEL) tests/etcd_clients
+	$(BIN)/pytest -q $(PARALLEL) -m "not patroni" tests/etcd_clients
+
+.PHONY: test-patroni
+test-patroni: $(STAMP) ## PostgreSQL under Patroni 4 with three members of raftkv as its etcd; as root PostgreSQL is installed
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y postgresql >/dev/null; fi
+	$(BIN)/pytest -q -rs -m patroni tests/etcd_clients
 
 MINUTES ?= 60
 .PHONY: sim

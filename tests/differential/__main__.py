@@ -4,8 +4,9 @@ import argparse
 import random
 import sys
 import time
+from functools import partial
 
-from .judge import LENGTH, Difference, run_seed
+from .judge import LENGTH, Difference, Pair, run_seed
 from .real import Etcd
 
 ETCD_SEEDS_MAX = 2_000
@@ -25,7 +26,7 @@ def main() -> int:
         with Etcd() as etcd:
             for seed in range(start, min(start + ETCD_SEEDS_MAX, first + arguments.seeds)):
                 try:
-                    run_seed(etcd, seed, arguments.length)
+                    run_seed(partial(Pair, etcd), seed, arguments.length)
                 except Difference as error:
                     differences += 1
                     print(f"seed {seed}: {error}", flush=True)

@@ -4,7 +4,7 @@ A difference is shrunk: steps are dropped, then parts of transactions, for as lo
 """
 
 import time
-from typing import Any
+from typing import Any, Callable, TypeAlias
 
 from raftkv.etcd.statuses import Status
 from raftkv.etcdpb import rpc_pb2 as rpc
@@ -30,6 +30,7 @@ from tests.differential.twin import Twin, TwinWatch
 SHORT_TTL_SECONDS = 100
 STALL_SECONDS = 1.5
 LENGTH = 60
+REPLAY = "python -m tests.differential"
 
 
 class Difference(AssertionError):
@@ -41,7 +42,7 @@ class Stalled(Exception):
 
 
 class Pair:
-    """etcd and a store that starts where etcd is. `fresh`: etcd was never used, nothing was ever compacted."""
+    """etcd and a store that starts where etcd is, and what they were told. `fresh`: etcd was never used, nothing was ever compacted."""
 
     def __init__(self, etcd: Etcd, *, fresh: bool = False) -> None:
         if not fresh:
@@ -118,7 +119,7 @@ class Pair:
         last = self.twin.store.revision - (rpc.WatchCreateRequest.NODELETE in request.filters)
         if request.start_revision > last:
             return
-        heard, expected = real.read_until(last), ours.events()
+        heard, expected = real.read_until(last), ours.read_until(last)
         if heard != expected:
             both = ("\n".join(map(shown, events)) for events in (heard, expected))
             raise Difference("{}: events\n{}\n  etcd:\n{}\n  raftkv:\n{}".format(where, shown(request), *both))
@@ -146,6 +147,10 @@ class Pair:
         leases, _ = self.ask(LEASES, rpc.LeaseLeasesRequest(), "leases")
         for lease in leases.leases:
             self.ask(TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(ID=lease.ID, keys=True), "keys of a lease")
+
+
+MakePair: TypeAlias = Callable[[], Pair]
+"""Makes the two anew for a story: nothing is in them, and they are at one revision."""
 
 
 def differs_when_full(request: Any) -> bool:
@@ -196,11 +201,11 @@ def shown(message: Any) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def difference_in(etcd: Etcd, steps: list[Step]) -> Difference | None:
-    """Tell the story on what etcd is now."""
+def difference_in(make_pair: MakePair, steps: list[Step]) -> Difference | None:
+    """Tell the story on what the two are now."""
     for _ in range(3):
         try:
-            Pair(etcd).tell(steps)
+            make_pair().tell(steps)
         except Difference as error:
             return error
         except Stalled:
@@ -209,16 +214,16 @@ def difference_in(etcd: Etcd, steps: list[Step]) -> Difference | None:
     raise Stalled("three times in a row: this machine is too slow for leases of two seconds")
 
 
-def run_seed(etcd: Etcd, seed: int, length: int = LENGTH) -> None:
+def run_seed(make_pair: MakePair, seed: int, length: int = LENGTH, replay: str = REPLAY) -> None:
     """Raises Difference with the shortest story that still shows one, and how to run it again."""
     steps = Teller(seed).story(length)
-    first = difference_in(etcd, steps)
+    first = difference_in(make_pair, steps)
     if first is None:
         return
-    steps = shrunk(etcd, steps)
-    error = difference_in(etcd, steps) or f"{first}\n(not seen again: a matter of time?)"
+    steps = shrunk(make_pair, steps)
+    error = difference_in(make_pair, steps) or f"{first}\n(not seen again: a matter of time?)"
     lines = [f"{_name(method, request)}\n{shown(request)}" for method, request in steps]
-    raise Difference("\n".join([f"{len(steps)} step(s):", *lines, str(error), f"replay: {replay_line(seed, length)}"]))
+    raise Difference("\n".join([f"{len(steps)} step(s):", *lines, str(error), f"replay: {replay} --seed {seed} --length {length}"]))
 
 
 def _name(method: Any, request: Any) -> str:
@@ -227,35 +232,31 @@ def _name(method: Any, request: Any) -> str:
     return "(commit, restart)" if request is None else f"({type(request).__name__})"
 
 
-def replay_line(seed: int, length: int) -> str:
-    return f"python -m tests.differential --seed {seed} --length {length}"
-
-
-def shrunk(etcd: Etcd, steps: list[Step]) -> list[Step]:
+def shrunk(make_pair: MakePair, steps: list[Step]) -> list[Step]:
     """Drop ever smaller pieces, then parts of transactions."""
     size = len(steps) // 2
     while size:
         start = 0
         while start < len(steps):
             fewer = steps[:start] + steps[start + size :]
-            if difference_in(etcd, fewer) is not None:
+            if difference_in(make_pair, fewer) is not None:
                 steps = fewer
             else:
                 start += size
         size //= 2
     for number, (method, request) in enumerate(steps):
         if method is TXN:
-            smaller = _shrunk_txn(etcd, steps, number, request)
+            smaller = _shrunk_txn(make_pair, steps, number, request)
             steps = [*steps[:number], (method, smaller), *steps[number + 1 :]]
     return steps
 
 
-def _shrunk_txn(etcd: Etcd, steps: list[Step], number: int, request: rpc.TxnRequest) -> rpc.TxnRequest:
+def _shrunk_txn(make_pair: MakePair, steps: list[Step], number: int, request: rpc.TxnRequest) -> rpc.TxnRequest:
     for name in ("compare", "success", "failure"):
         for position in reversed(range(len(getattr(request, name)))):
             smaller = rpc.TxnRequest()
             smaller.CopyFrom(request)
             del getattr(smaller, name)[position]
-            if difference_in(etcd, [*steps[:number], (TXN, smaller), *steps[number + 1 :]]) is not None:
+            if difference_in(make_pair, [*steps[:number], (TXN, smaller), *steps[number + 1 :]]) is not None:
                 request = smaller
     return request

