@@ -223,7 +223,9 @@ def run_seed(make_pair: MakePair, seed: int, length: int = LENGTH, replay: str =
     steps = shrunk(make_pair, steps)
     error = difference_in(make_pair, steps) or f"{first}\n(not seen again: a matter of time?)"
     lines = [f"{_name(method, request)}\n{shown(request)}" for method, request in steps]
-    raise Difference("\n".join([f"{len(steps)} step(s):", *lines, str(error), f"replay: {replay} --seed {seed} --length {length}"]))
+    raise Difference(
+        "\n".join([f"{len(steps)} step(s):", *lines, str(error), f"replay: {replay} --seed {seed} --length {length}"])
+    )
 
 
 def _name(method: Any, request: Any) -> str:

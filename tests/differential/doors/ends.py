@@ -24,7 +24,9 @@ MESSAGE_BYTES_MAX = 2**31 - 1
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 # Their answers hold what was drawn or what runs off: compared as messages, not as text.
 NOT_BY_TEXT = ("Lease",)
-PUT, RANGE, DELETE, COMPACT = (BY_PATH[f"/etcdserverpb.KV/{name}"] for name in ("Put", "Range", "DeleteRange", "Compact"))
+PUT, RANGE, DELETE, COMPACT = (
+    BY_PATH[f"/etcdserverpb.KV/{name}"] for name in ("Put", "Range", "DeleteRange", "Compact")
+)
 REVOKE, LEASES = (BY_PATH[f"/etcdserverpb.Lease/Lease{name}"] for name in ("Revoke", "Leases"))
 
 
@@ -95,17 +97,15 @@ class GrpcEnd(End):
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(endpoint)
-        self._channel = grpc.insecure_channel(endpoint, options=UNLIMITED)
+        self.channel = grpc.insecure_channel(endpoint, options=UNLIMITED)
         self._calls: dict[str, Any] = {}
-        grpc.channel_ready_future(self._channel).result(CALL_SECONDS_MAX)
+        grpc.channel_ready_future(self.channel).result(CALL_SECONDS_MAX)
 
     def answer(
         self, path: str, gateway: str, request: Any, answered_by: Any, metadata: tuple[tuple[str, str], ...] = ()
     ) -> Any:
         try:
-            answer = self._stub(path, type(request), answered_by)(
-                request, timeout=CALL_SECONDS_MAX, metadata=metadata
-            )
+            answer = self._stub(path, type(request), answered_by)(request, timeout=CALL_SECONDS_MAX, metadata=metadata)
         except grpc.RpcError as error:
             self.seen = None
             return Status(error.code().value[0], error.details())
@@ -115,7 +115,7 @@ class GrpcEnd(End):
     def _stub(self, path: str, request_type: Any, answered_by: Any) -> Any:
         if path not in self._calls:
             is_stream = path.endswith("KeepAlive")
-            make = self._channel.stream_stream if is_stream else self._channel.unary_unary
+            make = self.channel.stream_stream if is_stream else self.channel.unary_unary
             call = make(path, request_type.SerializeToString, answered_by.FromString)
             self._calls[path] = (
                 (lambda request, **options: next(call(iter([request]), **options))) if is_stream else call
@@ -123,14 +123,14 @@ class GrpcEnd(End):
         return self._calls[path]
 
     def watch(self, request: rpc.WatchCreateRequest) -> "EndWatch":
-        make = self._channel.stream_stream(
+        make = self.channel.stream_stream(
             "/etcdserverpb.Watch/Watch", rpc.WatchRequest.SerializeToString, rpc.WatchResponse.FromString
         )
         stream = make(iter([rpc.WatchRequest(create_request=request)]), timeout=CALL_SECONDS_MAX)
         return EndWatch(stream, stream.cancel, request, self.compact_revision)
 
     def close(self) -> None:
-        self._channel.close()
+        self.channel.close()
 
 
 class GatewayEnd(End):

@@ -31,7 +31,12 @@ class DoorPair(Pair):
         self._turn()
         both = super().ask(method, request, where)
         if self._etcd.seen != self.twin.seen:
-            lines = [f"{where}: {method.path}", shown(request), f"etcd:   {self._etcd.seen}", f"raftkv: {self.twin.seen}"]
+            lines = [
+                f"{where}: {method.path}",
+                shown(request),
+                f"etcd:   {self._etcd.seen}",
+                f"raftkv: {self.twin.seen}",
+            ]
             raise Difference("\n".join(lines))
         return both
 
