@@ -50,6 +50,25 @@ def run_while_held(
     return code if code >= 0 else SIGNALLED - code
 
 
+def hold_until_told(lost: threading.Event) -> None:
+    """Until Ctrl-C or SIGTERM, or until what is held is lost."""
+    sys.stdout.flush()
+    told = threading.Event()
+
+    def tell_when_lost() -> None:
+        lost.wait()
+        told.set()
+
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    threading.Thread(target=tell_when_lost, daemon=True).start()
+    try:
+        told.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes] | int":
     """The running child, or the exit code that shells have for what cannot be run."""
     try:

@@ -11,15 +11,20 @@ from raftkv.errors import DeadlineExceeded, InvalidRequest
 from raftkv.units import Revision
 from raftkv.wire.commands import Answer, Command
 from raftkv.wire.protocol import WAIT
-from raftkv.wire.watching import UNTIL_CHANGED, UNTIL_DELETED, UNTIL_EXISTS
+from raftkv.wire.watching import UNTIL_CHANGED, UNTIL_DELETED, UNTIL_DIFFERS, UNTIL_EXISTS
 
 if TYPE_CHECKING:
     from raftkv.client.watch import Watch
     from raftkv.client.watch_async import AsyncWatch
 
-Until = Literal["exists", "deleted", "changed"]
+Until = Literal["exists", "deleted", "changed", "differs"]
 
-_CONDITIONS: dict[str, int] = {"exists": UNTIL_EXISTS, "deleted": UNTIL_DELETED, "changed": UNTIL_CHANGED}
+_CONDITIONS: dict[str, int] = {
+    "exists": UNTIL_EXISTS,
+    "deleted": UNTIL_DELETED,
+    "changed": UNTIL_CHANGED,
+    "differs": UNTIL_DIFFERS,
+}
 
 
 class WaitResult(NamedTuple):
@@ -66,7 +71,7 @@ class WatchVerbs:
     def wait(
         self, key: Bytes, *, until: Until = "exists", after: Revision = 0, timeout: float | None = None
     ) -> KeyValue | None:
-        """Wait until a key exists, is deleted, or was written after revision `after` ("changed"). Returns the key as it then was.
+        """Wait until a key exists, is deleted, was written after revision `after` ("changed"), or either ("differs"). Returns it as it was.
 
         One request: the member answers when it is true. Raises DeadlineExceeded when it is not within `timeout`.
         """
@@ -126,7 +131,7 @@ class AsyncWatchVerbs:
     async def wait(
         self, key: Bytes, *, until: Until = "exists", after: Revision = 0, timeout: float | None = None
     ) -> KeyValue | None:
-        """Wait until a key exists, is deleted, or was written after revision `after` ("changed"). Returns the key as it then was.
+        """Wait until a key exists, is deleted, was written after revision `after` ("changed"), or either ("differs"). Returns it as it was.
 
         One request: the member answers when it is true. Raises DeadlineExceeded when it is not within `timeout`.
         """

@@ -10,7 +10,12 @@ from raftkv.client.requests import Bytes
 from raftkv.client.sync import Client as PlainClient
 
 if TYPE_CHECKING:
+    from raftkv.recipes.barrier import Barrier, DoubleBarrier
+    from raftkv.recipes.counter import Counter
+    from raftkv.recipes.election import Election
+    from raftkv.recipes.group import Group
     from raftkv.recipes.lock import Lock
+    from raftkv.recipes.queue import Queue
     from raftkv.recipes.semaphore import Semaphore
 
 
@@ -67,3 +72,41 @@ class Client(PlainClient):
             lease=lease,
             owner=owner,
         )
+
+    def election(self, name: Bytes, *, ttl: float = 10.0, lease: Any = None) -> "Election":
+        """An office that one of many holds: `campaign`, `proclaim`, `observe`, `resign`; see docs/recipes.md. Arguments as for `lock`."""
+        from raftkv.recipes.election import Election
+
+        return Election(self, name, ttl=ttl, lease=lease)
+
+    def barrier(self, name: Bytes) -> "Barrier":
+        """A gate that somebody closes and opens, and others wait at; see docs/recipes.md."""
+        from raftkv.recipes.barrier import Barrier
+
+        return Barrier(self, name)
+
+    def double_barrier(
+        self, name: Bytes, count: int, *, ttl: float = 10.0, timeout: float | None = None, lease: Any = None
+    ) -> "DoubleBarrier":
+        """A meeting point for `count` participants: nobody gets in, or out, before all are there; see docs/recipes.md."""
+        from raftkv.recipes.barrier import DoubleBarrier
+
+        return DoubleBarrier(self, name, count, ttl=ttl, timeout=timeout, lease=lease)
+
+    def queue(self, name: Bytes, *, ttl: float = 10.0, lease: Any = None) -> "Queue":
+        """A queue of items for workers, first in first out or by priority, that loses none; see docs/recipes.md."""
+        from raftkv.recipes.queue import Queue
+
+        return Queue(self, name, ttl=ttl, lease=lease)
+
+    def counter(self, name: Bytes) -> "Counter":
+        """A number that many change at once; see docs/recipes.md."""
+        from raftkv.recipes.counter import Counter
+
+        return Counter(self, name)
+
+    def group(self, name: Bytes, *, ttl: float = 10.0, lease: Any = None) -> "Group":
+        """Who is there and alive: `join`, `members`, `changes`; see docs/recipes.md."""
+        from raftkv.recipes.group import Group
+
+        return Group(self, name, ttl=ttl, lease=lease)

@@ -8,7 +8,12 @@ from raftkv.client.client import connect as plain_connect
 from raftkv.client.requests import Bytes
 
 if TYPE_CHECKING:
+    from raftkv.recipes.barrier import AsyncBarrier, AsyncDoubleBarrier
+    from raftkv.recipes.counter import AsyncCounter
+    from raftkv.recipes.election import AsyncElection
+    from raftkv.recipes.group import AsyncGroup
     from raftkv.recipes.lock import AsyncLock
+    from raftkv.recipes.queue import AsyncQueue
     from raftkv.recipes.semaphore import AsyncSemaphore
 
 P = ParamSpec("P")
@@ -70,6 +75,44 @@ class AsyncClient(PlainClient):
             lease=lease,
             owner=owner,
         )
+
+    def election(self, name: Bytes, *, ttl: float = 10.0, lease: Any = None) -> "AsyncElection":
+        """An office that one of many holds: `campaign`, `proclaim`, `observe`, `resign`; see docs/recipes.md. Arguments as for `lock`."""
+        from raftkv.recipes.election import AsyncElection
+
+        return AsyncElection(self, name, ttl=ttl, lease=lease)
+
+    def barrier(self, name: Bytes) -> "AsyncBarrier":
+        """A gate that somebody closes and opens, and others wait at; see docs/recipes.md."""
+        from raftkv.recipes.barrier import AsyncBarrier
+
+        return AsyncBarrier(self, name)
+
+    def double_barrier(
+        self, name: Bytes, count: int, *, ttl: float = 10.0, timeout: float | None = None, lease: Any = None
+    ) -> "AsyncDoubleBarrier":
+        """A meeting point for `count` participants: nobody gets in, or out, before all are there; see docs/recipes.md."""
+        from raftkv.recipes.barrier import AsyncDoubleBarrier
+
+        return AsyncDoubleBarrier(self, name, count, ttl=ttl, timeout=timeout, lease=lease)
+
+    def queue(self, name: Bytes, *, ttl: float = 10.0, lease: Any = None) -> "AsyncQueue":
+        """A queue of items for workers, first in first out or by priority, that loses none; see docs/recipes.md."""
+        from raftkv.recipes.queue import AsyncQueue
+
+        return AsyncQueue(self, name, ttl=ttl, lease=lease)
+
+    def counter(self, name: Bytes) -> "AsyncCounter":
+        """A number that many change at once; see docs/recipes.md."""
+        from raftkv.recipes.counter import AsyncCounter
+
+        return AsyncCounter(self, name)
+
+    def group(self, name: Bytes, *, ttl: float = 10.0, lease: Any = None) -> "AsyncGroup":
+        """Who is there and alive: `join`, `members`, `changes`; see docs/recipes.md."""
+        from raftkv.recipes.group import AsyncGroup
+
+        return AsyncGroup(self, name, ttl=ttl, lease=lease)
 
 
 def _made_by(cls: Callable[P, R]) -> Callable[P, R]:

@@ -6,7 +6,18 @@ without a loop. Nothing here imports asyncio.
 """
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Coroutine, Literal, Protocol, Sequence, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    AsyncIterator,
+    Awaitable,
+    Coroutine,
+    Iterator,
+    Literal,
+    Protocol,
+    Sequence,
+    TypeVar,
+)
 
 from raftkv.client.requests import Bytes, SortBy
 from raftkv.client.results import GrantedLease, KeyValue, LeaseInfo, PutResult, RangeResult, TxnResult
@@ -64,6 +75,18 @@ class Watching(Protocol):
     def __aiter__(self) -> AsyncIterator["Event"]: ...
 
 
+class GuardedVerbs(Protocol):
+    """Guarded writes, as far as recipes make some themselves."""
+
+    async def put(
+        self, key: Bytes, value: Bytes, *, lease: int = 0, prev_kv: bool = False, timeout: float | None = None
+    ) -> PutResult: ...
+
+    async def delete(self, key: Bytes, *, timeout: float | None = None) -> int: ...
+
+    def txn(self) -> Txn[Awaitable[TxnResult]]: ...
+
+
 class Verbs(Protocol):
     """The verbs that recipes are written on. The asyncio client has them."""
 
@@ -108,6 +131,8 @@ class Verbs(Protocol):
     async def increment(self, key: Bytes, delta: int = 1, *, timeout: float | None = None) -> int: ...
 
     async def append(self, key: Bytes, value: Bytes, *, timeout: float | None = None) -> int: ...
+
+    def guarded(self, key: Bytes, create_revision: Revision) -> "GuardedVerbs": ...
 
     def lease(self, ttl: float, *, timeout: float | None = None) -> Kept: ...
 
@@ -159,6 +184,19 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a recipe on blocking verbs never suspends")
 
 
+def iterate(items: AsyncIterator[T]) -> Iterator[T]:
+    """The items of a recipe on BlockingVerbs, each waited for where it is asked for."""
+    stream: Any = items
+    try:
+        while True:
+            try:
+                yield run(stream.__anext__())
+            except StopAsyncIteration:
+                return
+    finally:
+        run(stream.aclose())
+
+
 class _BlockingKept:
     """A KeptLease of the blocking client, as Kept."""
 
@@ -186,7 +224,7 @@ class _BlockingKept:
 
 
 class _BlockingWatching:
-    """A Watch of the blocking client, as Watching."""
+    """A Watch of the blocking client, as Watching. Iterating over it goes on where the last one stopped."""
 
     def __init__(self, watch: Any) -> None:
         self._watch = watch
@@ -200,9 +238,14 @@ class _BlockingWatching:
     ) -> None:
         self._watch.__exit__(kind, error, trace)
 
-    async def __aiter__(self) -> AsyncIterator["Event"]:
+    def __aiter__(self) -> "_BlockingWatching":
+        return self
+
+    async def __anext__(self) -> "Event":
         for event in self._watch:
-            yield event
+            heard: Event = event
+            return heard
+        raise StopAsyncIteration
 
 
 def kept(lease: Any) -> Kept:
@@ -216,9 +259,9 @@ def kept(lease: Any) -> Kept:
 
 
 class BlockingVerbs:
-    """Verbs of a blocking client. Each call is done when it returns; `run` is what may wait for it."""
+    """Verbs of a blocking client, or of its guarded writes. Each call is done when it returns; `run` is what may wait for it."""
 
-    def __init__(self, kv: "Client") -> None:
+    def __init__(self, kv: Any) -> None:
         self.kv = kv
 
     def __getattr__(self, name: str) -> Any:
@@ -234,9 +277,14 @@ class BlockingVerbs:
         """As the client's; `commit` is to be awaited."""
 
         async def commit(command: Command, timeout: float | None) -> TxnResult:
-            return self.kv._commit(command, timeout)
+            result: TxnResult = self.kv._commit(command, timeout)
+            return result
 
         return Txn(commit)
+
+    def guarded(self, key: Bytes, create_revision: Revision) -> "BlockingVerbs":
+        """As the client's."""
+        return BlockingVerbs(self.kv.guarded(key, create_revision))
 
     def lease(self, ttl: float, *, timeout: float | None = None) -> Kept:
         """As the client's."""

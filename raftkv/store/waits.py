@@ -13,7 +13,7 @@ from raftkv.store.mvcc import Mvcc
 from raftkv.store.records import DELETE_EVENT, POSITION_BYTES, key_of, key_value, revision_of
 from raftkv.units import Milliseconds, Revision
 from raftkv.wire.commands import OK, Answer, failure
-from raftkv.wire.watching import UNTIL_CHANGED, UNTIL_EXISTS
+from raftkv.wire.watching import UNTIL_CHANGED, UNTIL_DIFFERS, UNTIL_EXISTS
 
 _NEVER_MS: Final = 1 << 62
 
@@ -63,6 +63,8 @@ class Wait:
             return record is not None
         if self._condition == UNTIL_CHANGED:
             return record is not None and revision_of(record) > self._revision
+        if self._condition == UNTIL_DIFFERS:
+            return record is None or revision_of(record) > self._revision
         return record is None
 
     @property

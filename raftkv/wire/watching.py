@@ -21,6 +21,7 @@ _FLAGS: Final = 15
 UNTIL_EXISTS: Final = 0
 UNTIL_DELETED: Final = 1
 UNTIL_CHANGED: Final = 2
+UNTIL_DIFFERS: Final = 3  # gone, or written after the revision
 
 _INT64_MAX: Final = 2**63 - 1
 
@@ -45,7 +46,7 @@ def check_wait(command: list[Any], limits: "Limits") -> None:
     if len(command) != 5:
         raise InvalidRequest("WAIT has 5 items")
     _, condition, all_of_them, keys, revision = command
-    if type(condition) is not int or not UNTIL_EXISTS <= condition <= UNTIL_CHANGED or type(all_of_them) is not bool:
+    if type(condition) is not int or not UNTIL_EXISTS <= condition <= UNTIL_DIFFERS or type(all_of_them) is not bool:
         raise InvalidRequest("WAIT has a condition that is not known")
     if type(revision) is not int or not 0 <= revision <= _INT64_MAX:
         raise InvalidRequest("the revision of WAIT is an integer of 0 or more")

@@ -4,16 +4,14 @@ What scripts rely on: the command's exit code is passed on, 4 means that the loc
 """
 
 import os
-import signal
 import socket
 import sys
-import threading
 
 from raftkv.errors import LockLost
 from raftkv.recipes.lock import Holder, Lock
 from raftkv_cli import exits
 from raftkv_cli.connect import key_bytes, open_client
-from raftkv_cli.holding import run_while_held
+from raftkv_cli.holding import hold_until_told, run_while_held
 from raftkv_cli.leaseid import lease_name
 from raftkv_cli.output import named_bytes, readable, write_json, write_line, write_table
 from raftkv_cli.spec import Argument, Call, Option, UsageError, Verb, positive_seconds
@@ -44,37 +42,18 @@ def run(call: Call) -> int:
 
 def hold(call: Call, lock: Lock, name: bytes) -> int:
     if not call.rest:
-        return hold_until_told(call, lock)
+        if call.output == "json":
+            write_json({**named_bytes("key", lock.key), "token": lock.token})
+        else:
+            write_line(str(lock.token))
+        hold_until_told(lock.lost)
+        return exits.OK
     environment = {
         "RAFTKV_LOCK_NAME": os.fsdecode(name),
         "RAFTKV_LOCK_KEY": os.fsdecode(lock.key),
         "RAFTKV_LOCK_TOKEN": str(lock.token),
     }
     return run_while_held(call.rest, environment, lock.lost, call.seconds("--grace", GRACE_SECONDS))
-
-
-def hold_until_told(call: Call, lock: Lock) -> int:
-    """Print the token and hold the lock until Ctrl-C, SIGTERM, or until it is lost."""
-    if call.output == "json":
-        write_json({**named_bytes("key", lock.key), "token": lock.token})
-    else:
-        write_line(str(lock.token))
-    told = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
-    lost = lock.lost
-
-    def tell_when_lost() -> None:
-        lost.wait()
-        told.set()
-
-    threading.Thread(target=tell_when_lost, daemon=True).start()
-    try:
-        told.wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return exits.OK
 
 
 def release(lock: Lock) -> bool:

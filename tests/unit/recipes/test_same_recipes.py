@@ -6,13 +6,20 @@ from typing import Any
 import pytest
 
 import raftkv
-from raftkv.recipes import lock, semaphore
+from raftkv.recipes import barrier, counter, election, group, lock, queue, semaphore
 from raftkv.recipes.clients import Client
 from raftkv.recipes.clients_async import AsyncClient
 
 PAIRS = [
     (lock.AsyncLock, lock.Lock),
     (semaphore.AsyncSemaphore, semaphore.Semaphore),
+    (election.AsyncElection, election.Election),
+    (barrier.AsyncBarrier, barrier.Barrier),
+    (barrier.AsyncDoubleBarrier, barrier.DoubleBarrier),
+    (queue.AsyncQueue, queue.Queue),
+    (queue.AsyncClaim, queue.Claim),
+    (counter.AsyncCounter, counter.Counter),
+    (group.AsyncGroup, group.Group),
 ]
 METHODS = [name for name in vars(AsyncClient) if not name.startswith("_")]
 
@@ -51,4 +58,4 @@ def test_what_they_make_is_the_same(asynchronous: type, blocking: type) -> None:
 
 @pytest.mark.parametrize(("_", "blocking"), PAIRS)
 def test_contexts_are_blocking(_: type, blocking: type) -> None:
-    assert hasattr(blocking, "__enter__") != hasattr(blocking, "__aenter__")
+    assert not hasattr(blocking, "__aenter__")

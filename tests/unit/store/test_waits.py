@@ -10,7 +10,7 @@ from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.store import Store
 from raftkv.store.watches import WatchHub
 from raftkv.wire.protocol import WAIT
-from raftkv.wire.watching import UNTIL_CHANGED, UNTIL_DELETED, UNTIL_EXISTS
+from raftkv.wire.watching import UNTIL_CHANGED, UNTIL_DELETED, UNTIL_DIFFERS, UNTIL_EXISTS
 from tests.unit.store.stores import LIMITS, Driver, delete, put, txn
 
 
@@ -50,6 +50,20 @@ def test_all_and_any(bench: Bench) -> None:
     bench.wait(UNTIL_EXISTS, b"x", b"y", every=False)
     bench.driver.apply(put(b"y"))
     assert [items and items[0] for items in bench.answers[1][2]] == [None, b"y"]
+
+
+def test_differs_means_written_or_gone_after_a_revision(bench: Bench) -> None:
+    bench.driver.apply(put(b"a"))
+    bench.driver.apply(put(b"b"))
+    bench.wait(UNTIL_DIFFERS, b"a", b"b", every=False, revision=3)
+    assert bench.answers == []
+    bench.driver.apply(delete(b"a"))
+    assert bench.answers[0][2][0] is None
+    bench.wait(UNTIL_DIFFERS, b"a", b"b", every=False, revision=4)
+    assert bench.answers[1][1] == 4, "gone already"
+    bench.wait(UNTIL_DIFFERS, b"b", revision=4)
+    bench.driver.apply(put(b"b", b"2"))
+    assert bench.answers[2][1] == 5
 
 
 def test_changed_means_written_after_a_revision(bench: Bench) -> None:
