@@ -178,12 +178,12 @@ class Member:
         return self._view.members()
 
     def move_leader(self, target: str, done: Callable[[Answer], None]) -> None:
-        """Transfer leadership to the member of that name; an empty name leaves the choice to the core."""
+        """Transfer leadership to the member of that name, or id as text; an empty one leaves the choice to the core."""
         if not target:
             self._driver.leadership.move(None, done)
             return
         for member in self._storage.members():
-            if member["name"] == target:
+            if target in (member["name"], str(member["id"])):
                 self._driver.leadership.move(member["id"], done)
                 return
         done(failure(TransferRefused(f"there is no member {target!r}")))

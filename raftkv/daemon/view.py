@@ -3,18 +3,22 @@
 from typing import Any, Callable
 
 import raftkv
+from raftkv.daemon.facts import Facts, MemberFacts
+from raftkv.daemon.hashing import Hashing
 from raftkv.daemon.storage import Storage
 from raftkv.limits import Limits
 from raftkv.raft.node import Raft
 from raftkv.replica.service import LEADER, Service
+from raftkv.store.hashing import ContentHash
 from raftkv.units import NOBODY, NodeId, Revision, Term
+from raftkv.wire.alarms import CORRUPT
 from raftkv.wire.protocol import PROTOCOL_VERSION
 
 READY_LAG_ENTRIES_MAX = 1_000  # a follower further behind than that would send its clients into the past
 
 
 class View:
-    """Read-only; every call is answered from memory."""
+    """Read-only; every call is answered from memory, except for the hash of all data."""
 
     def __init__(
         self,
@@ -38,6 +42,8 @@ class View:
         self._service = service
         self._storage = storage
         self._limits = limits
+        self._hashing = Hashing(storage)
+        self.client_scheme = self.peer_scheme = "http"
         self.is_closing = False
         self.stalled_seconds: Callable[[], float] = lambda: 0.0
         self.agreed_index: Callable[[], int] = lambda: 0
@@ -85,20 +91,75 @@ class View:
             "errors": self.errors(),
         }
 
+    def facts(self) -> Facts:
+        """How this member stands, for the etcd API."""
+        raft, store = self._raft, self._storage.store
+        return Facts(
+            cluster_id=store.cluster_id,
+            node_id=raft.node_id,
+            leader=raft.leader,
+            term=raft.term,
+            commit_index=raft.commit_index,
+            applied_index=store.applied_index,
+            revision=store.revision,
+            compact_revision=store.compact_revision,
+            is_leader=raft.role == LEADER,
+            is_learner=raft.role == "learner",
+            is_closing=self.is_closing,
+            takes_writes=self._service.write_block is None,
+            digest=store.digest,
+            db_size_bytes=store.db_size_bytes,
+            db_size_in_use_bytes=store.db_size_in_use_bytes,
+            quota_bytes=self._limits.quota_bytes,
+            alarms=store.cluster.all_alarms(),
+            downgrade_target=store.cluster.downgrade,
+            errors=self._own_errors(),
+        )
+
+    def member_facts(self) -> list[MemberFacts]:
+        """Every member as etcd shows it."""
+        voters = self._raft.configuration.voters
+        return [
+            MemberFacts(
+                node_id=member["id"],
+                name=member["name"],
+                peer_address=member["peer_address"],
+                client_address=member["address"],
+                is_learner=member["id"] not in voters and not member["wants_vote"],
+                has_started=bool(member["version"]),
+            )
+            for member in self._storage.members()
+        ]
+
+    async def hash_content(self, revision: Revision) -> ContentHash:
+        """The finished hash of the data as of a revision; 0: the current one. Raises RaftKVError."""
+        return await self._hashing.hash_content(revision)
+
     def errors(self) -> list[str]:
         """What an operator should look at now; empty when all is well."""
+        found = self._own_errors()
+        cluster = self._storage.store.cluster
+        if over := cluster.full_names():
+            found.append(f"no_space: over the quota: {', '.join(over)}")
+        if cluster.alarms:
+            raised = [
+                f"{'corrupt' if kind == CORRUPT else 'no_space'} of {number:x}" for number, kind in cluster.alarms
+            ]
+            found.append(f"alarm: raised by hand: {', '.join(sorted(raised))}")
+        if self._raft.leader == NOBODY:
+            found.append("no_leader" if self._raft.quorum_contact else "no_quorum")
+        return found
+
+    def _own_errors(self) -> list[str]:
+        """Of this member itself: neither alarms nor the lack of a leader."""
         found = self.loop_errors()
         if self._service.write_block is not None:
             found.append(f"{self._service.write_block.code}: {self._service.write_block.message}")
-        if over := self._storage.store.cluster.full_names():
-            found.append(f"no_space: over the quota: {', '.join(over)}")
         if self._storage.full is not None:
             found.append(f"{self._storage.full.code}: {self._storage.full.message}")
         stalled_seconds = self.stalled_seconds()
         if stalled_seconds:
             found.append(f"disk_stalled: an fsync of the log has not returned for {stalled_seconds:.1f} s")
-        if self._raft.leader == NOBODY:
-            found.append("no_leader" if self._raft.quorum_contact else "no_quorum")
         return found
 
     def readiness(self) -> tuple[bool, str]:

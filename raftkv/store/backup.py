@@ -3,7 +3,8 @@
     the store's file, of whole pages | magic (8 bytes) | size of the store's file (8) | SHA-256 of the store's file (32)
 
 The trailer is last, so that a file that was cut short has none. LMDB does not look behind its last page, so the file can be read as
-it is.
+it is. What a client of etcd saves (raftkv/etcd/snapshots.py) has zeros in front of the trailer, so that they end at a multiple of 512
+bytes, and behind it the SHA-256 of everything.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import os
 import shutil
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from raftkv.errors import ConfigError, Corruption
 from raftkv.store.keyspace import HEAD
@@ -22,6 +23,9 @@ from raftkv.wire.settings import Settings
 
 MAGIC: Final = b"RKVBAK01"
 _TRAILER: Final = struct.Struct(">8sQ32s")
+TRAILER_BYTES: Final = _TRAILER.size
+_SHA256_BYTES: Final = 32
+_ALIGNMENT: Final = 512  # of what a client of etcd saves, its hash not counted
 _PIECE_BYTES: Final = 1 << 20
 _MAP_BYTES: Final = 16 * 1024 * 1024  # LMDB raises it to the size of the file
 
@@ -39,6 +43,11 @@ class BackupInfo:
     members: list[str]
     size_bytes: int
     sha256: str
+
+
+def trailer(size_bytes: int, sha256: bytes) -> bytes:
+    """What stands behind a store's file of this size and hash."""
+    return _TRAILER.pack(MAGIC, size_bytes, sha256)
 
 
 class BackupWriter:
@@ -61,7 +70,7 @@ class BackupWriter:
 
     def finish(self) -> None:
         """Raises OSError."""
-        self._file.write(_TRAILER.pack(MAGIC, self._size_bytes, self._hash.digest()))
+        self._file.write(trailer(self._size_bytes, self._hash.digest()))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -76,21 +85,50 @@ class BackupWriter:
 def verify(path: str) -> tuple[int, str]:
     """Size and SHA-256 of the store's file in a backup. Raises Corruption, OSError."""
     with open(path, "rb") as file:
-        size_bytes = os.fstat(file.fileno()).st_size - _TRAILER.size
-        if size_bytes < 0:
-            raise Corruption(f"{path} is no backup of raftkv: it is too short")
+        total_bytes = os.fstat(file.fileno()).st_size
+        end = _end_of(file, total_bytes)
+        magic, size_bytes, stated = _TRAILER.unpack(end[:TRAILER_BYTES].rjust(TRAILER_BYTES, b"\0"))
+        if magic != MAGIC:
+            raise Corruption(f"{path} is no backup of raftkv, or was cut short")
+        padding_bytes = total_bytes - len(end) - size_bytes
+        file.seek(0)
         digest = hashlib.sha256()
-        left_bytes = size_bytes
-        while left_bytes:
-            piece = file.read(min(_PIECE_BYTES, left_bytes))
-            digest.update(piece)
-            left_bytes -= len(piece)
-        magic, stated_bytes, stated = _TRAILER.unpack(file.read(_TRAILER.size))
-    if magic != MAGIC:
-        raise Corruption(f"{path} is no backup of raftkv, or was cut short")
-    if stated_bytes != size_bytes or stated != digest.digest():
+        is_whole = 0 <= padding_bytes < _ALIGNMENT and _feed(digest, file, size_bytes) and stated == digest.digest()
+        if is_whole and len(end) > TRAILER_BYTES:
+            whole = digest.copy()
+            padding = file.read(padding_bytes)
+            whole.update(padding + end[:TRAILER_BYTES])
+            is_whole = not padding.strip(b"\0") and whole.digest() == end[TRAILER_BYTES:]
+        elif padding_bytes:
+            is_whole = False
+    if not is_whole:
         raise Corruption(f"{path} is damaged: its checksum does not match")
     return size_bytes, digest.hexdigest()
+
+
+def _end_of(file: BinaryIO, total_bytes: int) -> bytes:
+    """The trailer, and the hash behind it if a client of etcd has saved the file."""
+    for end_bytes, fits in (
+        (TRAILER_BYTES + _SHA256_BYTES, total_bytes % _ALIGNMENT == _SHA256_BYTES),
+        (TRAILER_BYTES, True),
+    ):
+        if fits and total_bytes >= end_bytes:
+            file.seek(total_bytes - end_bytes)
+            end = file.read(end_bytes)
+            if end.startswith(MAGIC):
+                return end
+    return b""
+
+
+def _feed(digest: Any, file: BinaryIO, size_bytes: int) -> bool:
+    """Hash so much of the file; False when there is not so much."""
+    while size_bytes > 0:
+        piece = file.read(min(_PIECE_BYTES, size_bytes))
+        if not piece:
+            return False
+        digest.update(piece)
+        size_bytes -= len(piece)
+    return True
 
 
 def inspect(path: str) -> BackupInfo:

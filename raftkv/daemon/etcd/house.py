@@ -1,23 +1,26 @@
 """What procedures need of the member that serves them: one object per member, made by its wiring."""
 
 import asyncio
-from typing import Any, Callable, Mapping, Protocol, Sequence, TypeAlias
+from typing import Any, Callable, Final, Mapping, Protocol, Sequence, TypeAlias
 
 from raftkv.daemon.api.controls import MemberControl
 from raftkv.daemon.etcd.counting import CallCounts
 from raftkv.daemon.etcd.identity import ANYBODY, Caller
 from raftkv.daemon.etcd.parking import Parking
 from raftkv.daemon.etcd.renewals import Renewals
+from raftkv.daemon.facts import Facts, MemberFacts
 from raftkv.errors import NotLeader, RaftKVError
 from raftkv.etcd.responses import Origin
 from raftkv.etcd.statuses import Status, status_of
 from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import QUESTIONS
+from raftkv.replica.membership import read_request
 from raftkv.replica.service import Service
+from raftkv.store.hashing import ContentHash
 from raftkv.units import Milliseconds, NodeId, Revision, Term
 from raftkv.wire.commands import FAILED, READS, SERIALIZABLE, Answer, Command, command_bytes, error_of
-from raftkv.wire.protocol import KEEP_ALIVE, check_keep_alive
+from raftkv.wire.protocol import CHANGE_MEMBERS, KEEP_ALIVE, check_keep_alive
 from raftkv.wire.validate import validate
 
 
@@ -37,9 +40,21 @@ class EtcdView(Protocol):
     @property
     def knows_leader(self) -> bool: ...
 
-    def status(self) -> dict[str, Any]: ...
+    @property
+    def client_scheme(self) -> str:
+        """Of the URLs of members: http or https."""
+        ...
 
-    def members(self) -> list[dict[str, Any]]: ...
+    @property
+    def peer_scheme(self) -> str: ...
+
+    def facts(self) -> Facts: ...
+
+    def member_facts(self) -> list[MemberFacts]: ...
+
+    async def hash_content(self, revision: Revision) -> ContentHash:
+        """The finished hash of the data as of a revision; 0: the current one. Raises RaftKVError."""
+        ...
 
 
 Authenticate: TypeAlias = Callable[[Mapping[str, str], str], Caller]
@@ -97,6 +112,8 @@ def check(command: Command, limits: Limits) -> None:
     """Refuse what can never be done, by the rules of all doors. Raises RaftKVError."""
     if command[0] == KEEP_ALIVE:
         check_keep_alive(command, limits.keep_alive_leases_max)
+    elif command[0] == CHANGE_MEMBERS:
+        read_request(command[1])
     else:
         validate(command, limits)
 
@@ -119,12 +136,15 @@ def submit(house: House, origin: Any, tag: int, command: Command, caller: Caller
             origin,
             [tag],
             [command],
-            size_bytes=0 if command[0] in QUESTIONS else command_bytes(command),
+            size_bytes=0 if command[0] in _NO_ENTRIES else command_bytes(command),
             deadline_ms=deadline_ms,
             user=caller.user,
             auth_revision=caller.auth_revision,
         )
     )
+
+
+_NO_ENTRIES: Final = QUESTIONS | {CHANGE_MEMBERS}  # what the leader does without an entry of their own
 
 
 class _Waiting:

@@ -6,11 +6,14 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from raftkv.daemon.etcd.calls import Reply
+from raftkv.daemon.etcd.calls import Procedure, Receiver, Reply
 from raftkv.daemon.etcd.house import House
 from raftkv.daemon.etcd.identity import ANYBODY, Caller
+from raftkv.daemon.etcd.procedures import PROCEDURES
+from raftkv.daemon.facts import Facts, MemberFacts
 from raftkv.etcd.statuses import Status
 from raftkv.limits import Limits
+from raftkv.store.hashing import ContentHash
 from tests.unit.replica.minicluster import Member, MiniCluster
 
 CLUSTER_ID = 77
@@ -34,11 +37,51 @@ class HandView:
     def knows_leader(self) -> bool:
         return self._member.raft.leader != 0
 
-    def status(self) -> dict[str, Any]:
-        return {"name": "n1", "role": "leader"}
+    client_scheme = peer_scheme = "http"
 
-    def members(self) -> list[dict[str, Any]]:
-        return []
+    def facts(self) -> Facts:
+        raft, store = self._member.raft, self._member.storage.store
+        return Facts(
+            cluster_id=CLUSTER_ID,
+            node_id=raft.node_id,
+            leader=raft.leader,
+            term=raft.term,
+            commit_index=raft.commit_index,
+            applied_index=store.applied_index,
+            revision=store.revision,
+            compact_revision=store.compact_revision,
+            is_leader=raft.is_leader,
+            is_learner=False,
+            is_closing=False,
+            takes_writes=True,
+            digest=store.digest,
+            db_size_bytes=4096,
+            db_size_in_use_bytes=2048,
+            quota_bytes=1 << 30,
+            alarms=store.cluster.all_alarms(),
+            downgrade_target=store.cluster.downgrade,
+            errors=[],
+        )
+
+    def member_facts(self) -> list[MemberFacts]:
+        voters = self._member.raft.configuration.voters
+        return [
+            MemberFacts(
+                node_id=member["id"],
+                name=member["name"],
+                peer_address=member["peer_address"],
+                client_address=member["address"],
+                is_learner=member["id"] not in voters and not member["wants_vote"],
+                has_started=bool(member["version"]),
+            )
+            for member in self._member.storage.members()
+        ]
+
+    async def hash_content(self, revision: int) -> ContentHash:
+        hashing = self._member.storage.store.content_hash(revision)
+        while not hashing.step():
+            pass
+        return hashing
 
 
 class HandControl:
@@ -48,6 +91,9 @@ class HandControl:
 
     def __init__(self, cluster: MiniCluster) -> None:
         self._cluster = cluster
+
+    def status(self) -> dict[str, Any]:
+        return {}
 
     def schedule_pump(self) -> None:
         try:
@@ -110,3 +156,23 @@ class HandDoor:
 
     def on_batch_end(self) -> None:
         self.batches += 1
+
+
+async def unary(house: House, path: str, request: Message, caller: Caller = ANYBODY) -> Any:
+    """The response of a procedure with one, or the status that it was refused with."""
+    call, _ = opened(house, path, request, caller)
+    while not call.ended:
+        await asyncio.sleep(0)
+    (status,) = call.ended
+    return call.replies[0] if status is None else status
+
+
+def opened(house: House, path: str, request: Message, caller: Caller = ANYBODY) -> tuple[HandCall, Receiver]:
+    """A procedure that has got its request."""
+    procedure = PROCEDURES[path]
+    assert isinstance(procedure, Procedure), "not a single command"
+    call = HandCall(caller=caller)
+    receiver = procedure.open(house, call)
+    receiver.on_message(request)
+    receiver.on_half_close()
+    return call, receiver
