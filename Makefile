@@ -65,6 +65,10 @@ SEEDS ?= 1000
 differential: $(STAMP) ## the store beside a real etcd, fresh stories (SEEDS=1000); a failing one is shrunk and prints its replay
 	$(BIN)/python -m tests.differential --seeds $(SEEDS)
 
+.PHONY: differential-doors
+differential-doors: $(STAMP) ## raftkv beside a real etcd through gRPC and JSON: stories, watch streams, users and roles (SEEDS=1000 of each)
+	$(BIN)/python -m tests.differential.doors all --seeds $(SEEDS)
+
 .PHONY: test-compose
 test-compose: $(STAMP) ## the compose cluster with a real Docker engine; says why it skips without one
 	$(BIN)/pytest -q -rs tests/e2e

@@ -72,8 +72,9 @@ class Pair:
                 self._compare_events(request, real, ours, "at the end")
             self.compare_state()
         finally:
-            for _, real, _ in self._watches:
-                real.close()
+            for _, *both in self._watches:
+                for watch in both:
+                    watch.close()
 
     def _tell(self, method: Any, request: Any, where: str) -> None:
         if self._is_full and differs_when_full(request):
@@ -107,6 +108,7 @@ class Pair:
             self._compare(f"{where}: watch", request, *both)
         if not ours.is_on:
             real.close()
+            ours.close()
             return
         self._watches.append((request, real, ours))
         if 0 < request.start_revision <= current:

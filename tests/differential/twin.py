@@ -137,3 +137,6 @@ class TwinWatch:
         self._twin.tell_watchers()
         assert not self._sink.canceled, "its history is kept"
         return [event(items) for items in self._sink.events.get(0, [])]
+
+    def close(self) -> None:
+        """It ends with its twin."""

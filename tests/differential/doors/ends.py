@@ -278,7 +278,7 @@ INTEGERS = {
 
 
 def _number(name: str, value: Any, random: Random) -> Any:
-    if name in INTEGERS and isinstance(value, str) and random.random() < 0.5:
+    if name in INTEGERS and isinstance(value, str) and random.random() < 0.5 and value.lstrip("-").isdigit():
         return int(value)
     return _with_numbers(value, random)
 

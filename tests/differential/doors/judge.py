@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 from raftkv.etcdpb import rpc_pb2 as rpc
 from tests.differential.doors.ends import COMPACT, DELETE, PUT, EitherEnd, End, GatewayEnd, GrpcEnd
-from tests.differential.judge import Difference, Pair, shown
+from tests.differential.judge import LENGTH, Difference, Pair, run_seed, shown
 
 DOORS: dict[str, Callable[[str], End]] = {"grpc": GrpcEnd, "gateway": GatewayEnd, "either": EitherEnd}
 
@@ -65,14 +65,31 @@ def align(*ends: End) -> None:
         assert end.compact_revision == target
 
 
-def pairs(real_endpoint: str, our_endpoint: str, door: str, seed: int) -> Callable[[], DoorPair]:
-    """Makes the two anew for a story; both choose their way of asking alike."""
-    kept: list[End] = []
+class Pairs:
+    """Makes the two anew for each story. A context manager: connections end with it."""
 
-    def make() -> DoorPair:
-        while kept:
-            kept.pop().close()
-        kept.extend(DOORS[door](endpoint) for endpoint in (real_endpoint, our_endpoint))
-        return DoorPair(*kept, seed)
+    def __init__(self, real_endpoint: str, our_endpoint: str, door: str, seed: int) -> None:
+        self._endpoints, self._door, self._seed = (real_endpoint, our_endpoint), door, seed
+        self._ends: list[End] = []
 
-    return make
+    def __call__(self) -> DoorPair:
+        self.close()
+        self._ends = [DOORS[self._door](endpoint) for endpoint in self._endpoints]
+        real, ours = self._ends
+        return DoorPair(real, ours, self._seed)
+
+    def __enter__(self) -> "Pairs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._ends:
+            self._ends.pop().close()
+
+
+def run_door_seed(real_endpoint: str, our_endpoint: str, door: str, seed: int, length: int = LENGTH) -> None:
+    """Raises Difference with the shortest story that still shows one, and how to run it again."""
+    with Pairs(real_endpoint, our_endpoint, door, seed) as make_pair:
+        run_seed(make_pair, seed, length, replay=f"python -m tests.differential.doors {door}")

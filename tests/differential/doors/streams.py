@@ -51,6 +51,10 @@ class Stream:
         else:
             self.controls.append(response)
 
+    def forget(self, watch_id: int) -> None:
+        """An id that was given back begins anew. Nothing of it has been read: the answer to its creation was the last."""
+        self.events.pop(watch_id, None)
+
     def read_control(self) -> rpc.WatchResponse:
         wanted = len(self.controls) + 1
         while len(self.controls) < wanted:
@@ -131,6 +135,8 @@ class StreamPair:
             self._compare([stream.read_control() for stream in self._streams], where, request)
         elif not answer.canceled:
             self._watching[answer.watch_id] = request
+            for stream in self._streams:
+                stream.forget(answer.watch_id)
 
     def _cancel(self, where: str) -> None:
         self._drain()
