@@ -40,6 +40,7 @@ class DaemonConfig:
     advertise_peer: str
     initial_cluster: Mapping[str, str]  # member name -> peer address; empty when it was not given
     join: str | None
+    join_user: str | None
     log_level: str
     log_format: str
     heartbeat_ms: Milliseconds
@@ -48,6 +49,7 @@ class DaemonConfig:
     lease_reads: bool
     fsync_stall_ms_max: Milliseconds
     snapshot_bytes_per_second_max: int  # 0: no bound
+    allow_insecure_peers: bool
     priority: int  # to lead; the higher the better
     limits: Limits
 

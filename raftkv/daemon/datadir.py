@@ -9,6 +9,7 @@ that died, and is removed once the lock is held.
 """
 
 import fcntl
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -16,11 +17,15 @@ from types import TracebackType
 from typing import Final
 
 from raftkv.errors import ConfigError, Corruption, DataDirectoryInUse, WrongDataDirectory
+from raftkv.limits import Limits
 from raftkv.units import NodeId
 from raftkv.wal.disk import Disk, RealDisk
 from raftkv.wal.record import Identity
+from raftkv.wal.recovery import Recovered
 from raftkv.wal.segment import ADVICE
 from raftkv.wal.wal import Wal
+
+log = logging.getLogger("raftkv")
 
 LOCK_NAME: Final = "LOCK"
 STORE_NAME: Final = "store.lmdb"
@@ -123,6 +128,19 @@ class DataDirectory:
             os.close(descriptor)
             raise
         return descriptor
+
+    def open_log(self, identity: Identity, limits: Limits) -> tuple[Wal, Recovered]:
+        """The log of the member that lives here, a new one on an empty directory. Raises Corruption, WrongDataDirectory."""
+        disk, path = RealDisk(), str(self.wal_path)
+        if self.is_new(disk):
+            Wal.create(disk, path, identity, limits).close()
+        wal, recovered = Wal.open(disk, path, limits)
+        self.check_identity(
+            recovered.identity, cluster_name=identity.cluster_name, name=identity.name, node_id=identity.node_id
+        )
+        if recovered.cut_bytes:
+            log.warning("cut %d bytes of an unfinished write from the end of the log", recovered.cut_bytes)
+        return wal, recovered
 
     def _remove_temporary(self) -> None:
         for directory in (self.path, self.wal_path, self.store_path, self.snapshots_path):

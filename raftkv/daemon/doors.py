@@ -7,6 +7,7 @@ to whoever asks for HTTP/2.
 from typing import TYPE_CHECKING
 
 from raftkv.daemon.api.controls import MemberControl
+from raftkv.daemon.api.gate import make_judge
 from raftkv.daemon.api.http import ChangeMembers, build_http_server
 from raftkv.daemon.api.native import NativeConnection
 from raftkv.daemon.config import DaemonConfig
@@ -24,7 +25,7 @@ def build_client_port(
     service: Service, member: MemberControl, view: View, config: DaemonConfig, change_members: ChangeMembers
 ) -> ClientPort:
     """The client port with all its doors, not listening yet."""
-    http = build_http_server(view, change_members)
+    http = build_http_server(view, change_members, make_judge(member.authenticator, service))
     return ClientPort(lambda: NativeConnection(service, member, config.limits), http, config.limits)
 
 

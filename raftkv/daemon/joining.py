@@ -17,18 +17,22 @@ import msgpack
 from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.membership import Membership, save_membership, write_durably
 from raftkv.errors import (
+    AuthFailed,
+    AuthNotEnabled,
     ClusterMismatch,
     ConfigError,
     Corruption,
     IncarnationMismatch,
     InvalidRequest,
     MembershipRefused,
+    PermissionDenied,
     ProtocolError,
     Unsupported,
+    UserEmpty,
 )
 from raftkv.transport.addresses import split_address
 from raftkv.wire.commands import OK, Answer, error_of
-from raftkv.wire.protocol import CHANGE_MEMBERS, HELLO, PREFACE, hello_options
+from raftkv.wire.protocol import AUTHENTICATE, CHANGE_MEMBERS, HELLO, PREFACE, hello_options
 
 log = logging.getLogger("raftkv.joining")
 
@@ -37,7 +41,10 @@ RETRY_SECONDS: Final = 0.5
 ANSWER_BYTES_MAX: Final = 1 << 20
 FILE_NAME: Final = "joining.json"
 
-_FINAL = (ClusterMismatch, ConfigError, IncarnationMismatch, InvalidRequest, MembershipRefused, Unsupported)
+_FINAL = (
+    *(ClusterMismatch, ConfigError, IncarnationMismatch, InvalidRequest, MembershipRefused, Unsupported),
+    *(AuthFailed, PermissionDenied, UserEmpty),
+)
 """Asking again does not help against these."""
 
 
@@ -50,7 +57,7 @@ async def join(config: DaemonConfig, directory: Path) -> Membership:
     while True:
         address = addresses.pop(0) if addresses else config.join
         try:
-            answer = await _ask(address, config.cluster_name, command)
+            answer = await _ask(address, config, command)
         except (OSError, EOFError, TimeoutError, ProtocolError) as error:
             said = _say(said, f"{address} does not answer: {error or type(error).__name__}")
         else:
@@ -67,29 +74,40 @@ async def join(config: DaemonConfig, directory: Path) -> Membership:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _ask(address: str, cluster_name: str, command: list[Any]) -> Answer:
-    """Greet, ask, and take the answer. Raises OSError, EOFError, TimeoutError or ProtocolError."""
+async def _ask(address: str, config: DaemonConfig, command: list[Any]) -> Answer:
+    """Greet, log in, ask, and take the answer. Raises OSError, EOFError, TimeoutError or ProtocolError."""
     host, port = split_address(address)
     async with asyncio.timeout(ANSWER_SECONDS_MAX):
         reader, writer = await asyncio.open_connection(host, port)
         try:
-            hello = hello_options(cluster_name=cluster_name, session=None, client="a member that joins")
-            timeout_ms = int(ANSWER_SECONDS_MAX * 900)
-            writer.write(PREFACE + msgpack.packb([1, 0, [HELLO, hello]]) + msgpack.packb([2, timeout_ms, command]))
+            hello = hello_options(cluster_name=config.cluster_name, session=None, client="a member that joins")
+            commands = [[HELLO, hello], command]
+            if config.join_user is not None:
+                name, _, password = config.join_user.partition(":")
+                commands.insert(1, [AUTHENTICATE, name, password])
+            writer.write(PREFACE)
             unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=ANSWER_BYTES_MAX)
-            while data := await reader.read(65536):
-                try:
-                    unpacker.feed(data)
-                    for request_id, answer in unpacker:
-                        if request_id == 2 or answer[0] != OK:
-                            return list(answer)
-                except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
-                    raise ProtocolError(
-                        f"it does not speak raftkv's protocol: {error or type(error).__name__}"
-                    ) from error
-            raise EOFError("the connection was closed")
+            answer: Answer = []
+            for request_id, asked in enumerate(commands, start=1):
+                writer.write(msgpack.packb([request_id, int(ANSWER_SECONDS_MAX * 900), asked]))
+                answer = await _answer(reader, unpacker, request_id)
+                if answer[0] != OK and not (asked[0] == AUTHENTICATE and answer[1] == AuthNotEnabled.code):
+                    break
+            return answer
         finally:
             writer.close()
+
+
+async def _answer(reader: asyncio.StreamReader, unpacker: Any, request_id: int) -> Answer:
+    while data := await reader.read(65536):
+        try:
+            unpacker.feed(data)
+            for answered_id, answer in unpacker:
+                if answered_id == request_id or answer[0] != OK:
+                    return list(answer)
+        except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+            raise ProtocolError(f"it does not speak raftkv's protocol: {error or type(error).__name__}") from error
+    raise EOFError("the connection was closed")
 
 
 def _incarnation(directory: Path) -> int:

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any, Callable
 
 import raftkv
+from raftkv.daemon.authn import Authenticator
 from raftkv.daemon.backups import Backups
 from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.defrag import Defragmentation
 from raftkv.daemon.doors import build_client_port
 from raftkv.daemon.journal import WalJournal
+from raftkv.daemon.login_metrics import LoginMetrics
 from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
 from raftkv.daemon.membership import Membership, load_membership, save_membership
 from raftkv.daemon.metrics import Counters, Gauges, Metrics
@@ -30,10 +32,7 @@ from raftkv.replica.upkeep import Founding
 from raftkv.transport.handshake import Identity as PeerIdentity
 from raftkv.transport.peers import PeerTransport
 from raftkv.units import NOBODY, Index
-from raftkv.wal.disk import RealDisk
 from raftkv.wal.record import Identity
-from raftkv.wal.recovery import Recovered
-from raftkv.wal.wal import Wal
 from raftkv.wire.commands import Answer, failure
 from raftkv.wire.settings import settings_of
 
@@ -63,7 +62,8 @@ class Member:
         self.cluster_name = membership.cluster_name
         self.counters = Counters()
         # The log before the store: a store without a log is a member that forgot its votes.
-        wal, recovered = _open_wal(directory, membership, config)
+        identity = Identity(config.cluster_name, membership.node_id, config.name, membership.incarnation)
+        wal, recovered = directory.open_log(identity, config.limits)
         self._storage = Storage(
             loop=loop,
             store_file=directory.store_file,
@@ -98,9 +98,12 @@ class Member:
             self._storage, directory.snapshots_path, loop=loop, journal_durable_index=self._journal_durable_index
         )
         self.defragmentation = self._new_defragmentation()
+        self.authenticator = self._new_authenticator()
         self._view = self._new_view()
         self._client_port = build_client_port(self._service, self, self._view, config, self._change_members)
-        self._view.metrics_text = Metrics(self.counters, self._gauges).text
+        metrics = Metrics(self.counters, self._gauges)
+        metrics.add(LoginMetrics(self.authenticator))
+        self._view.metrics_text = metrics.text
 
     @classmethod
     def open(
@@ -142,6 +145,7 @@ class Member:
         self._network.transport = self._peers
         self._neighbours.follow(self._peers)
         self._driver.start()
+        self.authenticator.start()
         log.info(
             "member %s of cluster %r serves clients on %s, peers on %s",
             self._membership.name,
@@ -156,6 +160,7 @@ class Member:
         await self.defragmentation.close(ShuttingDown())
         await self._driver.hand_over_and_drain(deadline)
         self._driver.stop()
+        self.authenticator.close()
         self.backups.close_all()
         await self._client_port.close()
         await self._peers.close()
@@ -255,6 +260,17 @@ class Member:
             limits=self._config.limits,
             held_log=self._raft,
             journal_durable_index=self._journal_durable_index,
+        )
+
+    def _new_authenticator(self) -> Authenticator:
+        config = self._config
+        return Authenticator(
+            self._storage,
+            self._service,
+            config.limits,
+            self.schedule_pump,
+            loop=self._loop,
+            allow_insecure_peers=config.allow_insecure_peers,
         )
 
     def _new_view(self) -> View:
@@ -373,17 +389,3 @@ def found(config: DaemonConfig) -> Membership:
             f"--initial-cluster has no member {config.name!r}: it names {', '.join(sorted(config.initial_cluster))}"
         )
     return Membership.found(config.cluster_name, config.name, dict(config.initial_cluster))
-
-
-def _open_wal(directory: DataDirectory, membership: Membership, config: DaemonConfig) -> tuple[Wal, Recovered]:
-    disk, path = RealDisk(), str(directory.wal_path)
-    if directory.is_new(disk):
-        identity = Identity(membership.cluster_name, membership.node_id, membership.name, membership.incarnation)
-        Wal.create(disk, path, identity, config.limits).close()
-    wal, recovered = Wal.open(disk, path, config.limits)
-    directory.check_identity(
-        recovered.identity, cluster_name=config.cluster_name, name=config.name, node_id=membership.node_id
-    )
-    if recovered.cut_bytes:
-        log.warning("cut %d bytes of an unfinished write from the end of the log", recovered.cut_bytes)
-    return wal, recovered

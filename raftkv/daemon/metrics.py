@@ -325,6 +325,10 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
 
+    def add(self, further: Collector) -> None:
+        """Figures that somebody else collects."""
+        self._registry.register(further)
+
     def text(self) -> bytes:
         """The Prometheus text format, all figures of one moment."""
         return generate_latest(self._registry)

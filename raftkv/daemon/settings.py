@@ -117,6 +117,12 @@ def read_members(raw: Any) -> Mapping[str, str]:
     return members
 
 
+def read_login(raw: Any) -> str:
+    if not isinstance(raw, str) or not raw.partition(":")[0] or ":" not in raw:
+        raise ValueError("must be NAME:PASSWORD")
+    return raw
+
+
 def read_switch(raw: Any) -> bool:
     text = str(raw).strip().lower() if isinstance(raw, str | bool) else ""
     if text in _TRUE or text in _FALSE:
@@ -224,6 +230,13 @@ _OWN: Final = (
         "client address of any member of the cluster to join, in place of initial_cluster",
         "HOST:PORT",
     ),
+    Setting(
+        "join_user",
+        read_login,
+        None,
+        "who asks to join while authentication is on: a user with the role root; better in the file or the environment than as a flag",
+        "NAME:PASSWORD",
+    ),
     Setting("log_level", OneOf(LOG_LEVELS), "info", "debug, info, warning or error; SIGUSR2 cycles it", "LEVEL"),
     Setting("log_format", OneOf(LOG_FORMATS), "text", "text or json, one line each", "FORMAT"),
     Setting("heartbeat_ms", read_heartbeat, 100, "how often the leader shows that it lives", "MS", "ms"),
@@ -252,6 +265,12 @@ _OWN: Final = (
         "bytes of snapshots that a leader sends in a second, to all members together; 0 has no bound",
         "SIZE",
         "bytes",
+    ),
+    Setting(
+        "allow_insecure_peers",
+        read_switch,
+        False,
+        "let authentication be enabled although members do not authenticate each other: only where nobody else reaches the peer ports",
     ),
     Setting(
         "priority",

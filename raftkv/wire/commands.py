@@ -68,7 +68,7 @@ import msgpack
 
 from raftkv.errors import Corruption, RaftKVError, from_code
 from raftkv.units import Milliseconds
-from raftkv.wire.users import AUTH_WRITES, ISSUE_TOKEN
+from raftkv.wire.users import AUTH_READS, AUTH_WRITES, ISSUE_TOKEN
 
 Command: TypeAlias = list[Any]
 Answer: TypeAlias = list[Any]
@@ -99,7 +99,7 @@ RANGE: Final = 65
 LEASE_TTL: Final = 66
 LEASES: Final = 67
 
-CLIENT_WRITES: Final = frozenset(
+CLIENT_WRITES: Final = AUTH_WRITES | frozenset(
     {
         PUT,
         DELETE_RANGE,
@@ -127,7 +127,7 @@ SYSTEM_WRITES: Final = frozenset(
         ISSUE_TOKEN,
     }
 )
-READS: Final = frozenset({GET, RANGE, LEASES})
+READS: Final = AUTH_READS | {GET, RANGE, LEASES}
 
 # Flags of writes.
 PREV_KV: Final = 1

@@ -27,6 +27,7 @@ Control commands (everything else is in wire/commands.py):
 | BACKUP_READ | op, id, offset, size | bytes, at most 1 MiB; empty behind the end |
 | BACKUP_CLOSE | op, id | nothing |
 | DEFRAGMENT | op | a mapping: before_bytes, after_bytes, seconds; once this member's store has a file without free pages |
+| AUTHENTICATE | op, name, password | the auth revision: the requests that follow on this connection are those of this user; what is on its way goes on as it began |
 | KEEP_ALIVE | op, [lease id, ...] | revision, [ttl_ms, ...]: the whole time again from before the request, 0 for a lease that does not exist |
 
 An event is [kind (0 put, 1 delete), key-value, previous key-value or None]; that of a delete has only key and mod_revision. `more`: further events of
@@ -66,6 +67,7 @@ BACKUP_OPEN: Final = 118
 BACKUP_READ: Final = 119
 BACKUP_CLOSE: Final = 120
 DEFRAGMENT: Final = 121
+AUTHENTICATE: Final = 125
 
 SESSION_ID_BYTES: Final = 16
 

@@ -31,6 +31,7 @@ class NativeConnection:
         cluster_name: str | None = None,
         session: bytes | None = None,
         hello: bool = True,
+        login: tuple[str, str] | None = None,
     ) -> None:
         host, _, port = endpoint.rpartition(":")
         self.endpoint = endpoint
@@ -45,6 +46,8 @@ class NativeConnection:
         if hello:
             try:
                 self.hello_answer = self.hello(cluster_name=cluster_name, session=session)
+                if login is not None:
+                    self.call([protocol.AUTHENTICATE, *login])
             except BaseException:
                 self.close()
                 raise

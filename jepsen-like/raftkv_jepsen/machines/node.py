@@ -30,6 +30,7 @@ class Node:
     flags: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
     paused: bool = False
+    login: tuple[str, str] | None = None  # name and password, once authentication is on
 
     def arguments(self, **overrides: str) -> list[str]:
         """The daemon's command line; an override replaces a flag's value (`data_dir=...` for --data-dir)."""
@@ -89,8 +90,8 @@ class Node:
         self.paused = False
 
     def connect(self, **options: Any) -> NativeConnection:
-        """A raw connection to this member."""
-        return NativeConnection(self.client_endpoint, **options)
+        """A raw connection to this member, as `login` if there is one."""
+        return NativeConnection(self.client_endpoint, **{"login": self.login, **options})
 
     def http_get(self, path: str) -> tuple[int, str]:
         """Status and body; status 0 when the member cannot be reached."""

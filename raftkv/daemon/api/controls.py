@@ -6,6 +6,7 @@ HANDLERS and nothing to the door.
 
 from typing import Any, Callable, Final, Protocol, TypeAlias
 
+from raftkv.daemon.authn import Authenticator
 from raftkv.daemon.backups import Backups
 from raftkv.daemon.defrag import Defragmentation
 from raftkv.errors import InvalidRequest, ProtocolError, RaftKVError
@@ -32,6 +33,7 @@ class MemberControl(Protocol):
     """What the native door needs of the member besides the service (daemon/member.py)."""
 
     cluster_name: str
+    authenticator: Authenticator
     backups: Backups
     defragmentation: Defragmentation
 

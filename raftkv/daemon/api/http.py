@@ -23,8 +23,10 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import raftkv
-from raftkv.errors import InvalidRequest, RaftKVError
-from raftkv.wire.commands import OK, Answer, error_of
+from raftkv.daemon.api.gate import Judge
+from raftkv.errors import InvalidRequest, PermissionDenied, RaftKVError
+from raftkv.wire.commands import OK, Answer, Command, error_of
+from raftkv.wire.protocol import CHANGE_MEMBERS, MEMBERS, STATUS
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ ChangeMembers: TypeAlias = Callable[[Any], Awaitable[Answer]]
 Page: TypeAlias = Callable[[MemberView, web.BaseRequest], web.Response]
 
 
-def build_http_server(view: MemberView, change_members: ChangeMembers) -> web.Server:
+def build_http_server(view: MemberView, change_members: ChangeMembers, judge: Judge) -> web.Server:
     """The factory of HTTP connections for daemon/mux.py; it needs a running event loop."""
 
     async def handle(request: web.BaseRequest) -> web.Response:
@@ -70,6 +72,11 @@ def build_http_server(view: MemberView, change_members: ChangeMembers) -> web.Se
             response.headers["Allow"] = ", ".join(allowed)
             return response
         try:
+            if page in NEEDS:
+                command = [CHANGE_MEMBERS, {}] if request.method == "POST" else NEEDS[page]
+                refusal = await judge(command, request.headers.get("Authorization"))
+                if refusal is not None:
+                    return _login_response(refusal)
             if request.method == "POST":
                 return await _post_members(request, change_members)
             return page(view, request)
@@ -91,6 +98,14 @@ def build_http_server(view: MemberView, change_members: ChangeMembers) -> web.Se
 def error_response(status: int, code: str, message: str) -> web.Response:
     """An error as JSON, with a code of the same kind as raftkv/errors.py has."""
     return _json({"code": code, "message": message}, status)
+
+
+def _login_response(error: RaftKVError) -> web.Response:
+    """401 asks a browser for name and password."""
+    response = _refusal(error, 403 if isinstance(error, PermissionDenied) else 401)
+    if response.status == 401:
+        response.headers["WWW-Authenticate"] = 'Basic realm="raftkv", charset="UTF-8"'
+    return response
 
 
 # Pages.
@@ -170,6 +185,9 @@ PAGES: Final[dict[str, Page]] = {
     "/members": members,
     "/version": version,
 }
+
+NEEDS: Final[dict[Page, Command]] = {index: [STATUS], status: [STATUS], members: [MEMBERS]}
+"""Pages that say more than whether this member is well, and the request that they are judged as while authentication is on."""
 
 _INDEX: Final = """<!doctype html>
 <html lang="en">

@@ -29,9 +29,10 @@ from raftkv.wire.commands import (
     command_bytes,
     failure,
 )
-from raftkv.wire.identity import ANYBODY
+from raftkv.wire.identity import ANYBODY, Caller
 from raftkv.wire.protocol import (
     ACK,
+    AUTHENTICATE,
     FORWARD,
     HELLO,
     PREFACE,
@@ -41,6 +42,7 @@ from raftkv.wire.protocol import (
     new_packer,
     new_unpacker,
 )
+from raftkv.wire.users import AUTH_ENABLE
 from raftkv.wire.validate import is_plain_put, plain_value_bytes_max, validate
 
 GREETING_SECONDS_MAX = 5.0  # a connection that says nothing costs a file descriptor
@@ -67,6 +69,7 @@ class NativeConnection(asyncio.Protocol):
         self._register = False
         self._ack_below = 0
         self._caller = ANYBODY
+        self._is_logging_in = False
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._reading_paused = False
@@ -148,6 +151,8 @@ class NativeConnection(asyncio.Protocol):
         if not is_plain_put(command, self._key_bytes_max, self._plain_value_bytes_max):
             try:
                 validate(command, self._limits)
+                if command[0] == AUTH_ENABLE:
+                    self._member.authenticator.check_peers()
             except RaftKVError as error:
                 self._answer_now(request_id, failure(error))
                 return
@@ -184,6 +189,8 @@ class NativeConnection(asyncio.Protocol):
         elif operation in HANDLERS:
             done: Callable[[Answer], None] = partial(self._answer_now, request_id)
             receive_control(self._member, self._service, command, timeout_ms, done, self._caller)
+        elif operation == AUTHENTICATE:
+            self._receive_login(request_id, command)
         elif operation == FORWARD:
             self._receive_forward(request_id, timeout_ms, command)
         elif operation in QUESTIONS:
@@ -202,6 +209,24 @@ class NativeConnection(asyncio.Protocol):
             self._answer_now(request_id, failure(error))
         else:
             self._questions.add(request_id, timeout_ms, command)
+
+    def _receive_login(self, request_id: int, command: Command) -> None:
+        if len(command) != 3 or type(command[1]) is not str or type(command[2]) is not str:
+            raise ProtocolError("AUTHENTICATE takes a name and a password")
+        if self._is_logging_in:
+            raise ProtocolError("one login at a time")
+        self._is_logging_in = True
+
+        def done(found: Caller | RaftKVError) -> None:
+            self._is_logging_in = False
+            if isinstance(found, RaftKVError):
+                self._answer_now(request_id, failure(found))
+                return
+            self._submit()  # what came before goes under the old name
+            self._caller = found
+            self._answer_now(request_id, [OK, found.auth_revision])
+
+        self._member.authenticator.begin_login(command[1], command[2], done)
 
     def _receive_ack(self, command: Command) -> None:
         if len(command) != 3 or type(command[1]) is not int or type(command[2]) is not bool:
@@ -223,6 +248,8 @@ class NativeConnection(asyncio.Protocol):
                 validate(inner, self._limits)
                 if inner[0] not in CLIENT_WRITES:
                     raise InvalidRequest("only writes are forwarded: any member answers reads")
+                if inner[0] == AUTH_ENABLE:
+                    self._member.authenticator.check_peers()
         except RaftKVError as error:
             self._answer_now(request_id, failure(error))
             return

@@ -52,6 +52,7 @@ def test_defaults(tmp_path: Path) -> None:
         advertise_peer="127.0.0.1:2380",
         initial_cluster={},
         join=None,
+        join_user=None,
         log_level="info",
         log_format="text",
         heartbeat_ms=100,
@@ -60,6 +61,7 @@ def test_defaults(tmp_path: Path) -> None:
         lease_reads=False,
         fsync_stall_ms_max=2000,
         snapshot_bytes_per_second_max=64 * 1024 * 1024,
+        allow_insecure_peers=False,
         priority=0,
         limits=DEFAULT_LIMITS,
     )

@@ -11,10 +11,11 @@ import pytest
 
 from raftkv.daemon.api.http import PAGES, build_http_server
 from raftkv.daemon.mux import ClientPort, recognize
-from raftkv.errors import MembershipRefused
+from raftkv.errors import MembershipRefused, PermissionDenied, RaftKVError, UserEmpty
 from raftkv.limits import DEFAULT_LIMITS, Limits
 from raftkv.replica.membership import read_request
 from raftkv.wire.commands import OK, failure
+from raftkv.wire.protocol import CHANGE_MEMBERS, MEMBERS, STATUS
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -66,8 +67,10 @@ class Door:
     def __init__(self, limits: Limits = DEFAULT_LIMITS, **options: Any) -> None:
         self.natives: list[Native] = []
         self.changes: list[Any] = []
+        self.judged: list[Any] = []
+        self.refusal: RaftKVError | None = None
         self.view = View()
-        http = build_http_server(self.view, self.change_members)
+        http = build_http_server(self.view, self.change_members, self.judge)
         self.port = ClientPort(lambda: Native(self.natives), http, limits, **options)
         self.address: tuple[str, int] = ("", 0)
 
@@ -75,6 +78,10 @@ class Door:
         read_request(wanted)
         self.changes.append(wanted)
         return failure(MembershipRefused("no")) if wanted.get("force") else [OK, {"ids": {}}]
+
+    async def judge(self, command: list[Any], authorization: str | None) -> RaftKVError | None:
+        self.judged.append((command, authorization))
+        return self.refusal
 
     async def connect(self, first_bytes: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self.address)
@@ -197,6 +204,33 @@ def test_first_bytes_that_come_one_by_one(run: Run) -> None:
 
 
 # HTTP on a real socket.
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "command"),
+    [
+        ("/", "GET", [STATUS]),
+        ("/status", "GET", [STATUS]),
+        ("/members", "GET", [MEMBERS]),
+        ("/members", "POST", [CHANGE_MEMBERS, {}]),
+    ],
+)
+def test_pages_that_say_more_than_health_are_for_users(run: Run, path: str, method: str, command: list[Any]) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            extra = "Connection: close\r\nAuthorization: Basic YQ==\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+            for refusal, expected in ((UserEmpty(), 401), (PermissionDenied(), 403)):
+                door.refusal = refusal
+                status, headers, body = parts(await door.ask(request(path, method, extra, "{}")))
+                assert status == expected
+                assert ("www-authenticate" in headers) == (expected == 401), "browsers ask for a name"
+                assert json.loads(body)["code"] == refusal.code
+            assert door.judged == [(command, "Basic YQ==")] * 2
+            assert door.changes == []
+            for open_path in ("/livez", "/readyz", "/health", "/metrics", "/version"):
+                assert parts(await door.ask(request(open_path)))[0] == 200
+
+    run(scenario())
 
 
 def test_pages(run: Run) -> None:
