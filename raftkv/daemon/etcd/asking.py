@@ -42,6 +42,23 @@ async def barrier(house: House, timeout_ms: int = 0) -> None:
     await house.ask([GET, 0, _NO_KEY_IN_PARTICULAR], Caller(MEMBER_USER, 0), timeout_ms)
 
 
+async def insist(house: House, command: Command, caller: Caller) -> Answer:
+    """Have a command carried out that may be done twice without harm, and ask again when nobody knows whether it was.
+
+    For as long as a request may take; raises RaftKVError then.
+    """
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + house.request_timeout_ms / 1000
+    while True:
+        left_ms = max(1, int((ends - loop.time()) * 1000))
+        try:
+            return await house.ask(command, caller, left_ms)
+        except RaftKVError as error:
+            if not house.parking.takes(error, harmless_twice=True) or loop.time() + AGAIN_SECONDS >= ends:
+                raise
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
 async def change_members(
     house: House, call: Call, mapping: Mapping[str, Any], done_if: type[RaftKVError]
 ) -> Mapping[str, Any] | None:

@@ -80,6 +80,7 @@ class House:
         self.request_timeout_ms = request_timeout_ms  # etcd's: 5 s and two election timeouts; a client may want less
         self.calls = calls or CallCounts()  # doors count into it
         self.authenticate: Authenticate = lambda metadata, certificate_name: ANYBODY
+        self.chores: set[asyncio.Task[Any]] = set()  # what goes on although nobody waits for it
         self.parking = Parking(service, view, member.schedule_pump, limits)
         self.renewals = Renewals(service, self.parking, member.schedule_pump, limits, request_timeout_ms)
 

@@ -5,7 +5,7 @@ A Method is one command and goes over a Desk; a Procedure is opened. Whoever bui
 
 from typing import Final
 
-from raftkv.daemon.etcd import cluster, keepalive, maintenance, watch
+from raftkv.daemon.etcd import cluster, election, keepalive, lock, maintenance, watch
 from raftkv.daemon.etcd.calls import Procedure
 from raftkv.etcd.methods import METHODS, Method
 
@@ -16,6 +16,8 @@ _SERVICES: Final[tuple[tuple[Procedure, ...], ...]] = (
     keepalive.PROCEDURES,
     cluster.PROCEDURES,
     maintenance.PROCEDURES,
+    lock.PROCEDURES,
+    election.PROCEDURES,
 )
 _UNARY: Final = tuple(
     method for method in METHODS if method.path != LEASE_KEEP_ALIVE

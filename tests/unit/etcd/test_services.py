@@ -11,8 +11,6 @@ FILES = (rpc_pb2, lock_pb2, election_pb2, health_pb2, reflection_pb2, reflection
 NOT_THERE_YET = frozenset(
     {
         "etcdserverpb.Auth",
-        "v3lockpb.Lock",
-        "v3electionpb.Election",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
