@@ -4,7 +4,7 @@ What a peer can do to it is bounded: streams, sizes of frames and header blocks,
 (resets, pings, settings, empty frames; CVE-2023-44487 and its kin). Whoever goes beyond gets a GOAWAY, and the connection has failed.
 """
 
-from typing import Any, Callable, Final, Generic, Protocol, TypeVar
+from typing import Callable, Final, Generic, TypeVar
 
 from raftkv.http2 import frames
 from raftkv.http2.frames import (
@@ -32,49 +32,25 @@ from raftkv.http2.frames import (
     WINDOW_UPDATE,
 )
 from raftkv.http2.headers import Field, HeaderDecoder, HeaderError, HeaderListTooLarge
+from raftkv.http2.rules import (
+    CONNECTION_WINDOW_BYTES,
+    HEADER_BLOCK_BYTES_MAX,
+    IDLE_FRAMES_BURST,
+    IDLE_FRAMES_PER_SECOND,
+    PING_INTERVAL_MS_MIN,
+    PING_STRIKES_MAX,
+    RESETS_BURST,
+    RESETS_PER_SECOND,
+    STREAM_WINDOW_BYTES,
+    Http2Error,
+    Listener,
+    unpadded,
+)
 from raftkv.http2.sending import Sender
 from raftkv.http2.streams import Allowance, Stream
 from raftkv.units import Milliseconds
 
 Head = TypeVar("Head")
-
-STREAM_WINDOW_BYTES: Final = 1024 * 1024
-CONNECTION_WINDOW_BYTES: Final = 16 * 1024 * 1024
-HEADER_BLOCK_BYTES_MAX: Final = 64 * 1024
-RESETS_BURST: Final = 4096  # a client whose deadlines all pass at once resets all that it has in flight
-RESETS_PER_SECOND: Final = 512
-IDLE_FRAMES_BURST: Final = 1024
-IDLE_FRAMES_PER_SECOND: Final = 128
-PING_INTERVAL_MS_MIN: Final = 5_000  # etcd's; closer ones are counted while nothing is sent
-PING_STRIKES_MAX: Final = 2
-
-
-class Http2Error(Exception):
-    """The peer broke the protocol or asks too much: the connection ends with this code."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-class Listener(Protocol):
-    """What is told of the requests of a connection, from within `receive`."""
-
-    def on_request(self, stream: Stream, head: Any) -> None:
-        """Its header block; `stream.is_heard` when nothing follows."""
-        ...
-
-    def on_data(self, stream: Stream, data: bytes) -> None:
-        """Part of its body; `stream.is_heard` when nothing follows. May be empty at the end."""
-        ...
-
-    def on_reset(self, stream: Stream) -> None:
-        """It is over before its answer was: the client lost interest, or broke it."""
-        ...
-
-    def on_room(self, stream: Stream) -> None:
-        """All that was queued for it has been sent."""
-        ...
 
 
 class Connection(Generic[Head]):
@@ -162,24 +138,32 @@ class Connection(Generic[Head]):
             self.is_closing = True
             self.sender.control(frames.goaway(self.last_stream_id, frames.NO_ERROR, b"shutting down"))
 
-    # Answers. `end_*` close our side of the stream.
+    # Answers. After the end of a stream, whoever ended it, they go nowhere.
 
     def respond(self, stream: Stream, headers: bytes, data: bytes, trailers: bytes) -> None:
         """A whole answer: two header blocks and one message between them."""
+        if stream.is_done:
+            return
         self._ping_strikes = 0
         self.sender.send_response(stream, headers, data, trailers)
         self._close(stream)
 
     def send_headers(self, stream: Stream, block: bytes) -> None:
+        if stream.is_done:
+            return
         self._ping_strikes = 0
         self.sender.send_headers(stream, block, END_HEADERS)
 
     def send_data(self, stream: Stream, data: bytes) -> None:
+        if stream.is_done:
+            return
         self._ping_strikes = 0
         self.sender.send_data(stream, data)
 
     def end(self, stream: Stream, block: bytes) -> None:
         """Trailers behind all data; or headers and nothing else."""
+        if stream.is_done:
+            return
         self.sender.end(stream, block)
         self._close(stream)
 
@@ -252,7 +236,7 @@ class Connection(Generic[Head]):
             self._break_stream(stream, frames.FLOW_CONTROL_ERROR)
             return
         if flags & PADDED:
-            payload = _unpadded(payload)
+            payload = unpadded(payload)
         if flags & END_STREAM:
             stream.is_heard = True
         elif stream.receive_left < STREAM_WINDOW_BYTES // 2:
@@ -265,7 +249,7 @@ class Connection(Generic[Head]):
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if flags & PADDED:
-            payload = _unpadded(payload)
+            payload = unpadded(payload)
         if flags & HAS_PRIORITY:
             if len(payload) < 5:
                 raise Http2Error(frames.FRAME_SIZE_ERROR, "a header frame without room for its priority")
@@ -364,6 +348,7 @@ class Connection(Generic[Head]):
         self._spend_idle()
         if flags & ACK:
             return
+        self.sender.control(frames.frame(SETTINGS, ACK, 0))  # in front of what a wider window lets out
         for number, value in frames.read_settings(payload):
             if number == frames.INITIAL_WINDOW_SIZE:
                 if value > WINDOW_BYTES_MAX:
@@ -376,7 +361,6 @@ class Connection(Generic[Head]):
                 self.sender.frame_bytes_max = min(value, 1 << 20)
             elif number == frames.ENABLE_PUSH and value > 1:
                 raise Http2Error(frames.PROTOCOL_ERROR, "push is on or off")
-        self.sender.control(frames.frame(SETTINGS, ACK, 0))
 
     def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
@@ -415,13 +399,6 @@ class Connection(Generic[Head]):
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._spend_idle()  # it opens no further streams; those that are open go on
-
-
-def _unpadded(payload: bytes) -> bytes:
-    padding = payload[0] if payload else 0
-    if not payload or padding >= len(payload):
-        raise Http2Error(frames.PROTOCOL_ERROR, "more padding than payload")
-    return payload[1 : len(payload) - padding]
 
 
 __all__ = ["Connection", "Http2Error", "Listener"]

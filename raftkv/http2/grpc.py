@@ -96,6 +96,10 @@ class MessageReader:
         """Of a message that is not whole yet."""
         return len(self._rest)
 
+    def clear(self) -> None:
+        """Nothing more is wanted of it."""
+        self._rest.clear()
+
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that are whole now. Raises MessageError."""
         size = len(data)
