@@ -159,7 +159,7 @@ def test_a_paused_majority_ends_in_the_clients_deadline_and_then_it_goes_on(
     for node in others:
         node.pause()
     try:
-        assert refused(lambda: channel.put(b"k", timeout=1.0))[0] == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert refused(lambda: channel.put(b"k", timeout=0.4))[0] == grpc.StatusCode.DEADLINE_EXCEEDED
     finally:
         for node in others:
             node.resume()
