@@ -269,12 +269,10 @@ class Connection(Generic[Head]):
         block = self._block[2] + payload
         if len(block) > HEADER_BLOCK_BYTES_MAX:
             raise Http2Error(frames.ENHANCE_YOUR_CALM, "a header block that is too large")
-        _, first_flags, _ = self._block
-        if flags & END_HEADERS:
-            self._block = None
+        first_flags = self._block[1]
+        self._block = None if flags & END_HEADERS else (stream_id, first_flags, block)
+        if self._block is None:
             self._on_block(stream_id, first_flags, block)
-        else:
-            self._block = (stream_id, first_flags, block)
 
     def _on_block(self, stream_id: int, flags: int, block: bytes) -> None:
         try:
@@ -351,9 +349,8 @@ class Connection(Generic[Head]):
         self.sender.control(frames.frame(SETTINGS, ACK, 0))  # in front of what a wider window lets out
         for number, value in frames.read_settings(payload):
             if number == frames.INITIAL_WINDOW_SIZE:
-                if value > WINDOW_BYTES_MAX:
-                    raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window that is too large")
-                if not self.sender.change_initial_window(value, self.streams.values()):
+                fits = value <= WINDOW_BYTES_MAX and self.sender.change_initial_window(value, self.streams.values())
+                if not fits:
                     raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window that is too large")
             elif number == frames.MAX_FRAME_SIZE:
                 if not FRAME_BYTES_MAX <= value < 2**24:
