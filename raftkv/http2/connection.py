@@ -134,7 +134,7 @@ class Connection(Generic[Head]):
 
     def refuse_new(self) -> None:
         """From now on new streams are not served: the client knows which it may begin elsewhere."""
-        if not self.is_closing and not self.has_failed:
+        if not (self.is_closing or self.has_failed):
             self.is_closing = True
             self.sender.control(frames.goaway(self.last_stream_id, frames.NO_ERROR, b"shutting down"))
 
@@ -291,8 +291,7 @@ class Connection(Generic[Head]):
             return
         stream = Stream(stream_id, self.sender.initial_window_bytes, STREAM_WINDOW_BYTES)
         self.streams[stream_id] = stream
-        if flags & END_STREAM:
-            stream.is_heard = True
+        stream.is_heard = bool(flags & END_STREAM)
         self._listener.on_request(stream, head)
 
     def _on_trailers(self, stream_id: int, flags: int) -> None:
