@@ -11,14 +11,14 @@ from raftkv.daemon.api.gate import make_judge
 from raftkv.daemon.api.http import ChangeMembers, build_http_server
 from raftkv.daemon.api.native import NativeConnection
 from raftkv.daemon.config import DaemonConfig
-from raftkv.daemon.mux import ClientPort, Http2Door
+from raftkv.daemon.mux import ClientPort
 from raftkv.daemon.view import View
 from raftkv.replica.service import Service
 
 if TYPE_CHECKING:
+    from raftkv.daemon.api.gateway import Gateway
     from raftkv.daemon.etcd.house import House
 
-LEADER_WAITS = 3  # election timeouts that a stream which wants a leader goes on without one
 ETCD_REQUEST_TIMEOUT_MS = 5_000  # and two election timeouts, as in etcd
 
 
@@ -26,30 +26,31 @@ def build_client_port(
     service: Service, member: MemberControl, view: View, config: DaemonConfig, change_members: ChangeMembers
 ) -> ClientPort:
     """The client port with all its doors, not listening yet."""
-    http = build_http_server(view, change_members, make_judge(member.authenticator, service))
     house = build_etcd_house(service, member, view, config)
-    return ClientPort(
-        lambda: NativeConnection(service, member, config.limits),
-        http,
-        config.limits,
-        http2_door=None if house is None else build_grpc_door(house, config),
-    )
-
-
-def build_grpc_door(house: "House", config: DaemonConfig) -> Http2Door:
-    """The door for etcd's clients."""
-    from raftkv.daemon.api.grpc_door import GrpcDoor
-
-    return GrpcDoor(house, LEADER_WAITS * config.election_timeout_ms, lambda transport: "")
+    gateway = build_gateway(house) if house is not None else None
+    http = build_http_server(view, change_members, make_judge(member.authenticator, service), gateway)
+    return ClientPort(lambda: NativeConnection(service, member, config.limits), http, config.limits)
 
 
 def build_etcd_house(service: Service, member: MemberControl, view: View, config: DaemonConfig) -> "House | None":
     """What the etcd API needs of this member; None when the extra `etcd` is not installed."""
     try:
+        from raftkv.daemon.etcd.callers import authenticate_with
         from raftkv.daemon.etcd.counting import CallCounts
         from raftkv.daemon.etcd.house import House
         from raftkv.daemon.etcd.procedures import PROCEDURES
     except ImportError:
         return None
     timeout_ms = ETCD_REQUEST_TIMEOUT_MS + 2 * config.election_timeout_ms
-    return House(service, member, view, config.limits, timeout_ms, CallCounts(PROCEDURES))
+    house = House(service, member, view, config.limits, timeout_ms, CallCounts(PROCEDURES))
+    house.authenticate = authenticate_with(member.authenticator)
+    return house
+
+
+def build_gateway(house: "House") -> "Gateway":
+    """The JSON gateway of the etcd API."""
+    from raftkv.daemon.api import gateway_streams
+    from raftkv.daemon.api.gateway import Gateway
+    from raftkv.daemon.etcd.procedures import GATEWAY
+
+    return Gateway(house, GATEWAY, gateway_streams)

@@ -65,7 +65,8 @@ class Etcd:
             stdout=self._log,
             stderr=self._log,
         )
-        self._channel = grpc.insecure_channel(client.removeprefix("http://"))
+        self.endpoint = client.removeprefix("http://")
+        self._channel = grpc.insecure_channel(self.endpoint)
         self._calls: dict[str, Any] = {}
         self._call(rpc_range(limit=1), wait_seconds=START_SECONDS_MAX)
 

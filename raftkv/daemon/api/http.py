@@ -9,6 +9,7 @@
 | /status, /version | JSON objects |
 | /members | a JSON list; POST of a JSON object changes the membership (see docs/deployment.md), on the leader |
 | / | a page for people |
+| /v3/... | the JSON gateway of the etcd API |
 
 It sees a MemberView and nothing else of the member. Paths and methods are a table; errors are JSON and never a traceback. The
 one body that is read has to call itself JSON, so that a page in somebody's browser cannot send it unasked.
@@ -23,6 +24,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 import raftkv
+from raftkv.daemon.api.cors import is_preflight, open_to_all
 from raftkv.daemon.api.gate import Judge
 from raftkv.errors import InvalidRequest, PermissionDenied, RaftKVError
 from raftkv.wire.commands import OK, Answer, Command, error_of
@@ -58,10 +60,31 @@ ChangeMembers: TypeAlias = Callable[[Any], Awaitable[Answer]]
 Page: TypeAlias = Callable[[MemberView, web.BaseRequest], web.Response]
 
 
-def build_http_server(view: MemberView, change_members: ChangeMembers, judge: Judge) -> web.Server:
+class Gateway(Protocol):
+    """The JSON gateway of the etcd API (daemon/api/gateway.py), if there is one."""
+
+    def serves(self, path: str) -> bool: ...
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse: ...
+
+
+def build_http_server(
+    view: MemberView, change_members: ChangeMembers, judge: Judge, gateway: Gateway | None = None
+) -> web.Server:
     """The factory of HTTP connections for daemon/mux.py; it needs a running event loop."""
 
-    async def handle(request: web.BaseRequest) -> web.Response:
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if is_preflight(request):
+            return open_to_all(request, web.Response())
+        if gateway is None or not gateway.serves(request.path):
+            return open_to_all(request, await handle_page(request))
+        try:
+            return open_to_all(request, await gateway.handle(request))
+        except Exception:
+            logger.exception("cannot answer %s", request.path)
+            return open_to_all(request, error_response(500, "internal", "this is a bug in raftkv"))
+
+    async def handle_page(request: web.BaseRequest) -> web.Response:
         page = PAGES.get(request.path)
         if page is None:
             return error_response(404, "not_found", f"there is nothing at {request.path}")
@@ -87,6 +110,7 @@ def build_http_server(view: MemberView, change_members: ChangeMembers, judge: Ju
 
     return _Server(
         handle,
+        handler_cancellation=True,  # a stream or a lock that is waited for ends with its client
         access_log=None,
         keepalive_timeout=KEEP_ALIVE_S,
         lingering_time=LINGER_S,

@@ -41,11 +41,6 @@ class EtcdView(Protocol):
     def knows_leader(self) -> bool: ...
 
     @property
-    def closing(self) -> asyncio.Event:
-        """Set once this member has begun to leave."""
-        ...
-
-    @property
     def client_scheme(self) -> str:
         """Of the URLs of members: http or https."""
         ...
@@ -62,8 +57,9 @@ class EtcdView(Protocol):
         ...
 
 
-Authenticate: TypeAlias = Callable[[Mapping[str, str], str], Caller]
-"""Who makes a call with this metadata, over a connection with a certificate of this name ("": none); raises what the call ends with."""
+Found: TypeAlias = Callable[[Caller | RaftKVError], None]
+Authenticate: TypeAlias = Callable[[Mapping[str, str], str, Found], None]
+"""Who makes a call with this metadata, over a connection with a certificate of this name ("": none)? Found once, mostly at once."""
 
 
 class House:
@@ -84,7 +80,7 @@ class House:
         self.limits = limits
         self.request_timeout_ms = request_timeout_ms  # etcd's: 5 s and two election timeouts; a client may want less
         self.calls = calls or CallCounts()  # doors count into it
-        self.authenticate: Authenticate = lambda metadata, certificate_name: ANYBODY
+        self.authenticate: Authenticate = lambda metadata, certificate_name, found: found(ANYBODY)
         self.chores: set[asyncio.Task[Any]] = set()  # what goes on although nobody waits for it
         self.parking = Parking(service, view, member.schedule_pump, limits)
         self.renewals = Renewals(service, self.parking, member.schedule_pump, limits, request_timeout_ms)
@@ -102,6 +98,17 @@ class House:
         if metadata.get("hasleader") == "true" and not self.view.knows_leader:
             return status_of(NotLeader())
         return None
+
+    async def caller_of(self, metadata: Mapping[str, str], certificate_name: str = "") -> Caller:
+        """`authenticate` for doors that wait. Raises RaftKVError."""
+        answered: asyncio.Future[Caller | RaftKVError] = asyncio.get_running_loop().create_future()
+        self.authenticate(
+            metadata, certificate_name, lambda found: None if answered.done() else answered.set_result(found)
+        )
+        found = answered.result() if answered.done() else await answered
+        if isinstance(found, RaftKVError):
+            raise found
+        return found
 
     async def ask(self, command: Command, caller: Caller = ANYBODY, timeout_ms: Milliseconds = 0) -> Answer:
         """Have one command carried out, on any member. Returns an answer that is no failure; raises RaftKVError."""

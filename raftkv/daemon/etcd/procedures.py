@@ -5,7 +5,7 @@ A Method is one command and goes over a Desk; a Procedure is opened. Whoever bui
 
 from typing import Final
 
-from raftkv.daemon.etcd import cluster, election, health, keepalive, lock, maintenance, reflection, watch
+from raftkv.daemon.etcd import cluster, election, keepalive, lock, maintenance, watch
 from raftkv.daemon.etcd.calls import Procedure
 from raftkv.etcd.methods import METHODS, Method
 
@@ -18,8 +18,6 @@ _SERVICES: Final[tuple[tuple[Procedure, ...], ...]] = (
     maintenance.PROCEDURES,
     lock.PROCEDURES,
     election.PROCEDURES,
-    health.PROCEDURES,
-    reflection.PROCEDURES,
 )
 _UNARY: Final = tuple(
     method for method in METHODS if method.path != LEASE_KEEP_ALIVE
