@@ -315,7 +315,7 @@ def test_head_other_methods_and_unknown_paths(run: Run) -> None:
                 status, headers, body = parts(await door.ask(request(path, "HEAD")))
                 assert (status, body) == (200, b""), path
                 assert int(headers["content-length"]) > 0
-                methods = ("PUT", "DELETE", "OPTIONS", "PATCH", *(("POST",) if path != "/members" else ()))
+                methods = ("PUT", "DELETE", "PATCH", "POST" if path != "/members" else "OPTIONS")
                 for method in methods:
                     status, headers, body = parts(await door.ask(request(path, method)))
                     assert status == 405
