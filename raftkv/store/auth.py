@@ -70,7 +70,7 @@ class Auth:
         self.revision = 1
         self.since = 0
         self.users: dict[str, User] = {}
-        self.roles: dict[str, list[Permission]] = {}  # permissions by key and range_end
+        self.roles: dict[str, list[Permission]] = {}  # permissions by key
         self.generation = next(_generations)
         """Another number after every change: who has judged by the old one judges anew."""
         self.issued: deque[Issued] = deque(maxlen=ISSUED_MAX)

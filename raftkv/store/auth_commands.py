@@ -153,18 +153,20 @@ def _role_delete(state: "State", command: Command) -> Answer:
 
 
 def _grant_permission(state: "State", command: Command) -> Answer:
-    """A permission for the same range gets the new kind."""
+    """A permission for the same range gets the new kind. Those of one key are in the order in which they were granted, as in etcd."""
     _, _, role, kind, key, range_end = command
     if kind is None:
         raise PermissionNotGiven()
     if not is_valid_range(key, range_end):
         raise InvalidAuthManagement("the range of the permission is empty")
     permissions = _role(state, role)
-    kept = [granted for granted in permissions if granted[1:] != (key, range_end)]
-    if len(kept) >= state.cluster.settings.role_permissions_max:
+    for position, granted in enumerate(permissions):
+        if granted[1:] == (key, range_end):
+            permissions[position] = (kind, key, range_end)
+            return _done(state, role_key(role))
+    if len(permissions) >= state.cluster.settings.role_permissions_max:
         raise AuthFull(f"a role has at most {state.cluster.settings.role_permissions_max} permissions")
-    insort(kept, (kind, key, range_end), key=lambda granted: granted[1:])
-    state.auth.roles[role] = kept
+    insort(permissions, (kind, key, range_end), key=lambda granted: granted[1])
     return _done(state, role_key(role))
 
 

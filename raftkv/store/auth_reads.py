@@ -1,15 +1,12 @@
 """The reads of users and roles. Names are in the order of their bytes, as etcd lists them; no answer has a password in it."""
 
-from typing import Any, Final, Sequence
+from typing import Any, Sequence
 
 from raftkv.errors import RoleNotFound, UserNotFound
 from raftkv.store.auth import Auth
 from raftkv.units import Revision
 from raftkv.wire.commands import OK, Answer
-from raftkv.wire.users import AUTH_STATUS, LIST_USERS, READWRITE, ROLE_GET, ROOT, USER_GET
-
-ROOT_PERMISSION: Final = [READWRITE, b"", b"\0"]
-"""What etcd says of the role root, whatever it was granted."""
+from raftkv.wire.users import AUTH_STATUS, LIST_USERS, ROLE_GET, USER_GET
 
 
 def read_auth(auth: Auth, revision: Revision, command: Sequence[Any]) -> Answer:
@@ -27,5 +24,5 @@ def read_auth(auth: Auth, revision: Revision, command: Sequence[Any]) -> Answer:
         permissions = auth.roles.get(name)
         if permissions is None:
             raise RoleNotFound(f"there is no role {name!r}")
-        return [OK, revision, [ROOT_PERMISSION] if name == ROOT else [list(permission) for permission in permissions]]
+        return [OK, revision, [list(permission) for permission in permissions]]
     return [OK, revision, sorted(auth.users if name == LIST_USERS else auth.roles)]

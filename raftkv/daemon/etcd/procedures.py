@@ -5,8 +5,9 @@ A Method is one command and goes over a Desk; a Procedure is opened. Whoever bui
 
 from typing import Final
 
-from raftkv.daemon.etcd import cluster, election, keepalive, lock, maintenance, watch
+from raftkv.daemon.etcd import auth, cluster, election, keepalive, lock, maintenance, watch
 from raftkv.daemon.etcd.calls import Procedure
+from raftkv.etcd.auth import AUTH_METHODS
 from raftkv.etcd.methods import METHODS, Method
 
 LEASE_KEEP_ALIVE: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
@@ -18,13 +19,14 @@ _SERVICES: Final[tuple[tuple[Procedure, ...], ...]] = (
     maintenance.PROCEDURES,
     lock.PROCEDURES,
     election.PROCEDURES,
+    auth.PROCEDURES,
 )
 _UNARY: Final = tuple(
     method for method in METHODS if method.path != LEASE_KEEP_ALIVE
 )  # that one is a stream of such calls
 
 PROCEDURES: Final[dict[str, Method | Procedure]] = {
-    **{method.path: method for method in _UNARY},
+    **{method.path: method for method in (*_UNARY, *AUTH_METHODS)},
     **{procedure.path: procedure for service in _SERVICES for procedure in service},
 }
 GATEWAY: Final[dict[str, Method | Procedure]] = {

@@ -109,7 +109,7 @@ class AuthPair:
         return draw.choice(
             [
                 ("UserAdd", rpc.AuthUserAddRequest(name=user, password=password)),
-                ("UserGet", rpc.AuthUserGetRequest(name=user)),
+                ("UserGet", rpc.AuthUserGetRequest(name=user or "nobody")),
                 ("UserList", rpc.AuthUserListRequest()),
                 ("UserDelete", rpc.AuthUserDeleteRequest(name=draw.choice(["ann", "bob", "bob", "root", "nobody"]))),
                 ("UserChangePassword", rpc.AuthUserChangePasswordRequest(name=user, password=password)),
