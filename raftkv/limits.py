@@ -29,6 +29,10 @@ class Limits:
     connection_write_buffer_bytes_max: int = 16 * MIB
     client_connections_max: int = 10_000
 
+    # One HTTP/2 connection. Over the bound: a new stream is refused (REFUSED_STREAM), a message that is not whole with RESOURCE_EXHAUSTED.
+    http2_streams_max: int = 16_384
+    http2_partial_bytes_max: int = 64 * MIB
+
     # The whole member. Over the bound: new writes are refused with `overloaded`.
     pending_writes_bytes_max: int = 64 * MIB
     pending_writes_max: int = 100_000

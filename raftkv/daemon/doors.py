@@ -11,7 +11,7 @@ from raftkv.daemon.api.gate import make_judge
 from raftkv.daemon.api.http import ChangeMembers, build_http_server
 from raftkv.daemon.api.native import NativeConnection
 from raftkv.daemon.config import DaemonConfig
-from raftkv.daemon.mux import ClientPort
+from raftkv.daemon.mux import ClientPort, Http2Door
 from raftkv.daemon.view import View
 from raftkv.replica.service import Service
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raftkv.daemon.api.gateway import Gateway
     from raftkv.daemon.etcd.house import House
 
+LEADER_WAITS = 3  # election timeouts that a stream which wants a leader goes on without one
 ETCD_REQUEST_TIMEOUT_MS = 5_000  # and two election timeouts, as in etcd
 
 
@@ -29,7 +30,19 @@ def build_client_port(
     house = build_etcd_house(service, member, view, config)
     gateway = build_gateway(house) if house is not None else None
     http = build_http_server(view, change_members, make_judge(member.authenticator, service), gateway)
-    return ClientPort(lambda: NativeConnection(service, member, config.limits), http, config.limits)
+    return ClientPort(
+        lambda: NativeConnection(service, member, config.limits),
+        http,
+        config.limits,
+        http2_door=None if house is None else build_grpc_door(house, config),
+    )
+
+
+def build_grpc_door(house: "House", config: DaemonConfig) -> Http2Door:
+    """The door for etcd's clients."""
+    from raftkv.daemon.api.grpc_door import GrpcDoor
+
+    return GrpcDoor(house, LEADER_WAITS * config.election_timeout_ms, lambda transport: "")
 
 
 def build_etcd_house(service: Service, member: MemberControl, view: View, config: DaemonConfig) -> "House | None":

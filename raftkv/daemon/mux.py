@@ -2,7 +2,7 @@
 
     RKV1                  the native protocol (wire/protocol.py); its door gets every byte, the preface too
     GET, POST, ...        HTTP/1.1, once the first request's head is complete
-    PRI * HTTP/2.0        HTTP/2, for gRPC; refused in its own words until a door for it is plugged in
+    PRI * HTTP/2.0        HTTP/2, for gRPC; refused in its own words when the extra for it is not installed
     anything else         closed
 
 The hand-over is transport.set_protocol in the same process: no pipe, no copy, and the door sees the peer's real address.
@@ -51,6 +51,14 @@ class HttpServer(Protocol):
     async def shutdown(self, timeout: float | None = None) -> None: ...
 
 
+class Http2Door(Protocol):
+    """A factory of HTTP/2 connections that can send them elsewhere."""
+
+    def __call__(self) -> asyncio.Protocol: ...
+
+    def begin_shutdown(self) -> None: ...
+
+
 def recognize(first_bytes: bytes) -> str | None:
     """The protocol that these bytes begin, "" when more are needed to tell, None when there is none."""
     for token, protocol in _TOKENS:
@@ -68,7 +76,7 @@ class ClientPort:
         http_server: HttpServer,
         limits: Limits,
         *,
-        http2_factory: Callable[[], asyncio.Protocol] | None = None,
+        http2_door: Http2Door | None = None,
         first_bytes_deadline_ms: Milliseconds = FIRST_BYTES_DEADLINE_MS,
         limiter: LogLimiter | None = None,
     ) -> None:
@@ -79,9 +87,10 @@ class ClientPort:
         self.factories: Final[dict[str, Callable[[], asyncio.Protocol]]] = {
             NATIVE: native_factory,
             HTTP1: http_server,
-            HTTP2: http2_factory or Http2Refusal,
+            HTTP2: Http2Refusal if http2_door is None else http2_door,
         }
         self._http_server = http_server
+        self._http2_door = http2_door
         self._limits = limits
         self._limiter = limiter or LogLimiter()
         self._server: asyncio.Server | None = None
@@ -96,6 +105,11 @@ class ClientPort:
         self._server = await loop.create_server(lambda: FirstBytes(self), host, port, backlog=1024)
         bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
         return join_address(bound_host, bound_port)
+
+    def begin_shutdown(self) -> None:
+        """Tell clients that can be told to begin nothing new here."""
+        if self._http2_door is not None:
+            self._http2_door.begin_shutdown()
 
     async def close(self) -> None:
         """Stop accepting, let HTTP finish what it is doing, then close every connection; what clients do not take is lost."""

@@ -323,6 +323,8 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "watch_queue_events_max": "events that wait for the watchers of one range; who is further behind reads history",
     "watch_queue_bytes_max": "their bytes; who is further behind reads history",
     "watch_fragment_bytes": "size at which the events of a watch are cut into several messages",
+    "http2_streams_max": "calls that are open on one HTTP/2 connection (gRPC); over it, a new one is refused",
+    "http2_partial_bytes_max": "messages of one HTTP/2 connection that are not whole yet; over it, the call is refused",
     "watch_buffer_bytes_max": "events that a client has not taken yet; over it, its watches read history once it goes on",
     "watch_progress_interval_ms": "a watch that asked for it hears after so much silence that it has missed nothing",
     "etcd_watch_progress_interval_ms": "the same for clients of etcd, and up to a tenth more",

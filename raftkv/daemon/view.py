@@ -1,5 +1,6 @@
 """What a member tells about itself: status, readiness, health, its greeting. One place, so that all front doors say the same."""
 
+import asyncio
 from typing import Any, Callable
 
 import raftkv
@@ -44,11 +45,16 @@ class View:
         self._limits = limits
         self._hashing = Hashing(storage)
         self.client_scheme = self.peer_scheme = "http"
-        self.is_closing = False
+        self.closing = asyncio.Event()
         self.stalled_seconds: Callable[[], float] = lambda: 0.0
         self.agreed_index: Callable[[], int] = lambda: 0
         self.loop_errors: Callable[[], list[str]] = list
         self.metrics_text: Callable[[], bytes] = lambda: b""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether this member has begun to leave."""
+        return self.closing.is_set()
 
     @property
     def header_ids(self) -> tuple[int, NodeId, Term]:

@@ -41,6 +41,11 @@ class EtcdView(Protocol):
     def knows_leader(self) -> bool: ...
 
     @property
+    def closing(self) -> asyncio.Event:
+        """Set once this member has begun to leave."""
+        ...
+
+    @property
     def client_scheme(self) -> str:
         """Of the URLs of members: http or https."""
         ...

@@ -5,7 +5,7 @@ A Method is one command and goes over a Desk; a Procedure is opened. Whoever bui
 
 from typing import Final
 
-from raftkv.daemon.etcd import auth, cluster, election, keepalive, lock, maintenance, watch
+from raftkv.daemon.etcd import auth, cluster, election, health, keepalive, lock, maintenance, reflection, watch
 from raftkv.daemon.etcd.calls import Procedure
 from raftkv.etcd.auth import AUTH_METHODS
 from raftkv.etcd.methods import METHODS, Method
@@ -20,6 +20,8 @@ _SERVICES: Final[tuple[tuple[Procedure, ...], ...]] = (
     lock.PROCEDURES,
     election.PROCEDURES,
     auth.PROCEDURES,
+    health.PROCEDURES,
+    reflection.PROCEDURES,
 )
 _UNARY: Final = tuple(
     method for method in METHODS if method.path != LEASE_KEEP_ALIVE

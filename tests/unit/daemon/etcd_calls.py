@@ -24,6 +24,7 @@ class HandView:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self.closing = asyncio.Event()
 
     @property
     def header_ids(self) -> tuple[int, int, int]:

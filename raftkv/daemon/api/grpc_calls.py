@@ -1,0 +1,223 @@
+"""The calls of one gRPC connection, each the context of its HTTP/2 stream: commands on their way to the desk, and opened procedures."""
+
+import asyncio
+import logging
+from typing import Any, Callable, Final, NamedTuple, Protocol
+
+from google.protobuf.message import DecodeError
+
+from raftkv.daemon.etcd.calls import Procedure, Receiver, Refused, Reply
+from raftkv.daemon.etcd.counting import MethodCounts
+from raftkv.daemon.etcd.house import House
+from raftkv.daemon.etcd.identity import Caller
+from raftkv.errors import RaftKVError
+from raftkv.etcd.methods import Method
+from raftkv.etcd.statuses import INTERNAL, Status, status_of
+from raftkv.http2.connection import Connection
+from raftkv.http2.grpc import (
+    OK_TRAILERS,
+    RESPONSE_HEADERS,
+    Failure,
+    MessageReader,
+    RequestHead,
+    failure_trailers,
+    prefixed,
+    trailers_only,
+)
+from raftkv.http2.streams import Stream
+from raftkv.units import Milliseconds
+
+logger = logging.getLogger(__name__)
+
+CANCELED: Final = 1
+DEADLINE_EXCEEDED: Final = 4
+DEADLINE_TEXT: Final = "context deadline exceeded"
+
+
+class Opening(NamedTuple):
+    """What a header block asks for; remembered with it, so it is the same object for all requests of a kind."""
+
+    head: RequestHead
+    procedure: Method | Procedure | None
+    counts: MethodCounts | None
+    failure: Failure | None
+
+
+class Line(Protocol):
+    """The connection, as its calls see it."""
+
+    connection: Connection[Opening]
+
+    @property
+    def house(self) -> House: ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    @property
+    def takes_answers(self) -> bool: ...
+
+    def schedule_flush(self) -> None:
+        """Something was written outside of a read of the socket."""
+        ...
+
+
+class Stranger:
+    """A call of which it is not known yet who makes it."""
+
+    __slots__ = ("counts", "data", "opening")
+
+    def __init__(self, opening: Opening, counts: MethodCounts) -> None:
+        self.opening = opening
+        self.counts = counts
+        self.data = bytearray()  # what has come meanwhile
+
+    def take(self, data: bytes, bytes_max: int) -> bool:
+        """Keep it for later; False when it is too much."""
+        self.data += data
+        return len(self.data) <= bytes_max
+
+
+class CommandCall:
+    """A call that is one command, until its message is whole."""
+
+    __slots__ = ("caller", "counts", "is_submitted", "method", "reader", "timeout_ms")
+
+    def __init__(self, method: Method, counts: MethodCounts, caller: Caller, timeout_ms: Milliseconds) -> None:
+        self.method = method
+        self.counts = counts
+        self.caller = caller
+        self.timeout_ms = timeout_ms
+        self.reader: MessageReader | None = None
+        self.is_submitted = False
+
+
+class ProcedureCall:
+    """An opened procedure: a Call of daemon/etcd/calls.py."""
+
+    def __init__(self, line: Line, stream: Stream, opening: Opening, caller: Caller, message_bytes_max: int) -> None:
+        procedure, counts = opening.procedure, opening.counts
+        assert isinstance(procedure, Procedure), "commands are not opened"
+        assert counts is not None, "what is served is counted"
+        self.metadata: Final = opening.head.metadata
+        self.caller: Final = caller
+        self.timeout_ms: Final = opening.head.timeout_ms
+        self.counts = counts
+        self.reader: Final = MessageReader(message_bytes_max)
+        self._procedure = procedure
+        self._line = line
+        self._stream = stream
+        self._receiver: Receiver | None = None
+        self._has_headers = False
+        self._is_over = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Begin; from here on the receiver hears of everything."""
+        if self.timeout_ms:
+            self._deadline = self._line.loop.call_later(self.timeout_ms / 1000, self._on_deadline)
+        self._guard(lambda: self._begin())
+
+    def _begin(self) -> None:
+        self._receiver = self._procedure.open(self._line.house, self)
+
+    # What comes from the client.
+
+    def on_messages(self, messages: list[bytes]) -> None:
+        for data in messages:
+            receiver = self._receiver
+            if self._is_over or receiver is None:
+                return
+            self.counts.received += 1
+            try:
+                message = self._procedure.request.FromString(data)
+            except DecodeError as error:
+                self.end(unreadable(error))
+                self._let_go()
+                return
+            self._guard(lambda receiver=receiver, message=message: receiver.on_message(message))  # type: ignore[misc]
+
+    def on_half_close(self) -> None:
+        if self._receiver is not None and not self._is_over:
+            self._guard(self._receiver.on_half_close)
+
+    def on_room(self) -> None:
+        if self._receiver is not None and not self._is_over and self.takes_messages:
+            self._guard(self._receiver.on_room)
+
+    def on_gone(self, number: int = CANCELED) -> None:
+        """The client is not there any more, or not for this call."""
+        if not self._is_over:
+            self._is_over = True
+            self.counts.handled[number] += 1
+            self._let_go()
+
+    def _on_deadline(self) -> None:
+        if not self._is_over:
+            self.end(Status(DEADLINE_EXCEEDED, DEADLINE_TEXT))
+            self._let_go()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """What the receiver raises ends the call."""
+        try:
+            step()
+        except Refused as refused:
+            self._break(refused.status)
+        except RaftKVError as error:
+            self._break(status_of(error))
+        except Exception:
+            logger.exception("a procedure of the etcd API broke")
+            self._break(Status(INTERNAL, "this is a bug in raftkv; the log has the details"))
+
+    def _break(self, status: Status) -> None:
+        self.end(status)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._stop_clock()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.on_gone()
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    # Call.
+
+    @property
+    def takes_messages(self) -> bool:
+        line = self._line
+        return self._stream.queued_bytes <= line.house.limits.watch_buffer_bytes_max and line.takes_answers
+
+    def reply(self, message: Reply) -> None:
+        if self._is_over:
+            return
+        data = message if isinstance(message, bytes) else message.SerializeToString()
+        connection = self._line.connection
+        if not self._has_headers:
+            self._has_headers = True
+            connection.send_headers(self._stream, RESPONSE_HEADERS)
+        connection.send_data(self._stream, prefixed(data))
+        self.counts.sent += 1
+        self._line.schedule_flush()
+
+    def end(self, status: Status | None = None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._stop_clock()
+        self.counts.handled[0 if status is None else status.number] += 1
+        if status is None:
+            block = OK_TRAILERS if self._has_headers else RESPONSE_HEADERS + OK_TRAILERS
+        else:
+            failure = Failure(*status)
+            block = failure_trailers(failure) if self._has_headers else trailers_only(failure)
+        self._line.connection.end(self._stream, block)
+        self._line.schedule_flush()
+
+
+def unreadable(error: Any) -> Status:
+    """A message that is none of its kind, in the words of etcd's gRPC."""
+    return Status(INTERNAL, f"grpc: error unmarshalling request: {error}")

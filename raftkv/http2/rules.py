@@ -1,0 +1,52 @@
+"""What a peer may do (bounds of RFC 9113 and of ours), how a connection that goes beyond ends, and who is told of its requests."""
+
+from typing import Any, Final, Protocol
+
+from raftkv.http2 import frames
+from raftkv.http2.streams import Stream
+
+STREAM_WINDOW_BYTES: Final = 1024 * 1024
+CONNECTION_WINDOW_BYTES: Final = 16 * 1024 * 1024
+HEADER_BLOCK_BYTES_MAX: Final = 64 * 1024
+RESETS_BURST: Final = 4096  # a client whose deadlines all pass at once resets all that it has in flight
+RESETS_PER_SECOND: Final = 512
+IDLE_FRAMES_BURST: Final = 1024
+IDLE_FRAMES_PER_SECOND: Final = 128
+PING_INTERVAL_MS_MIN: Final = 5_000  # etcd's; closer ones are counted while nothing is sent
+PING_STRIKES_MAX: Final = 2
+
+
+class Http2Error(Exception):
+    """The peer broke the protocol or asks too much: the connection ends with this code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Listener(Protocol):
+    """What is told of the requests of a connection, from within `receive`."""
+
+    def on_request(self, stream: Stream, head: Any) -> None:
+        """Its header block; `stream.is_heard` when nothing follows."""
+        ...
+
+    def on_data(self, stream: Stream, data: bytes) -> None:
+        """Part of its body; `stream.is_heard` when nothing follows. May be empty at the end."""
+        ...
+
+    def on_reset(self, stream: Stream) -> None:
+        """It is over before its answer was: the client lost interest, or broke it."""
+        ...
+
+    def on_room(self, stream: Stream) -> None:
+        """All that was queued for it has been sent."""
+        ...
+
+
+def unpadded(payload: bytes) -> bytes:
+    """The payload of a padded frame without its padding. Raises Http2Error."""
+    padding = payload[0] if payload else 0
+    if not payload or padding >= len(payload):
+        raise Http2Error(frames.PROTOCOL_ERROR, "more padding than payload")
+    return payload[1 : len(payload) - padding]
