@@ -287,6 +287,7 @@ class Member:
             storage=self._storage,
             limits=config.limits,
         )
+        view.schedule_pump = self.schedule_pump
         view.stalled_seconds = lambda: self._driver.leadership.stalled_seconds
         view.agreed_index = lambda: self._replica.digests.agreed_index
         view.loop_errors = self._driver.errors

@@ -6,6 +6,7 @@ from typing import Any, Callable
 import raftkv
 from raftkv.daemon.facts import Facts, MemberFacts
 from raftkv.daemon.hashing import Hashing
+from raftkv.daemon.probing import Looks, read
 from raftkv.daemon.storage import Storage
 from raftkv.limits import Limits
 from raftkv.raft.node import Raft
@@ -44,6 +45,8 @@ class View:
         self._storage = storage
         self._limits = limits
         self._hashing = Hashing(storage)
+        self.looks = Looks()
+        self.schedule_pump: Callable[[], None] = lambda: None
         self.client_scheme = self.peer_scheme = "http"
         self.closing = asyncio.Event()
         self.stalled_seconds: Callable[[], float] = lambda: 0.0
@@ -137,6 +140,10 @@ class View:
             for member in self._storage.members()
         ]
 
+    async def read(self, *, serializable: bool) -> None:
+        """As a client would. Raises RaftKVError with what it would be told."""
+        await read(self._service, self.schedule_pump, serializable=serializable)
+
     async def hash_content(self, revision: Revision) -> ContentHash:
         """The finished hash of the data as of a revision; 0: the current one. Raises RaftKVError."""
         return await self._hashing.hash_content(revision)
@@ -183,14 +190,6 @@ class View:
         if not self._service.is_published:
             return False, "its address is not in the log yet"
         return True, "ok"
-
-    def health(self) -> tuple[bool, str]:
-        """As etcd means it: a leader is known and writes can be taken."""
-        if self._raft.leader == NOBODY:
-            return False, "RAFT NO LEADER"
-        if self._service.write_block is not None or self._storage.full_members:
-            return False, "ALARM NOSPACE"
-        return True, ""
 
     def hello(self) -> dict[str, Any]:
         """The greeting of the native protocol."""

@@ -16,12 +16,12 @@ def run(call: Call) -> int:
     if call.output == "json":
         write_json([document(endpoint, reply) for endpoint, reply in replies])
     elif call.output == "table":
-        rows = [(endpoint, word(reply), took_ms(reply), "" if reply.ok else reply.text) for endpoint, reply in replies]
+        rows = [(endpoint, word(reply), took_ms(reply), reason(reply)) for endpoint, reply in replies]
         write_table(("endpoint", "health", "took ms", "reason"), rows)
     else:
         for endpoint, reply in replies:
-            reason = "" if reply.ok else f": {reply.text}"
-            write_line(f"{endpoint} {word(reply)} ({took_ms(reply)} ms){reason}")
+            why = f": {reason(reply)}" if reason(reply) else ""
+            write_line(f"{endpoint} {word(reply)} ({took_ms(reply)} ms){why}")
     if healthy_count == len(replies):
         return exits.OK
     return exits.FAILED if any(reply.status for _, reply in replies) else exits.NOT_DONE
@@ -31,6 +31,15 @@ def word(reply: ProbeReply) -> str:
     if reply.ok:
         return "healthy"
     return "not ready" if reply.status else "unreachable"
+
+
+def reason(reply: ProbeReply) -> str:
+    """What has failed, without the checks that have not; nothing when all is well."""
+    if reply.ok:
+        return ""
+    checks = reply.text.split("[")
+    failed = [check.removeprefix("-]").strip() for check in checks if check.startswith("-]")]
+    return "; ".join(failed) or reply.text
 
 
 def took_ms(reply: ProbeReply) -> str:
@@ -43,7 +52,7 @@ def document(endpoint: str, reply: ProbeReply) -> dict[str, object]:
         "healthy": reply.ok,
         "health": word(reply),
         "took_ms": round(reply.seconds * 1000, 3),
-        "reason": None if reply.ok else reply.text,
+        "reason": reason(reply) or None,
     }
 
 

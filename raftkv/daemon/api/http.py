@@ -2,11 +2,9 @@
 
 | path | answer |
 |---|---|
-| /livez | 200 while the process serves |
-| /readyz | 200, or 503 with the reason why clients should not be sent here |
-| /health | as etcd: {"health":"true","reason":""}, or 503 with "false" |
+| /livez, /readyz, /health, /version | how well this member is, and what it is (checks.py) |
 | /metrics | Prometheus text |
-| /status, /version | JSON objects |
+| /status | a JSON object |
 | /members | a JSON list; POST of a JSON object changes the membership (see docs/deployment.md), on the leader |
 | / | a page for people |
 | /v3/... | the JSON gateway of the etcd API |
@@ -23,7 +21,7 @@ from typing import Any, Awaitable, Callable, Final, Protocol, TypeAlias
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-import raftkv
+from raftkv.daemon.api.checks import CheckedView, health, livez, readyz, single_check, version
 from raftkv.daemon.api.cors import is_preflight, open_to_all
 from raftkv.daemon.api.gate import Judge
 from raftkv.errors import InvalidRequest, PermissionDenied, RaftKVError
@@ -39,14 +37,10 @@ HEAD_LINE_BYTES_MAX: Final = 8190
 BODY_BYTES_MAX: Final = 65_536
 
 
-class MemberView(Protocol):
-    """What a member tells about itself. Every call answers from memory."""
+class MemberView(CheckedView, Protocol):
+    """What a member tells about itself, from memory."""
 
     def status(self) -> dict[str, Any]: ...
-
-    def readiness(self) -> tuple[bool, str]: ...
-
-    def health(self) -> tuple[bool, str]: ...
 
     def members(self) -> list[dict[str, Any]]: ...
 
@@ -57,7 +51,7 @@ class MemberView(Protocol):
 ChangeMembers: TypeAlias = Callable[[Any], Awaitable[Answer]]
 """Carry out what a JSON object asks for; raises InvalidRequest."""
 
-Page: TypeAlias = Callable[[MemberView, web.BaseRequest], web.Response]
+Page: TypeAlias = Callable[[MemberView, web.BaseRequest], web.Response | Awaitable[web.Response]]
 
 
 class Gateway(Protocol):
@@ -85,7 +79,7 @@ def build_http_server(
             return open_to_all(request, error_response(500, "internal", "this is a bug in raftkv"))
 
     async def handle_page(request: web.BaseRequest) -> web.Response:
-        page = PAGES.get(request.path)
+        page = PAGES.get(request.path) or single_check(request.path)
         if page is None:
             return error_response(404, "not_found", f"there is nothing at {request.path}")
         takes_post = page is members
@@ -102,7 +96,8 @@ def build_http_server(
                     return _login_response(refusal)
             if request.method == "POST":
                 return await _post_members(request, change_members)
-            return page(view, request)
+            answer = page(view, request)
+            return answer if isinstance(answer, web.Response) else await answer
         except Exception:
             # Nothing here decides anything: a page that breaks is a bug, and no reason for a member to stop.
             logger.exception("cannot answer %s", request.path)
@@ -135,22 +130,6 @@ def _login_response(error: RaftKVError) -> web.Response:
 # Pages.
 
 
-def livez(view: MemberView, request: web.BaseRequest) -> web.Response:
-    return _checks(request, "process", (True, "ok"))
-
-
-def readyz(view: MemberView, request: web.BaseRequest) -> web.Response:
-    return _checks(request, "ready", view.readiness())
-
-
-def health(view: MemberView, request: web.BaseRequest) -> web.Response:
-    healthy, reason = view.health()
-    # Strings, as etcd has them.
-    return _json(
-        {"health": "true" if healthy else "false", "reason": "" if healthy else reason}, 200 if healthy else 503
-    )
-
-
 def metrics(view: MemberView, request: web.BaseRequest) -> web.Response:
     return web.Response(body=view.metrics_text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -181,10 +160,6 @@ async def _post_members(request: web.BaseRequest, change_members: ChangeMembers)
 def _refusal(error: RaftKVError, status_code: int) -> web.Response:
     content = {"code": error.code, "message": error.message, "details": error.details}
     return _json(content | {"may_have_happened": error.may_have_happened}, status_code)
-
-
-def version(view: MemberView, request: web.BaseRequest) -> web.Response:
-    return _json({"raftkv": raftkv.__version__})
 
 
 def index(view: MemberView, request: web.BaseRequest) -> web.Response:
@@ -222,14 +197,6 @@ th{{text-align:left;padding-right:2em;font-weight:normal;color:#555}}td{{font-fa
 <body><h1>raftkv member {name}</h1><p>{readiness}</p><table>{rows}</table><p>{links}</p></body>
 </html>
 """
-
-
-def _checks(request: web.BaseRequest, name: str, result: tuple[bool, str]) -> web.Response:
-    """As Kubernetes and etcd put it: `ok`, with ?verbose one line per check; the reason when it fails."""
-    good, reason = result
-    if not good:
-        return web.Response(text=f"[-]{name} failed: {reason}\n", status=503)
-    return web.Response(text=f"[+]{name} ok\nok\n" if "verbose" in request.query else "ok\n")
 
 
 def _json(content: Any, status_code: int = 200) -> web.Response:

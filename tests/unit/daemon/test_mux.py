@@ -9,11 +9,23 @@ from typing import Any, Callable, Coroutine
 
 import pytest
 
+import raftkv
 from raftkv.daemon.api.http import PAGES, build_http_server
+from raftkv.daemon.facts import Facts
 from raftkv.daemon.mux import ClientPort, recognize
-from raftkv.errors import MembershipRefused, PermissionDenied, RaftKVError, UserEmpty
+from raftkv.daemon.probing import Looks
+from raftkv.errors import (
+    Diverged,
+    MembershipRefused,
+    NoQuorum,
+    Overloaded,
+    PermissionDenied,
+    RaftKVError,
+    UserEmpty,
+)
 from raftkv.limits import DEFAULT_LIMITS, Limits
 from raftkv.replica.membership import read_request
+from raftkv.wire.alarms import CORRUPT, NOSPACE
 from raftkv.wire.commands import OK, failure
 from raftkv.wire.protocol import CHANGE_MEMBERS, MEMBERS, STATUS
 
@@ -25,7 +37,9 @@ class View:
 
     def __init__(self) -> None:
         self.ready = (True, "ok")
-        self.healthy = (True, "")
+        self.looks = Looks()
+        self.told: dict[str, Any] = {"leader": 7, "takes_writes": True, "cluster_id": 5}
+        self.unreadable: dict[bool, RaftKVError] = {}  # by whether a read is serializable
 
     def status(self) -> dict[str, Any]:
         return {"name": "<n1>", "id": 7, "role": "leader", "errors": ["a & b"]}
@@ -33,8 +47,12 @@ class View:
     def readiness(self) -> tuple[bool, str]:
         return self.ready
 
-    def health(self) -> tuple[bool, str]:
-        return self.healthy
+    def facts(self) -> Facts:
+        return Facts(**{**dict.fromkeys(Facts._fields, 0), "alarms": [], **self.told})
+
+    async def read(self, *, serializable: bool) -> None:
+        if serializable in self.unreadable:
+            raise self.unreadable[serializable]
 
     def members(self) -> list[dict[str, Any]]:
         return [{"id": 7, "name": "n1"}]
@@ -238,9 +256,7 @@ def test_pages(run: Run) -> None:
         async with opened() as door:
             expected = {
                 "/livez": ("text/plain; charset=utf-8", b"ok\n"),
-                "/livez?verbose": ("text/plain; charset=utf-8", b"[+]process ok\nok\n"),
                 "/readyz": ("text/plain; charset=utf-8", b"ok\n"),
-                "/readyz?verbose": ("text/plain; charset=utf-8", b"[+]ready ok\nok\n"),
                 "/health": ("application/json; charset=utf-8", b'{"health":"true","reason":""}\n'),
                 "/metrics": ("text/plain; version=1.0.0; charset=utf-8", b"# TYPE up gauge\nup 1\n"),
             }
@@ -250,7 +266,14 @@ def test_pages(run: Run) -> None:
                 assert headers["content-type"].split(";")[0] == content_type.split(";")[0], path
             status, _, body = parts(await door.ask(request("/status")))
             assert (status, json.loads(body)) == (200, door.view.status())
-            assert set(json.loads(parts(await door.ask(request("/version")))[2])) == {"raftkv"}
+            told = json.loads(parts(await door.ask(request("/version")))[2])
+            assert (told["etcdserver"][:4], told["etcdcluster"], told["raftkv"]) == (
+                "3.5.",
+                "3.5.0",
+                raftkv.__version__,
+            )
+            door.view.told["cluster_id"] = 0
+            assert json.loads(parts(await door.ask(request("/version")))[2])["etcdcluster"] == "not_decided"
 
     run(scenario())
 
@@ -291,19 +314,99 @@ def test_the_membership_is_changed_by_json_that_says_so(run: Run) -> None:
     run(scenario())
 
 
-def test_a_member_that_is_not_ready(run: Run) -> None:
+def test_checks_are_listed_alone_or_left_out(run: Run) -> None:
     async def scenario() -> None:
         async with opened() as door:
+            good, bad = "[+]{} ok\n", "[-]{} failed: {}\n"
+            livez = good.format("serializable_read")
+            readyz = [
+                good.format(name) for name in ("data_corruption", "serializable_read", "linearizable_read", "ready")
+            ]
+            learner = good.format("non_learner")
+            unknown = "warn: some health checks cannot be excluded: no matches for 'x'\n"
+            not_linearizable = bad.format("linearizable_read", "no quorum")
+            door.view.unreadable = {}
+            for path, status, body in (
+                ("/livez?verbose", 200, livez + "ok\n"),
+                ("/livez/serializable_read?verbose", 200, livez + "ok\n"),
+                ("/readyz?verbose", 200, "".join(readyz) + "ok\n"),
+                ("/readyz/non_learner?verbose", 200, learner + "ok\n"),
+                (
+                    "/readyz?verbose&exclude=ready&exclude=x",
+                    200,
+                    "".join(readyz[:3]) + "[+]ready excluded: ok\n" + unknown + "ok\n",
+                ),
+            ):
+                answer = parts(await door.ask(request(path)))
+                assert (answer[0], answer[2].decode()) == (status, body), path
+            door.view.unreadable = {False: NoQuorum("no quorum")}
             door.view.ready = (False, "no <leader>")
-            door.view.healthy = (False, "RAFT NO LEADER")
-            assert parts(await door.ask(request("/livez")))[0] == 200
-            for path in ("/readyz", "/readyz?verbose"):
-                status, _, body = parts(await door.ask(request(path)))
-                assert (status, body) == (503, b"[-]ready failed: no <leader>\n")
-            status, _, body = parts(await door.ask(request("/health")))
-            assert status == 503
-            assert json.loads(body) == {"health": "false", "reason": "RAFT NO LEADER"}
+            door.view.told |= {"is_learner": True, "alarms": [(9, CORRUPT)]}
+            for path, status, body in (
+                ("/livez", 200, "ok\n"),
+                (
+                    "/readyz",
+                    503,
+                    bad.format("data_corruption", "alarm activated: CORRUPT")
+                    + readyz[1]
+                    + not_linearizable
+                    + bad.format("ready", "no <leader>"),
+                ),
+                ("/readyz/linearizable_read", 503, not_linearizable),
+                ("/readyz/non_learner", 503, bad.format("non_learner", "this member has no vote")),
+                ("/readyz?exclude=data_corruption&exclude=linearizable_read&exclude=ready", 200, "ok\n"),
+            ):
+                answer = parts(await door.ask(request(path)))
+                assert (answer[0], answer[2].decode()) == (status, body), path
+            for path in ("/livez/", "/livez/x", "/livez/linearizable_read", "/readyz/ready/x", "/readyz/non_learner/"):
+                assert parts(await door.ask(request(path)))[0] == 404, path
+            assert door.view.looks.results["readyz", "ready"] is False
+            assert door.view.looks.counts["readyz", "linearizable_read", False] == 2
             assert b"not ready: no &lt;leader&gt;" in await door.ask(request("/"))
+
+    run(scenario())
+
+
+def test_a_member_that_takes_in_a_snapshot_lives_and_one_whose_store_is_refused_does_not(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            door.view.unreadable = {True: Overloaded("this member is taking in a snapshot")}
+            assert parts(await door.ask(request("/livez")))[0] == 200
+            assert parts(await door.ask(request("/readyz")))[0] == 503
+            door.view.unreadable = {True: Diverged("another store")}
+            assert parts(await door.ask(request("/livez")))[2] == b"[-]serializable_read failed: another store\n"
+
+    run(scenario())
+
+
+def test_health_as_etcd_means_it(run: Run) -> None:
+    async def scenario() -> None:
+        async with opened() as door:
+            view = door.view
+
+            async def ask(query: str = "") -> str:
+                status, _, body = parts(await door.ask(request(f"/health{query}")))
+                told = json.loads(body)
+                assert told["health"] == ("true" if status == 200 else "false")
+                assert (status == 200) == (told["reason"] == "")
+                return str(told["reason"])
+
+            assert await ask() == ""
+            view.told["alarms"] = [(9, NOSPACE), (8, CORRUPT)]
+            assert await ask() == "ALARM NOSPACE"
+            assert await ask("?exclude=NOSPACE") == "ALARM CORRUPT"
+            assert await ask("?exclude=NOSPACE&exclude=CORRUPT") == ""
+            view.told |= {"alarms": [], "takes_writes": False}
+            assert await ask() == "ALARM NOSPACE", "its disk is full"
+            view.told |= {"takes_writes": True, "leader": 0}
+            view.unreadable = {False: NoQuorum("no quorum")}
+            assert await ask() == "RAFT NO LEADER"
+            assert await ask("?serializable=true") == ""
+            view.told["leader"] = 7
+            assert await ask() == "RANGE ERROR:no quorum"
+            view.unreadable = {True: Overloaded("busy")}
+            assert await ask("?serializable=true") == "RANGE ERROR:busy"
+            assert (view.looks.healthy, view.looks.unhealthy) == (3, 6)
 
     run(scenario())
 
