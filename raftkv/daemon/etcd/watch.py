@@ -82,6 +82,7 @@ class WatchStream:
         self._watching = house.service.watching
         self._watches: dict[int, _Watch] = {}  # by tag
         self._ids: dict[int, _Watch] = {}
+        self._compacted_ids: set[int] = set()  # in use until the client cancels them, as in etcd
         self._opening: deque[_Watch] = deque()
         self._next_tag = 0
         self._next_id = 0
@@ -136,7 +137,7 @@ class WatchStream:
         except RaftKVError as error:
             self._refuse(watch, error)
             return
-        if request.watch_id and request.watch_id in self._ids:
+        if request.watch_id and self._is_in_use(request.watch_id):
             watch.refusals = [self._response(NO_WATCH, created=True, canceled=True, cancel_reason=DUPLICATE_ID)]
             self._begin_refused()
             return
@@ -162,13 +163,16 @@ class WatchStream:
         """The id that the client gave, or the smallest that was never given."""
         watch_id = watch.request.watch_id
         if not watch_id:
-            while self._next_id in self._ids:
+            while self._is_in_use(self._next_id):
                 self._next_id += 1
             watch_id = self._next_id
             self._next_id += 1
         watch.watch_id = watch_id
         watch.prefix = rpc.WatchResponse(watch_id=watch_id).SerializeToString()
         self._ids[watch_id] = watch
+
+    def _is_in_use(self, watch_id: int) -> bool:
+        return watch_id in self._ids or watch_id in self._compacted_ids
 
     def _open(self, watch: _Watch) -> None:
         self._watching.open(watch.command, self, watch.tag, watch.deadline_ms, self._call.caller)
@@ -194,8 +198,10 @@ class WatchStream:
             self._begin_refused()
 
     def _refuse(self, watch: _Watch, error: RaftKVError) -> None:
-        self._drop(watch)
+        self._drop(watch, error)
         watch.refusals = refusal(watch.request, watch.watch_id, error, self._house.origin(), self._house.view.revision)
+        if watch.cancel_wanted and isinstance(error, Compacted):
+            watch.refusals[1:] = [self._response(watch.watch_id, canceled=True)]  # it began, and the client was quicker
         self._begin_refused()
 
     def _begin_refused(self) -> None:
@@ -228,9 +234,13 @@ class WatchStream:
     def _cancel(self, watch_id: int) -> None:
         watch = self._ids.get(watch_id)
         if watch is None:
+            if watch_id in self._compacted_ids:
+                self._compacted_ids.discard(watch_id)
+                self._call.reply(self._response(watch_id, canceled=True))
             return
         if watch.watcher is None:
             watch.cancel_wanted = True
+            del self._ids[watch_id]
         else:
             self._end_watch(watch)
 
@@ -253,16 +263,18 @@ class WatchStream:
         elif begins:
             self._refuse(watch, error)
         else:
-            self._drop(watch)
+            self._drop(watch, error)
             if isinstance(error, Compacted):
                 self._call.reply(compacted(watch.watch_id, error, self._house.origin()))
             else:
                 self._call.reply(self._response(watch.watch_id, canceled=True, cancel_reason=status.text))
 
-    def _drop(self, watch: _Watch) -> None:
+    def _drop(self, watch: _Watch, error: RaftKVError | None = None) -> None:
         self._watches.pop(watch.tag, None)
         if self._ids.get(watch.watch_id) is watch:
             del self._ids[watch.watch_id]
+            if isinstance(error, Compacted) and len(self._compacted_ids) < self._house.limits.watchers_max:
+                self._compacted_ids.add(watch.watch_id)
 
     def _end(self, status: Status) -> None:
         if not self._is_over:

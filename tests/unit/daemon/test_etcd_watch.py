@@ -176,6 +176,26 @@ def test_history_that_is_gone() -> None:
     assert (ended.watch_id, ended.canceled, ended.compact_revision, ended.header.revision) == (0, True, 3, 0)
     assert (ended.cancel_reason, len(ended.events)) == ("", 0)
     assert told([other, past]) == [(1, 4, []), (1, 4, [b"2", b"3"])]
+    line.create(watch_id=5, start_revision=2)
+    line.create(watch_id=5)
+    responses = line.heard()
+    line.cancel(5)
+    line.cancel(5)
+    line.create(watch_id=5)
+    line.cancel(5)
+    line.create(watch_id=5, start_revision=2)
+    line.cancel(5)
+    line.create(watch_id=5)
+    responses += line.heard()
+    assert [(r.watch_id, r.created, r.canceled) for r in responses] == [
+        (5, True, False),
+        (5, False, True),
+        (-1, True, True),
+        (5, False, True),
+        *[(5, True, False), (5, False, True)] * 2,
+        (5, True, False),
+    ]
+    assert responses[2].cancel_reason == DUPLICATE_ID, "as in etcd its id is in use until it is canceled"
 
 
 def test_history_compacted_under_a_slow_client() -> None:
