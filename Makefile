@@ -43,6 +43,7 @@ check: $(STAMP) ## seconds: layers, types, style, unit, paper, scenarios
 test: check network-tools ## everything for CI: check, simulation, properties, real processes, namespaces as root
 	$(BIN)/pytest -q $(PARALLEL) $(wildcard tests/sim tests/properties tests/differential)
 	$(BIN)/pytest -q $(PARALLEL) tests/integration
+	$(BIN)/pytest -q tests/jepsen
 	$(BIN)/pytest -q $(PARALLEL) -m "not long" tests/etcd_clients
 
 .PHONY: test-etcd-clients
@@ -59,6 +60,10 @@ MINUTES ?= 60
 .PHONY: sim
 sim: $(STAMP) ## simulated clusters from fresh seeds (MINUTES=60 FLAGS="--data --leases"); a failing seed prints the line that replays it
 	$(BIN)/python -m tests.sim --minutes $(MINUTES) $(FLAGS)
+
+.PHONY: jepsen
+jepsen: $(STAMP) network-tools ## real daemons under real faults, with a verdict (MINUTES=60 FLAGS="--nemesis partition,power --nodes 5"); docs/fault-testing.md
+	$(BIN)/python jepsen-like --time $$(( $(MINUTES) * 60 )) $(FLAGS)
 
 SEEDS ?= 1000
 .PHONY: differential
@@ -81,12 +86,13 @@ bench: $(STAMP) ## raftkv against etcd on this machine; prints a table, takes mi
 etcd-stubs: $(STAMP) ## make the etcd messages anew from raftkv/etcdpb/*.proto
 	$(BIN)/python -m raftkv.etcdpb.generate
 
-# The namespace tests need `ip` and `nft`, the disk faults `strace`. As root they are installed; without, those tests skip and say so.
+# The namespace tests need `ip` and `nft`, the disk faults `strace`, bad links `iptables`, bad clocks libfaketime. As root they are installed; without,
+# those tests and faults skip and say so.
 .PHONY: network-tools
 network-tools:
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v ip && command -v nft && command -v strace; } >/dev/null; then \
-		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y iproute2 nftables strace >/dev/null \
-		|| echo "iproute2, nftables or strace cannot be installed: the tests that need them will be skipped"; fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { command -v ip && command -v nft && command -v strace && command -v iptables && ls /usr/lib/*/faketime/libfaketime.so.1; } >/dev/null 2>&1; then \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y iproute2 nftables strace iptables libfaketime >/dev/null \
+		|| echo "iproute2, nftables, strace, iptables or libfaketime cannot be installed: the tests that need them will be skipped"; fi
 
 .PHONY: clean
 clean: ## remove what was built, the virtual environment included

@@ -6,6 +6,7 @@ history: what has no outcome line was open. Faults stand in the same file as eve
 """
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Iterable, Mapping
@@ -58,10 +59,11 @@ class Fault:
 
 
 class HistoryWriter:
-    """Appends events to a JSON lines file. One per run, used from one thread."""
+    """Appends events to a JSON lines file. One per run: operations from one thread, faults perhaps from another."""
 
     def __init__(self, path: Path) -> None:
         self._file: IO[str] = path.open("w", buffering=1 << 16)
+        self._lock = threading.Lock()
         self._ids: dict[int, int] = {}
         self._last_id = 0
         self.operations: list[Operation] = []
@@ -110,11 +112,29 @@ class HistoryWriter:
         )
 
     def _write(self, event: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
+        line = json.dumps(event, separators=(",", ":")) + "\n"
+        with self._lock:
+            self._file.write(line)
 
     def close(self) -> None:
         """Flushes; what is still open is left without an outcome, which is what open means."""
-        self._file.close()
+        with self._lock:
+            self._file.close()
+
+
+def read_faults(lines: Iterable[str]) -> list[Fault]:
+    """The faults of a history file, in the order of their injection."""
+    faults: list[Fault] = []
+    for event in map(json.loads, lines):
+        if event.get("process") != NEMESIS:
+            continue
+        name, detail = event["f"], event["value"]
+        if not name.startswith("heal "):
+            faults.append(Fault(name, detail, event["time_ns"]))
+            continue
+        healed = next(f for f in faults if "heal " + f.name == name and f.detail == detail and f.ended_ns == NEVER_NS)
+        healed.ended_ns = event["time_ns"]
+    return faults
 
 
 def read_operations(lines: Iterable[str]) -> list[Operation]:

@@ -34,6 +34,9 @@ class Place:
     client_endpoint: str
     peer_endpoint: str
     launcher: tuple[str, ...] = ()
+    listen: str = ""
+    """Where it listens when a proxy stands in front of it."""
+    listen_peer: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class Cluster:
                 initial_cluster=initial_cluster,
                 environment=dict(options.environment),
                 launcher=place.launcher,
+                flags=_behind_proxies(place),
             )
             for name, place in zip(names, places, strict=True)
         ]
@@ -179,6 +183,10 @@ class Cluster:
 
         wait_until(equal, "all members to have applied the same", deadline_s=deadline_s, seen=self.statuses)
 
+    def owner_of(self, pid: int) -> str:
+        """The node whose daemon this process is; empty: none of them."""
+        return next((node.name for node in self.nodes if node.process is not None and node.process.pid == pid), "")
+
     def report(self) -> str:
         """The end of every node's log."""
         parts = []
@@ -186,3 +194,14 @@ class Cluster:
             state = "never started" if node.process is None else f"exit code {node.process.exit_code}"
             parts.append(f"--- {node.name} ({node.client_endpoint}, {state})\n{log_tail(node.log_path)}")
         return "\n".join(parts)
+
+
+def _behind_proxies(place: Place) -> dict[str, str]:
+    if not place.listen:
+        return {}
+    return {
+        "listen": place.listen,
+        "listen_peer": place.listen_peer,
+        "advertise": place.client_endpoint,
+        "advertise_peer": place.peer_endpoint,
+    }

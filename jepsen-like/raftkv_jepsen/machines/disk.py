@@ -22,6 +22,31 @@ class DiskFaultUnavailable(Exception):
     """This machine or user cannot inject the fault; the text says why."""
 
 
+class Filler:
+    """A file that takes what a file system has left."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def fill(self) -> None:
+        """Takes every byte that is left."""
+        with self._path.open("ab", buffering=0) as filler:
+            step_bytes = FILLER_STEP_BYTES
+            while step_bytes:
+                try:
+                    written_bytes = filler.write(bytes(step_bytes))
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    written_bytes = 0
+                if not written_bytes:
+                    step_bytes //= 2
+
+    def free(self) -> None:
+        """Gives them back."""
+        self._path.unlink(missing_ok=True)
+
+
 class SmallDisk:
     """A tmpfs of `size_bytes` mounted at `path`."""
 
@@ -38,25 +63,15 @@ class SmallDisk:
         if mounted.returncode != 0:
             raise DiskFaultUnavailable(mounted.stderr.strip())
         self.path = path
-        self._filler = path / "filler"
+        self._filler = Filler(path / "filler")
 
     def fill(self) -> None:
         """Takes every byte that is left."""
-        with self._filler.open("ab", buffering=0) as filler:
-            step_bytes = FILLER_STEP_BYTES
-            while step_bytes:
-                try:
-                    written_bytes = filler.write(bytes(step_bytes))
-                except OSError as error:
-                    if error.errno != errno.ENOSPC:
-                        raise
-                    written_bytes = 0
-                if not written_bytes:
-                    step_bytes //= 2
+        self._filler.fill()
 
     def free(self) -> None:
         """Gives the filler's bytes back."""
-        self._filler.unlink(missing_ok=True)
+        self._filler.free()
 
     def unmount(self) -> None:
         """Removes the file system with everything in it."""

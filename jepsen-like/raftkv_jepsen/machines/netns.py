@@ -10,18 +10,23 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterable, Iterator
 
 from raftkv_jepsen.machines.cluster import Place
+from raftkv_jepsen.machines.linkqueue import MARK, QUEUE_NUMBER, READY
+from raftkv_jepsen.machines.process import HARNESS_PATH, Process
+from raftkv_jepsen.machines.waiting import wait_until
 
 NAMESPACE_PREFIX = "raftkv-test-"
 CLONE_NEWNET = 0x40000000
 SUBNET = "10.77.0"
 CLIENTS = "clients"
 CLIENTS_HOST_NUMBER = 254
+QUEUE_TARGET = ("-j", "NFQUEUE", "--queue-num", str(QUEUE_NUMBER), "--queue-bypass")
 CLIENT_PORT = 2379
 PEER_PORT = 2380
 
@@ -45,6 +50,7 @@ class Network:
         self._made: list[str] = []
         # (receiver, sender) of every cut; the rules of a receiver are always written as a whole.
         self._cuts: set[tuple[str, str]] = set()
+        self._shaped: dict[str, Process] = {}
         try:
             self._build()
         except subprocess.CalledProcessError as error:
@@ -126,6 +132,36 @@ class Network:
         for receiver in receivers:
             self._write_rules(receiver)
 
+    def shape(self, host: str, directory: Path, **link: float) -> None:
+        """What leaves `host` for other nodes is delayed, lost, doubled or reordered, as linkqueue.py's options say.
+
+        Raises NamespacesUnavailable when this machine cannot.
+        """
+        if shutil.which("iptables") is None:
+            raise NamespacesUnavailable("iptables is not installed")
+        inside = ("nsenter", f"--net=/run/netns/{self._namespace(host)}")
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in link.items()]
+        program = (sys.executable, "-m", "raftkv_jepsen.machines.linkqueue")
+        environment = {**os.environ, "PYTHONPATH": str(HARNESS_PATH)}
+        queue = Process([*inside, *program, *words], directory / f"links-{host}.log", environment=environment)
+        self._shaped[host] = queue
+        wait_until(lambda: READY in queue.log_text(), "the queue of packets", seen=queue.log_text)
+        peers = ",".join(self.address(other) for other in self.hosts if other != host)
+        rules = (("-m", "mark", "--mark", str(MARK), "-j", "ACCEPT"), ("-d", peers, *QUEUE_TARGET))
+        try:
+            for rule in rules:
+                _run(*inside, "iptables", "-A", "OUTPUT", *rule)
+        except subprocess.CalledProcessError as error:
+            self.unshape()
+            raise NamespacesUnavailable(f"iptables: {error.stderr.strip()}") from error
+
+    def unshape(self) -> None:
+        """All links are as they were."""
+        while self._shaped:
+            host, queue = self._shaped.popitem()
+            _run("nsenter", f"--net=/run/netns/{self._namespace(host)}", "iptables", "-F", "OUTPUT")
+            queue.kill()
+
     def _write_rules(self, receiver: str) -> None:
         senders = sorted(self.address(sender) for cut_receiver, sender in self._cuts if cut_receiver == receiver)
         rule = f"ip saddr {{ {', '.join(senders)} }} drop;" if senders else ""
@@ -139,6 +175,8 @@ class Network:
 
     def close(self) -> None:
         """Removes the namespaces, and with them the cables and the rules."""
+        while self._shaped:
+            self._shaped.popitem()[1].kill()
         while self._made:
             subprocess.run(["ip", "netns", "del", self._namespace(self._made.pop())], check=False, capture_output=True)
 

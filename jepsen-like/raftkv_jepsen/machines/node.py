@@ -28,6 +28,7 @@ class Node:
     environment: dict[str, str] = field(default_factory=dict)
     launcher: tuple[str, ...] = ()
     flags: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = RAFTKV
     process: Process | None = None
     paused: bool = False
     login: tuple[str, str] | None = None  # name and password, once authentication is on
@@ -45,7 +46,7 @@ class Node:
             **overrides,
         }
         flags = {flag: value for flag, value in flags.items() if value or flag != "initial_cluster"}
-        words = [*self.launcher, *RAFTKV, "serve"]
+        words = [*self.launcher, *self.program, "serve"]
         for flag, value in flags.items():
             words += ["--" + flag.replace("_", "-"), value]
         return words

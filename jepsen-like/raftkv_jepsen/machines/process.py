@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+HARNESS_PATH = REPOSITORY / "jepsen-like"
 RAFTKV = (sys.executable, "-m", "raftkv_cli")
 LOG_TAIL_BYTES = 6_000
 

@@ -1,0 +1,1 @@
+"""The clients that workloads speak through: one protocol, one file per engine."""

@@ -1,0 +1,1 @@
+"""The report: figures of a history, plots as inline SVG, one page without anything from elsewhere."""

@@ -1,0 +1,167 @@
+"""One run from beginning to end: machines, clients, faults, healing, last looks, checkers, report. Returns what came of it."""
+
+import random
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Sequence
+
+from raftkv_jepsen.checkers.members import check_agreement, check_crashes, check_logs
+from raftkv_jepsen.checkers.verdict import Verdict, gravest
+from raftkv_jepsen.history import Fault, HistoryWriter, Operation
+from raftkv_jepsen.machines.native import ConnectionEnded
+from raftkv_jepsen.nemesis import catalogue as faults
+from raftkv_jepsen.nemesis.arena import Arena, Kind
+from raftkv_jepsen.nemesis.schedule import Schedule
+from raftkv_jepsen.options import Options
+from raftkv_jepsen.players import Players
+from raftkv_jepsen.progress import Progress
+from raftkv_jepsen.recorder import Recorder
+from raftkv_jepsen.report.figures import Figures
+from raftkv_jepsen.site import Site
+from raftkv_jepsen.testbuild import bugs
+from raftkv_jepsen.workloads import catalogue as workloads
+from raftkv_jepsen.workloads.base import Workload
+
+APPLIED_EQUAL_S = 30.0
+
+
+@dataclass(slots=True)
+class Result:
+    """All that a report needs."""
+
+    options: Options
+    verdicts: list[Verdict] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    ended_ns: int = 0
+    """When the faults were over."""
+
+    @property
+    def word(self) -> str:
+        return gravest(self.verdicts)
+
+    @property
+    def figures(self) -> Figures:
+        return Figures(self.operations, self.faults, self.ended_ns)
+
+    def line(self) -> str:
+        """The one line that a script reads."""
+        figures = self.figures
+        return (
+            f"{self.word}: {figures.count} operations ({figures.ok} ok, {figures.failed} refused, {figures.unknown} unknown),"
+            f" {len(self.faults)} faults, longest unavailability {figures.longest_gap_s:.2f} s"
+        )
+
+
+def run(options: Options) -> Result:
+    """Raises ValueError for names that are none, and whatever breaks the harness itself."""
+    kinds, classes = faults.chosen(options.nemesis), workloads.chosen(options.workloads)
+    if options.bug in bugs.CLIENT_BUGS:
+        bugs.CLIENT_BUGS[options.bug]()
+    options.out.mkdir(parents=True, exist_ok=True)
+    history = HistoryWriter(options.out / "history.jsonl")
+    recorder = Recorder(history)
+    result = Result(options)
+    with Progress(recorder, options.time_s) as progress:
+        groups = {kind.group for kind in kinds}
+        site = Site(
+            options,
+            wants_disks=bool(groups & faults.DISK_GROUPS),
+            wants_clocks="clock" in groups,
+            say=progress.say,
+        )
+        with site:
+            try:
+                _play(options, site, recorder, kinds, classes, result, progress)
+            finally:
+                history.close()
+                _keep_logs(site, options.out)
+    result.operations, result.faults = history.operations, history.faults
+    result.verdicts += workloads.judge(result.operations)
+    return result
+
+
+def _play(
+    options: Options,
+    site: Site,
+    recorder: Recorder,
+    kinds: Sequence[Kind],
+    classes: Sequence[type[Workload]],
+    result: Result,
+    progress: Progress,
+) -> None:
+    site.cluster.start()
+    players = Players(
+        recorder,
+        classes,
+        site.make_client,
+        [node.name for node in site.cluster.nodes],
+        clients=options.clients,
+        rate=options.rate,
+        seed=options.seed,
+    )
+    arena = Arena(
+        cluster=site.cluster,
+        network=site.network,
+        draw=random.Random(options.seed),
+        writes_ok=players.writes_ok,
+        say=progress.say,
+        directory=site.cluster.directory,
+        disks=site.disks,
+        clock_files=site.clock_files,
+        no_disks=site.no_disks,
+        no_clocks=site.no_clocks,
+    )
+    schedule = Schedule(arena, kinds, recorder, recovery_s=options.recovery_s)
+    progress.say(f"{len(site.cluster.nodes)} nodes are ready, seed {options.seed}")
+    players.start()
+    began_s = time.monotonic()
+    try:
+        schedule.run(began_s + options.time_s)
+    finally:
+        schedule.heal()
+    schedule.wait_healthy()
+    result.ended_ns = recorder.now_ns()
+    progress.say("all is healed: last looks")
+    players.stop()
+    result.skipped = schedule.skipped
+    arena.look_for_crashes()
+    result.verdicts += [schedule.recovery, check_crashes(arena.crashes), _concerns(players), _agreement(site)]
+    logs = {node.name: node.log_path.read_text(errors="replace") for node in site.cluster.nodes}
+    result.verdicts.append(check_logs(logs, {kind.forgives for kind in schedule.used}))
+
+
+def _concerns(players: Players) -> Verdict:
+    verdict = Verdict("last looks")
+    for concern in players.stage.concerns:
+        verdict.accuse(concern)
+    return verdict
+
+
+def _agreement(site: Site) -> Verdict:
+    """Nothing is written any more: every member's own store, asked without the others."""
+    cluster = site.cluster
+    dumps: dict[str, list[Any]] = {}
+    digests: dict[str, tuple[int, int]] = {}
+    try:
+        cluster.wait_applied_equal(deadline_s=APPLIED_EQUAL_S)
+        for node in cluster.nodes:
+            with node.connect(timeout_s=20) as connection:
+                dumps[node.name] = connection.dump(serializable=True)
+                status = connection.status()
+                digests[node.name] = (int(status["applied_index"]), int(status["digest"]))
+        if len({index for index, _ in digests.values()}) > 1:
+            digests.clear()  # a lease or a session ran out in between: the dumps decide
+    except (AssertionError, OSError, ConnectionEnded) as error:
+        verdict = Verdict("agreement of all members")
+        verdict.accuse(f"the members did not come to rest at one index: {error}")
+        return verdict
+    return check_agreement(dumps, digests)
+
+
+def _keep_logs(site: Site, out: Path) -> None:
+    for path in sorted(site.cluster.directory.glob("*.log")):
+        shutil.copy(path, out / path.name)

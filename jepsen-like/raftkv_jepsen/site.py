@@ -1,0 +1,117 @@
+"""The machines of a run: network, disks, clocks and the daemons on them, as far as this machine can provide them.
+
+What it cannot is remembered with its reason; the faults that need it are skipped and the report says so.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Callable, Final
+
+from raftkv_jepsen.clients.base import Client
+from raftkv_jepsen.clients.native import NativeClient
+from raftkv_jepsen.machines.cluster import SMALL_LOG, Cluster, ClusterOptions
+from raftkv_jepsen.machines.disk import DiskFaultUnavailable
+from raftkv_jepsen.machines.loopdisk import LoopDisk
+from raftkv_jepsen.machines.netns import NamespacesUnavailable, Network
+from raftkv_jepsen.machines.process import HARNESS_PATH, REPOSITORY
+from raftkv_jepsen.machines.proxies import ProxyNetwork
+from raftkv_jepsen.nemesis import clocks
+from raftkv_jepsen.options import Options
+from raftkv_jepsen.testbuild import bugs
+from raftkv_jepsen.testbuild.program import PROGRAM
+
+DISK_BYTES: Final = 192 * 1024 * 1024
+CLUSTER_NAME: Final = "jepsen"
+
+
+class Site:
+    """Built by `with`; everything is removed at its end, the logs are copied before."""
+
+    def __init__(self, options: Options, *, wants_disks: bool, wants_clocks: bool, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._wants_disks = wants_disks
+        self._wants_clocks = wants_clocks
+        self._say = say
+        self._stack = ExitStack()
+        self.disks: dict[str, LoopDisk] = {}
+        self.clock_files: dict[str, Path] = {}
+        self.no_disks = "the run has no fault that needs them"
+        self.no_clocks = "the run has no fault that needs them"
+        self.network: Network | ProxyNetwork
+        self.cluster: Cluster
+
+    def __enter__(self) -> "Site":
+        try:
+            self._build()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    def _build(self) -> None:
+        options = self._options
+        self.network = self._make_network()
+        self._stack.callback(self.network.close)
+        self._stack.enter_context(self.network.entered())
+        environment = {**(SMALL_LOG if options.small_log else {}), **options.environment}
+        self.cluster = Cluster(
+            ClusterOptions(cluster_name=CLUSTER_NAME, environment=environment, places=self.network.places())
+        )
+        self._stack.callback(self.cluster.close)
+        if isinstance(self.network, ProxyNetwork):
+            self.network.tell_owners(self.cluster.owner_of)
+        if options.bug in bugs.BUGS:
+            self._plant()
+        if self._wants_disks:
+            self._make_disks()
+        if self._wants_clocks:
+            self._make_clocks()
+
+    def _make_network(self) -> Network | ProxyNetwork:
+        if not self._options.loopback:
+            try:
+                return Network(self._options.nodes)
+            except NamespacesUnavailable as error:
+                self._say(f"no network namespaces ({error}): loopback behind TCP proxies")
+        return ProxyNetwork(self._options.nodes)
+
+    def _plant(self) -> None:
+        paths = f"{REPOSITORY}:{REPOSITORY / 'cli'}:{HARNESS_PATH}"
+        for node in self.cluster.nodes:
+            node.program = PROGRAM
+            node.environment |= {bugs.PLANT: self._options.bug, "PYTHONPATH": paths}
+
+    def _make_disks(self) -> None:
+        try:
+            for node in self.cluster.nodes:
+                disk = LoopDisk(self.cluster.directory / f"{node.name}-disk", DISK_BYTES)
+                self.cluster.at_close(disk.close)
+                self.disks[node.name] = disk
+                node.data_directory = disk.path / "data"
+            self.no_disks = ""
+        except DiskFaultUnavailable as error:
+            self.no_disks = str(error)
+            self.disks.clear()
+            for node in self.cluster.nodes:
+                node.data_directory = self.cluster.directory / node.name
+
+    def _make_clocks(self) -> None:
+        library = clocks.find_library()
+        if not library:
+            self.no_clocks = "libfaketime is not installed"
+            return
+        for node in self.cluster.nodes:
+            self.clock_files[node.name] = self.cluster.directory / f"{node.name}.clock"
+            node.environment |= clocks.environment(library, self.clock_files[node.name])
+        self.no_clocks = ""
+
+    def make_client(self, number: int, session: bool) -> Client:
+        """Begins at another member than its neighbours."""
+        nodes = self.cluster.nodes
+        turn = number % len(nodes)
+        endpoints = [node.client_endpoint for node in (*nodes[turn:], *nodes[:turn])]
+        addresses = {node.name: node.client_endpoint for node in nodes}
+        return NativeClient(endpoints, addresses, cluster_name=CLUSTER_NAME, session=session)

@@ -1,0 +1,19 @@
+"""`python -m raftkv_jepsen.testbuild serve ...`: the command line of raftkv, after what the environment asks for was put in."""
+
+import os
+import runpy
+
+from raftkv_jepsen.testbuild import bugs, crashpoints
+
+
+def main() -> None:
+    """Both may be absent: then it is the product."""
+    if os.environ.get(crashpoints.ARM):
+        crashpoints.arm(os.environ[crashpoints.ARM])
+    if os.environ.get(bugs.PLANT):
+        bugs.plant(os.environ[bugs.PLANT])
+    runpy.run_module("raftkv_cli", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Daemons (and one client) that are broken on purpose: the test of the harness. Each breaks one promise and leaves everything else as it is.
+
+`python jepsen-like --self-test` runs each under the faults that bring it to light and demands INVALID, by the checker whose business it is.
+"""
+
+from typing import Any, Callable, Final, Sequence
+
+from raftkv.errors import LockLost
+from raftkv.recipes import lock
+from raftkv.recipes.waiting import check_lease, wait_keys
+from raftkv.replica.groups import ReadGroup
+from raftkv.replica.service import LEADER, Service
+from raftkv.store import apply
+from raftkv.store.watches import WatchHub
+from raftkv.wal.wal import Wal
+from raftkv.wire.commands import GUARDED, Answer
+
+PLANT: Final = "RAFTKV_JEPSEN_BUG"
+LAZY_SYNCS: Final = 40
+
+
+def stale_reads() -> None:
+    """A follower answers linearizable reads from what it has applied, without asking the leader."""
+    submit = Service.submit_reads
+
+    def submit_reads(self: Service, group: ReadGroup) -> None:
+        if self._raft.role == LEADER:
+            submit(self, group)
+        else:
+            self.read_now(group)
+
+    Service.submit_reads = submit_reads  # type: ignore[method-assign]
+
+
+def early_acknowledgement() -> None:
+    """The log says that it is durable, and writes its buffer out one time of many."""
+    sync = Wal.sync
+    calls = 0
+
+    def lazy(self: Wal) -> int:
+        nonlocal calls
+        calls += 1
+        return sync(self) if calls % LAZY_SYNCS == 0 else 0
+
+    Wal.sync = lazy  # type: ignore[method-assign]
+
+
+def dropped_sessions() -> None:
+    """What a session has done before is not remembered: a retry is done again."""
+
+    def run_every_time(state: Any, session: Any, commands: Sequence[Any]) -> list[Answer]:
+        return [apply._run(state, command) for command in commands]
+
+    apply._run_once = run_every_time
+
+
+def unfenced() -> None:
+    """Guarded writes are done, whatever became of the guard."""
+
+    def unguarded(state: Any, command: Any) -> Answer:
+        return apply._HANDLERS[command[3][0]](state, command[3])
+
+    apply._HANDLERS[GUARDED] = unguarded
+
+
+def skipping_watch() -> None:
+    """A watch that comes back with a revision hears what is new from now on, not what it missed."""
+    create = WatchHub.create
+
+    def create_now(self: WatchHub, command: Sequence[Any], *rest: Any) -> Any:
+        return create(self, [*command[:3], 0, *command[4:]], *rest)
+
+    WatchHub.create = create_now  # type: ignore[assignment,method-assign]
+
+
+def lock_without_recheck() -> None:
+    """Whoever saw the place before its own go takes the lock for its own; that place may have been a waiter that gave up. In the client."""
+
+    async def wait_turn(self: lock.AsyncLock, key: bytes, entries: Any, lease: Any, deadline: Any) -> bool:
+        if entries is None:
+            entries = (await self._kv.range(prefix=self._prefix, keys_only=True)).kvs
+        ours, ahead = lock.standing(lock.places(entries, self._prefix), key, self._shared)
+        if not ours:
+            raise LockLost("the place in the queue is gone")
+        check_lease(lease, "lock")
+        if ahead is None:
+            return True
+        waited = await wait_keys(self._kv, [ahead], until="deleted", deadline=deadline, lease=lease, what="lock")
+        return waited is not None
+
+    lock.AsyncLock._wait_turn = wait_turn  # type: ignore[method-assign]
+
+
+BUGS: Final[dict[str, Callable[[], None]]] = {
+    "stale-reads": stale_reads,
+    "early-acknowledgement": early_acknowledgement,
+    "dropped-sessions": dropped_sessions,
+    "unfenced": unfenced,
+    "skipping-watch": skipping_watch,
+}
+"""In the daemon."""
+
+CLIENT_BUGS: Final[dict[str, Callable[[], None]]] = {"lock-without-recheck": lock_without_recheck}
+"""In the process of the harness."""
+
+
+def plant(name: str) -> None:
+    """Raises KeyError for a bug that is none."""
+    BUGS[name]()
+
+
+__all__ = ["BUGS", "CLIENT_BUGS", "PLANT", "plant"]
