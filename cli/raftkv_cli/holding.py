@@ -21,9 +21,16 @@ NOT_FOUND, NOT_EXECUTABLE, SIGNALLED = 127, 126, 128
 
 
 def run_while_held(
-    command: Sequence[str], environment: Mapping[str, str], lost: threading.Event, grace_seconds: float
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    lost: threading.Event,
+    grace_seconds: float,
+    notice: threading.Event | None = None,
 ) -> int:
-    """The command's exit code; FAILED when `lost` was set before it ended: it gets SIGTERM then, and SIGKILL after the grace."""
+    """The command's exit code; FAILED when `lost` was set before it ended: it gets SIGTERM then, and SIGKILL after the grace.
+
+    `notice`: it gets SIGTERM when this is set, and may still end well before it is lost.
+    """
     child = start(command, environment)
     if isinstance(child, int):
         return child
@@ -31,6 +38,8 @@ def run_while_held(
     ended = threading.Event()
     ending = threading.Thread(target=end_when_lost, args=(child, lost, ended, grace_seconds), daemon=True)
     ending.start()
+    if notice is not None:
+        threading.Thread(target=give_notice, args=(child, notice, ended), daemon=True).start()
 
     def forward(number: int, _frame: FrameType | None) -> None:
         signal_group(child, number)
@@ -111,6 +120,12 @@ def end_when_lost(
     signal_group(child, signal.SIGTERM)
     if not ended.wait(grace_seconds):
         signal_group(child, signal.SIGKILL)
+
+
+def give_notice(child: "subprocess.Popen[bytes]", notice: threading.Event, ended: threading.Event) -> None:
+    notice.wait()
+    if not ended.is_set():
+        signal_group(child, signal.SIGTERM)
 
 
 def signal_group(child: "subprocess.Popen[bytes]", number: int) -> None:

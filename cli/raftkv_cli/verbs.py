@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "barrier": ("barrier", "close, open and wait at a gate; meet at a point"),
     "queue": ("queue", "hand items to workers, each to one at a time"),
     "counter": ("counter", "add to a number, once per call"),
+    "pool": ("pool", "share machines, memory and licences by weight"),
     "compact": ("compact", "let go of history before a revision"),
     "status": ("status", "what every member says about itself"),
     "health": ("health", "can the endpoints serve right now?"),

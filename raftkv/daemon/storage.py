@@ -168,6 +168,11 @@ class Storage:
         """When the next session is due, in replicated time."""
         return self.store.earliest_deadline_ms
 
+    @property
+    def pool_deadline_ms(self) -> int | None:
+        """When time matters to a pool next, in replicated time."""
+        return self.store.pool_deadline_ms
+
     def members(self) -> Sequence[dict[str, Any]]:
         """The replicated member table."""
         return self.store.members()

@@ -108,6 +108,13 @@ _NUMBERS: Final[dict[str, int]] = {
     "not_acquired": FAILED_PRECONDITION,
     "lock_lost": FAILED_PRECONDITION,
     "not_held": FAILED_PRECONDITION,
+    "pool_not_found": NOT_FOUND,
+    "pool_exists": FAILED_PRECONDITION,
+    "pool_busy": FAILED_PRECONDITION,
+    "demand_too_large": INVALID_ARGUMENT,
+    "pool_request_exists": FAILED_PRECONDITION,
+    "pool_request_not_found": NOT_FOUND,
+    "too_many_pool_requests": RESOURCE_EXHAUSTED,
     "membership_refused": FAILED_PRECONDITION,
     "insecure_peers": FAILED_PRECONDITION,
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from raftkv.recipes.election import Election
     from raftkv.recipes.group import Group
     from raftkv.recipes.lock import Lock
+    from raftkv.recipes.pool_blocking import Pool
     from raftkv.recipes.queue import Queue
     from raftkv.recipes.semaphore import Semaphore
 
@@ -110,3 +111,9 @@ class Client(PlainClient):
         from raftkv.recipes.group import Group
 
         return Group(self, name, ttl=ttl, lease=lease)
+
+    def pool(self, name: str) -> "Pool":
+        """A pool of machines, memory or licences whose use the cluster schedules by weight; see docs/recipes.md. Raises InvalidRequest."""
+        from raftkv.recipes.pool_blocking import Pool
+
+        return Pool(self, name)

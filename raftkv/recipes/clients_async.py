@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from raftkv.recipes.election import AsyncElection
     from raftkv.recipes.group import AsyncGroup
     from raftkv.recipes.lock import AsyncLock
+    from raftkv.recipes.pool import AsyncPool
     from raftkv.recipes.queue import AsyncQueue
     from raftkv.recipes.semaphore import AsyncSemaphore
 
@@ -113,6 +114,12 @@ class AsyncClient(PlainClient):
         from raftkv.recipes.group import AsyncGroup
 
         return AsyncGroup(self, name, ttl=ttl, lease=lease)
+
+    def pool(self, name: str) -> "AsyncPool":
+        """A pool of machines, memory or licences whose use the cluster schedules by weight; see docs/recipes.md. Raises InvalidRequest."""
+        from raftkv.recipes.pool import AsyncPool
+
+        return AsyncPool(self, name)
 
 
 def _made_by(cls: Callable[P, R]) -> Callable[P, R]:

@@ -12,10 +12,12 @@ from raftkv.errors import RaftKVError
 from raftkv.replica.groups import ReadGroup
 from raftkv.replica.ports import ReadCursor, StateMachine
 from raftkv.wire.commands import GET, LEASES, Answer, Command, failure
+from raftkv.wire.pools import POOL_READS
 from raftkv.wire.users import AUTH_READS
 
 PORTION_STEPS_MAX = 2  # of ranges; a step is some milliseconds at most
 PORTION_READS_MAX = 1024
+_WHOLE = AUTH_READS | POOL_READS
 PORTION_BYTES = 1024 * 1024
 
 
@@ -89,7 +91,7 @@ class Serving:
                     elif command[0] == LEASES:
                         answer = read(command)
                         size_bytes += 9 * len(answer[2])
-                    elif command[0] in AUTH_READS:
+                    elif command[0] in _WHOLE:
                         answer = read(command)
                     else:
                         while steps > 0 and not self._step_range(unfinished, command):

@@ -1,5 +1,5 @@
 """The writes that members make by themselves: founding the cluster, publishing an address, ending sessions,
-compacting history, and the alarm of a store that is over its quota.
+moving the time of pools, compacting history, and the alarm of a store that is over its quota.
 
 At most one at a time. Each looks at the store first and says what is missing there, so that whatever came of the last one
 (lost, refused, doubled by a new leader) the next look puts it right.
@@ -22,6 +22,7 @@ from raftkv.wire.commands import (
     Command,
 )
 from raftkv.wire.identity import MEMBER_USER
+from raftkv.wire.pools import POOL_TICK
 from raftkv.wire.settings import Settings
 
 TIMEOUT_MS = 5_000
@@ -38,6 +39,9 @@ class Directory(Protocol):
 
     @property
     def earliest_deadline_ms(self) -> Milliseconds | None: ...
+
+    @property
+    def pool_deadline_ms(self) -> Milliseconds | None: ...
 
     @property
     def revision(self) -> Revision: ...
@@ -113,6 +117,10 @@ class Upkeep:
         elif self._is_over_quota() != ((node_id := self._own_record()[0]) in directory.full_members):
             self._say_once([SET_ALARM, 0, node_id, node_id not in directory.full_members], now_ms)
         elif leading:
+            pool_deadline_ms = directory.pool_deadline_ms
+            if pool_deadline_ms is not None and pool_deadline_ms <= clock_ms:
+                self._say([POOL_TICK, 0], now_ms)
+                return
             deadline_ms = directory.earliest_deadline_ms
             if deadline_ms is not None and deadline_ms <= clock_ms:
                 self._say([EXPIRE_SESSIONS, 0], now_ms)

@@ -29,6 +29,19 @@ from raftkv.wire.commands import (
     RANGE,
     TXN,
     WITH_KEYS,
+    prefix_range_end,
+)
+from raftkv.wire.pools import (
+    KEY_PREFIX,
+    POOL_DELETE,
+    POOL_QUEUE,
+    POOL_RELEASE,
+    POOL_REQUEST,
+    POOL_SET,
+    POOL_WHY,
+    POOLS,
+    grant_key,
+    pool_key,
 )
 from raftkv.wire.protocol import (
     BACKUP_CLOSE,
@@ -201,6 +214,25 @@ def _role_get(leases: LeaseTable, grants: Grants, command: Sequence[Any]) -> Non
     _need(command[2] in grants.roles)
 
 
+def _pool_change(leases: LeaseTable, grants: Grants, command: Sequence[Any]) -> None:
+    _need(grants.write.covers_key(pool_key(command[2])))
+
+
+def _pool_request(leases: LeaseTable, grants: Grants, command: Sequence[Any]) -> None:
+    """As the put of its key."""
+    _need(grants.write.covers_key(grant_key(command[2])))
+    _need(grants.write.covers_all(_keys_of(leases, command[3])))
+
+
+def _pool_release(leases: LeaseTable, grants: Grants, command: Sequence[Any]) -> None:
+    _need(grants.write.covers_key(grant_key(command[2])))
+
+
+def _pool_look(leases: LeaseTable, grants: Grants, command: Sequence[Any]) -> None:
+    """Who sees one queue sees who else is in it."""
+    _need(grants.read.covers(KEY_PREFIX, prefix_range_end(KEY_PREFIX)))
+
+
 def _keys_of(leases: LeaseTable, lease_id: int) -> Iterable[bytes]:
     lease = leases.get(lease_id)
     return () if lease is None else lease.keys
@@ -216,6 +248,13 @@ _RULES: Final[dict[int, Callable[[LeaseTable, Grants, Sequence[Any]], None]]] = 
     LEASE_GRANT: _anyone,
     LEASE_REVOKE: _lease_revoke,
     COMPACT: _refuse,
+    POOL_SET: _pool_change,
+    POOL_DELETE: _pool_change,
+    POOL_REQUEST: _pool_request,
+    POOL_RELEASE: _pool_release,
+    POOLS: _pool_look,
+    POOL_QUEUE: _pool_look,
+    POOL_WHY: _pool_look,
     ALARM: _refuse,
     DOWNGRADE: _refuse,
     GET: _get,

@@ -22,18 +22,16 @@ from raftkv.errors import (
     ValueTooLarge,
 )
 from raftkv.store import lease_commands, operations
-from raftkv.store.access import Access
-from raftkv.store.auth import Auth
 from raftkv.store.auth_commands import AUTH_HANDLERS
 from raftkv.store.callers import check_access, is_of_member, refusal_of_caller
-from raftkv.store.members import Cluster
-from raftkv.store.mvcc import Mvcc
+from raftkv.store.pool_commands import POOL_HANDLERS, settle
 from raftkv.store.quota import check_alarms
 from raftkv.store.ranges import compacted
 from raftkv.store.records import create_revision_of, lease_of, value_of
-from raftkv.store.sessions import Session, Sessions
+from raftkv.store.sessions import Session
+from raftkv.store.state import State
 from raftkv.store.transactions import apply_txn
-from raftkv.units import Index, Milliseconds, Term
+from raftkv.units import Milliseconds
 from raftkv.wire.commands import (
     ALARM,
     APPEND,
@@ -60,7 +58,7 @@ from raftkv.wire.commands import (
     failure,
 )
 from raftkv.wire.protocol import SESSION_ID_BYTES
-from raftkv.wire.validate import is_plain_put, plain_value_bytes_max, validate
+from raftkv.wire.validate import is_plain_put, validate
 
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
@@ -69,67 +67,15 @@ _COMPACT_EFFECT: Final = struct.Struct(">7sq")
 _SESSION_EFFECT: Final = struct.Struct(">16sQQI")
 
 
-class State:
-    """What a batch works on. `effects` are packed changes, beside those of `mvcc.events`, that the digest has to fold.
-
-    `index` and `term` are those of the entry being applied, `draws` counts what was drawn from them. `is_guarded`: authentication is on,
-    and every command of a client is judged by `access`.
-    """
-
-    __slots__ = (
-        "access",
-        "auth",
-        "auth_revision",
-        "clock_ms",
-        "cluster",
-        "cluster_changed",
-        "draws",
-        "effects",
-        "fast_value_bytes_max",
-        "index",
-        "is_guarded",
-        "key_bytes_max",
-        "mvcc",
-        "sessions",
-        "term",
-        "user",
-    )
-
-    def __init__(self, mvcc: Mvcc, sessions: Sessions, cluster: Cluster, auth: Auth, clock_ms: Milliseconds) -> None:
-        self.mvcc = mvcc
-        self.sessions = sessions
-        self.cluster = cluster
-        self.auth = auth
-        self.access = Access(auth, mvcc.leases)
-        self.is_guarded = auth.enabled
-        self.user: Any = None  # whose group is being applied
-        self.auth_revision: Any = 0
-        self.clock_ms = clock_ms
-        self.index: Index = 0
-        self.term: Term = 0
-        self.draws = 0
-        self.effects: list[bytes] = []
-        self.cluster_changed = False
-        self.key_bytes_max = self.fast_value_bytes_max = 0
-        self._adopt_settings()
-
-    def change_cluster(self) -> None:
-        """The cluster record has changed: commit it, fold it, obey its settings."""
-        self.cluster_changed = True
-        self.effects.append(self.cluster.pack())
-        self._adopt_settings()
-
-    def _adopt_settings(self) -> None:
-        settings = self.cluster.settings
-        self.key_bytes_max = settings.key_bytes_max
-        self.fast_value_bytes_max = plain_value_bytes_max(settings)
-        self.mvcc.leases.keys_max = settings.lease_keys_max
-
-
 def apply_batch(state: State, time_ms: Milliseconds, groups: list[Any]) -> list[list[Answer]]:
     """The answers, one list per group."""
     state.clock_ms = max(state.clock_ms, time_ms)
-    return [_apply_group(state, group) for group in groups]
+    pools = state.pools
+    pools.seen = 0
+    answers = [_apply_group(state, group) for group in groups]
+    if pools.requests or pools.dirty:
+        settle(state)  # what came free in this entry is given on in it
+    return answers
 
 
 def _apply_group(state: State, group: Any) -> list[Answer]:
@@ -392,6 +338,7 @@ _HANDLERS: Final[dict[int, Callable[[State, Command], Answer]]] = {
     RECORD_MEMBER: _record_member,
     FORGET_MEMBER: _forget_member,
     **AUTH_HANDLERS,
+    **POOL_HANDLERS,
     ALARM: _alarm,
     DOWNGRADE: _downgrade,
 }

@@ -46,7 +46,7 @@ from raftkv.wire.users import (
 from raftkv.wire.validate import validate
 
 if TYPE_CHECKING:
-    from raftkv.store.apply import State
+    from raftkv.store.state import State
 
 
 def _enable(state: "State", command: Command) -> Answer:

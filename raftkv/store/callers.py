@@ -11,7 +11,7 @@ from raftkv.wire.commands import SYSTEM_WRITES, Answer, Command, failure
 from raftkv.wire.validate import validate
 
 if TYPE_CHECKING:
-    from raftkv.store.apply import State
+    from raftkv.store.state import State
 
 
 def refusal_of_caller(state: "State") -> Answer | None:

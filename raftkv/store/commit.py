@@ -6,7 +6,7 @@ while the loop wants it. A key that was written a hundred times goes to HEAD onc
 """
 
 from itertools import islice
-from typing import Final, Iterator
+from typing import Final, Iterator, Sequence
 
 from raftkv.store.auth import AuthChanges
 from raftkv.store.keyspace import HEAD, LEASES, LOG, META, PAST, SESSIONS, Item, Keyspace, TableChange
@@ -30,12 +30,12 @@ class CommitJob:
     """
 
     __slots__ = (
-        "_auth",
         "_cluster",
         "_compaction",
         "_keyspace",
         "_leases",
         "_overlay",
+        "_records",
         "_sessions",
         "_sessions_gone",
         "_state",
@@ -54,7 +54,7 @@ class CommitJob:
         sessions: list[tuple[bytes, SessionState]],
         sessions_gone: list[bytes],
         leases: LeaseChanges,
-        auth: AuthChanges,
+        records: Sequence[AuthChanges],
         compaction: list[TableChange],
     ) -> None:
         assert not overlay.fresh, "a frozen overlay is settled: its runs are all its keys"
@@ -65,7 +65,7 @@ class CommitJob:
         self._sessions = sessions
         self._sessions_gone = sessions_gone
         self._leases = leases
-        self._auth = auth
+        self._records = records
         self._compaction = compaction
         self.applied_index = applied_index
         self.committed = False
@@ -107,7 +107,9 @@ class CommitJob:
         meta: list[Item] = [(STATE_KEY, self._state)]
         if self._cluster is not None:
             meta.append((CLUSTER_KEY, self._cluster))
-        yield TableChange(META, meta + self._auth.puts, self._auth.deletes)
+        for changes in self._records:  # of users and roles, of pools
+            yield TableChange(META, changes.puts, changes.deletes)
+        yield TableChange(META, meta)
 
     def _head_change(self, keys: list[bytes]) -> TableChange:
         head = self._overlay.head

@@ -13,7 +13,7 @@ from raftkv.wire.commands import OK, Answer, Command
 from raftkv.wire.validate import validate
 
 if TYPE_CHECKING:
-    from raftkv.store.apply import State
+    from raftkv.store.state import State
 
 _DRAW: Final = struct.Struct(">QI")
 _EFFECT: Final = struct.Struct(">cqQ")

@@ -23,9 +23,10 @@ from raftkv.wire.commands import (
     TXN,
     Command,
 )
+from raftkv.wire.pools import POOL_DELETE, POOL_RELEASE, POOL_REQUEST, POOL_SET
 
-_GROWING: Final = frozenset({PUT, INCREMENT, APPEND, LEASE_GRANT})
-_CHANGING: Final = _GROWING | {DELETE_RANGE, COMPACT, LEASE_REVOKE}
+_GROWING: Final = frozenset({PUT, INCREMENT, APPEND, LEASE_GRANT, POOL_SET, POOL_REQUEST})
+_CHANGING: Final = _GROWING | {DELETE_RANGE, COMPACT, LEASE_REVOKE, POOL_DELETE, POOL_RELEASE}
 
 
 def grows(command: Command) -> bool:

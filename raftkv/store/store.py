@@ -16,9 +16,8 @@ from raftkv.errors import Corruption, InvalidRequest
 from raftkv.limits import Limits
 from raftkv.raft.messages import ENTRY_COMMANDS, ENTRY_CONFIGURATION, ENTRY_NOOP, Entry
 from raftkv.store.access import Access
-from raftkv.store.apply import State, apply_batch
+from raftkv.store.apply import apply_batch
 from raftkv.store.auth import Auth, load_auth
-from raftkv.store.auth_reads import read_auth
 from raftkv.store.commit import CommitJob
 from raftkv.store.compaction import Compaction
 from raftkv.store.hashing import ContentHash
@@ -28,14 +27,15 @@ from raftkv.store.members import Cluster
 from raftkv.store.meta import StoredState, load_cluster, load_state
 from raftkv.store.mvcc import Mvcc
 from raftkv.store.overlay import Overlay
-from raftkv.store.ranges import RangeCursor, read_range
-from raftkv.store.records import key_value
+from raftkv.store.pools import load_pools
+from raftkv.store.ranges import RangeCursor
+from raftkv.store.reads import read_small
 from raftkv.store.sessions import load_sessions
+from raftkv.store.state import State
 from raftkv.store.watches import WatchHub
 from raftkv.units import Index, Milliseconds, NodeId, Revision, Term
-from raftkv.wire.commands import GET, LEASES, OK, RANGE, Answer, decode_batch
+from raftkv.wire.commands import RANGE, Answer, decode_batch
 from raftkv.wire.settings import settings_of
-from raftkv.wire.users import AUTH_READS
 from raftkv.wire.validate import validate
 
 _SUMMARY: Final = struct.Struct(">QQQQ")
@@ -49,7 +49,8 @@ class Store:
     def __init__(self, keyspace: Keyspace, limits: Limits, stored: StoredState) -> None:
         cluster = load_cluster(keyspace, settings_of(limits))
         mvcc = Mvcc(keyspace, stored.revision, stored.compact_revision, load_leases(keyspace))
-        self._state = State(mvcc, load_sessions(keyspace), cluster, load_auth(keyspace), stored.clock_ms)
+        pools = load_pools(keyspace, stored.clock_ms)
+        self._state = State(mvcc, load_sessions(keyspace), cluster, load_auth(keyspace), pools, stored.clock_ms)
         self._mvcc = mvcc
         self._keyspace = keyspace
         self._limits = limits
@@ -240,6 +241,11 @@ class Store:
         """When, in replicated time, the leader should propose EXPIRE_SESSIONS next; None without sessions."""
         return self._state.sessions.earliest_deadline_ms()
 
+    @property
+    def pool_deadline_ms(self) -> Milliseconds | None:
+        """When, in replicated time, the leader should propose POOL_TICK next; None while no time matters to a pool."""
+        return self._state.pools.deadline_ms
+
     # Writes.
 
     def apply(self, entry: Entry) -> list[list[Answer]]:
@@ -282,25 +288,8 @@ class Store:
     # Reads.
 
     def read(self, command: Sequence[Any]) -> Answer:
-        """Answer a GET, LEASES, a read of users and roles, or a RANGE known to be small, at the applied state.
-
-        Raises InvalidRequest or one of its kinds, FutureRevision, Compacted, UserNotFound or RoleNotFound.
-        """
-        kind = command[0]
-        if kind == GET:
-            key = command[2]
-            if type(key) is not bytes or not key:
-                validate(command, self._limits)
-            record = self._mvcc.get(key)
-            return [OK, self._mvcc.revision, None if record is None else key_value(record)]
-        if kind == LEASES:
-            validate(command, self._limits)
-            return [OK, self._mvcc.revision, list(self._mvcc.leases)]
-        if kind in AUTH_READS:
-            validate(command, self._limits)
-            return read_auth(self.auth, self._mvcc.revision, command)
-        self._check_range(command)
-        return read_range(self._mvcc, command, self._state.cluster.settings.range_reply_bytes_max)
+        """As `read_small`."""
+        return read_small(self._state, command, self._limits)
 
     def range_cursor(self, command: Sequence[Any]) -> RangeCursor:
         """A RANGE that may be large: call `step` between other work until it is True, then take `answer()`.
@@ -349,7 +338,7 @@ class Store:
             sessions=changed,
             sessions_gone=gone,
             leases=mvcc.leases.take_changes(),
-            auth=state.auth.take_changes(),
+            records=[state.auth.take_changes(), state.pools.take_changes()],
             compaction=self._compaction.take_changes(),
         )
         state.cluster_changed = False

@@ -27,6 +27,7 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | FORGET_MEMBER | op, 0, node_id: a recorded member that no configuration names (proposed by the leader) |
 | ALARM | op, seq, member id (any number), kind (wire/alarms.py), on: an alarm that somebody raises or takes back by hand |
 | DOWNGRADE | op, seq, version that is announced, or "" to take it back; it stops nothing and starts nothing |
+| POOL_SET, POOL_DELETE, POOL_REQUEST, POOL_RELEASE, POOL_TICK, POOLS, POOL_QUEUE, POOL_WHY | see wire/pools.py |
 | GET | op, flags (SERIALIZABLE), key |
 | LEASE_TTL | op, flags (WITH_KEYS), lease id (asked of the leader) |
 | LEASES | op, flags (SERIALIZABLE) |
@@ -68,6 +69,7 @@ import msgpack
 
 from raftkv.errors import Corruption, RaftKVError, from_code
 from raftkv.units import Milliseconds
+from raftkv.wire.pools import POOL_READS, POOL_TICK, POOL_WRITES
 from raftkv.wire.users import AUTH_READS, AUTH_WRITES, ISSUE_TOKEN
 
 Command: TypeAlias = list[Any]
@@ -112,6 +114,7 @@ CLIENT_WRITES: Final = AUTH_WRITES | frozenset(
         COMPACT,
         ALARM,
         DOWNGRADE,
+        *POOL_WRITES,
     }
 )
 SYSTEM_WRITES: Final = frozenset(
@@ -125,9 +128,10 @@ SYSTEM_WRITES: Final = frozenset(
         RECORD_MEMBER,
         FORGET_MEMBER,
         ISSUE_TOKEN,
+        POOL_TICK,
     }
 )
-READS: Final = AUTH_READS | {GET, RANGE, LEASES}
+READS: Final = AUTH_READS | POOL_READS | {GET, RANGE, LEASES}
 
 # Flags of writes.
 PREV_KV: Final = 1
@@ -206,6 +210,8 @@ def command_bytes(command: Command) -> int:
         return sum(map(command_bytes, (*command[3], *command[4]))) + (len(command[2]) + 1) * _COMPARE_BYTES
     if operation in _SMALL or operation in AUTH_WRITES:
         return _COMMAND_OVERHEAD_BYTES
+    if operation in POOL_WRITES:
+        return _POOL_BYTES
     if operation == GUARDED:
         return sum(len(key) + _COMMAND_OVERHEAD_BYTES for key, _ in command[2]) + command_bytes(command[3])
     return len(command[2]) + _COMMAND_OVERHEAD_BYTES
@@ -213,4 +219,5 @@ def command_bytes(command: Command) -> int:
 
 _COMMAND_OVERHEAD_BYTES: Final = 512
 _COMPARE_BYTES: Final = 256
+_POOL_BYTES: Final = 64 * 1024  # a decision about all requests: up to milliseconds, so an entry has few of them
 _SMALL: Final = frozenset({LEASE_GRANT, LEASE_REVOKE, COMPACT, ALARM, DOWNGRADE})

@@ -51,6 +51,7 @@ from raftkv.wire.commands import (
     UNCOUNTED,
     WITH_KEYS,
 )
+from raftkv.wire.pools import POOL_CHECKS
 from raftkv.wire.settings import Settings
 from raftkv.wire.users import AUTH_CHECKS
 
@@ -241,6 +242,7 @@ _CHECKS: Final[dict[int, Callable[[Sequence[Any], Limits | Settings], int]]] = {
     GET: _check_get,
     RANGE: _check_range,
     **AUTH_CHECKS,
+    **POOL_CHECKS,
     **ALARM_CHECKS,
 }
 

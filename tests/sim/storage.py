@@ -156,6 +156,10 @@ class SimStorage:
     def earliest_deadline_ms(self) -> int | None:
         return self.store.earliest_deadline_ms
 
+    @property
+    def pool_deadline_ms(self) -> int | None:
+        return self.store.pool_deadline_ms
+
     def members(self) -> Sequence[dict[str, Any]]:
         return self.store.members()
 

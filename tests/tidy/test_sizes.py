@@ -62,7 +62,7 @@ def test_every_file_says_what_it_is_for(project: Path) -> None:
     assert not bad, bad
 
 
-TABLES = {"commands.py", "protocol.py", "users.py"}
+TABLES = {"pools.py", "commands.py", "protocol.py", "users.py"}
 """Headers that hold the wire's tables: the one place where they are written down."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import raftkv
-from raftkv.recipes import barrier, counter, election, group, lock, queue, semaphore
+from raftkv.recipes import barrier, counter, election, group, lock, pool, pool_blocking, queue, semaphore
 from raftkv.recipes.clients import Client
 from raftkv.recipes.clients_async import AsyncClient
 
@@ -19,6 +19,8 @@ PAIRS = [
     (queue.AsyncQueue, queue.Queue),
     (queue.AsyncClaim, queue.Claim),
     (counter.AsyncCounter, counter.Counter),
+    (pool.AsyncPool, pool_blocking.Pool),
+    (pool.AsyncGrant, pool_blocking.Grant),
     (group.AsyncGroup, group.Group),
 ]
 METHODS = [name for name in vars(AsyncClient) if not name.startswith("_")]

@@ -58,6 +58,7 @@ class FakeStateMachine:
         self.has_room = True
         self.cluster_id = 7
         self.earliest_deadline_ms: int | None = None
+        self.pool_deadline_ms: int | None = None
         self.leases = Leases()
         self.auth = Auth()
         self.access = Access(self.auth, self.leases)

@@ -111,6 +111,10 @@ class MemoryStorage:
     def earliest_deadline_ms(self) -> int | None:
         return self.store.earliest_deadline_ms
 
+    @property
+    def pool_deadline_ms(self) -> int | None:
+        return self.store.pool_deadline_ms
+
     def members(self) -> list[dict[str, Any]]:
         return self.store.members()
 

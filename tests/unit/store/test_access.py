@@ -8,7 +8,7 @@ from raftkv.errors import PermissionDenied, RaftKVError, UserEmpty
 from raftkv.store.access import _RULES, Access
 from raftkv.store.auth import Auth, User
 from raftkv.store.leases import Leases
-from raftkv.wire import commands, protocol
+from raftkv.wire import commands, pools, protocol
 from raftkv.wire import users as words
 from raftkv.wire.commands import CLIENT_WRITES, PREV_KV, READS, SYSTEM_WRITES
 from raftkv.wire.users import AUTH_READS, AUTH_WRITES, READ, READWRITE, WRITE
@@ -17,13 +17,14 @@ from raftkv.wire.users import AUTH_READS, AUTH_WRITES, READ, READWRITE, WRITE
 FREE = {"HELLO", "ACK", "PING", "FORWARD", "WATCH_EVENTS", "AUTHENTICATE"}
 NO_OPERATIONS = {"PROTOCOL_VERSION", "SESSION_ID_BYTES"}
 
+POOL_PERMISSIONS = [(WRITE, b"raftkv.pools/p/mine", b""), (WRITE, b"raftkv.pools/g/mine/", b"raftkv.pools/g/mine0")]
 LEASE, OTHER_LEASE = 7, 8  # with the key b"rw" and with b"w" and b"none"
 
 
 def access() -> Access:
     auth = Auth()
     auth.enabled = True
-    auth.roles["all"] = [(READ, b"r", b""), (WRITE, b"w", b""), (READWRITE, b"rw", b"rx")]
+    auth.roles["all"] = [(READ, b"r", b""), (WRITE, b"w", b""), (READWRITE, b"rw", b"rx"), *POOL_PERMISSIONS]
     auth.users["ann"] = User("", True, ["all"], 0)
     auth.users["root"] = User("", True, ["root"], 0)
     auth.users["nobody"] = User("", True, [], 0)
@@ -96,6 +97,10 @@ ALLOWED = [
     [commands.GET, 0, b"r"],
     ranged(b"rw", b"rx"),
     [commands.LEASES, 0],
+    [pools.POOL_SET, 0, "mine", 0, {}],
+    [pools.POOL_DELETE, 0, "mine"],
+    [pools.POOL_REQUEST, 0, "mine/1", LEASE, {"mine": {"gpu": 1}}, {}],
+    [pools.POOL_RELEASE, 0, "mine/1", 0],
     [commands.LEASE_TTL, commands.WITH_KEYS, LEASE],
     [commands.LEASE_TTL, 0, OTHER_LEASE],
     [protocol.KEEP_ALIVE, [LEASE, 99]],
@@ -129,6 +134,14 @@ DENIED = [
     [commands.GUARDED, 0, [[b"none", 5]], put(b"w")],
     [commands.GUARDED, 0, [[b"r", 5]], put(b"r")],
     [commands.LEASE_REVOKE, 0, OTHER_LEASE],
+    [pools.POOL_SET, 0, "other", 0, {}],
+    [pools.POOL_DELETE, 0, "other"],
+    [pools.POOL_REQUEST, 0, "other/1", LEASE, {"mine": {"gpu": 1}}, {}],
+    [pools.POOL_REQUEST, 0, "mine/1", OTHER_LEASE, {"mine": {"gpu": 1}}, {}],
+    [pools.POOL_RELEASE, 0, "other/1", 0],
+    [pools.POOLS, 0],
+    [pools.POOL_QUEUE, 0, ""],
+    [pools.POOL_WHY, 0, "mine/1"],
     [commands.GET, 0, b"w"],
     ranged(b"\0", b"\0"),
     ranged(b"rx", b"rw"),
