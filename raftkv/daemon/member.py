@@ -13,7 +13,6 @@ from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.defrag import Defragmentation
 from raftkv.daemon.doors import build_client_port
-from raftkv.daemon.encryption import peer_tls
 from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.login_metrics import LoginMetrics
 from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
@@ -31,7 +30,6 @@ from raftkv.replica.replica import Replica
 from raftkv.replica.service import LEADER, Service
 from raftkv.replica.upkeep import Founding
 from raftkv.transport.handshake import Identity as PeerIdentity
-from raftkv.transport.peer_tls import PeerTls
 from raftkv.transport.peers import PeerTransport
 from raftkv.units import NOBODY, Index
 from raftkv.wal.record import Identity
@@ -62,7 +60,6 @@ class Member:
         self._loop = loop
         self.removed: asyncio.Future[None] = loop.create_future()
         self.cluster_name = membership.cluster_name
-        tls = peer_tls(config)
         self.counters = Counters()
         # The log before the store: a store without a log is a member that forgot its votes.
         identity = Identity(config.cluster_name, membership.node_id, config.name, membership.incarnation)
@@ -95,13 +92,13 @@ class Member:
             on_removed=self._on_removed,
         )
         self._peers = PeerTransport(
-            self._peer_identity(), self._driver, config.limits, check_member=self._neighbours.check, tls=tls
+            self._peer_identity(), self._driver, config.limits, check_member=self._neighbours.check
         )
         self.backups = Backups(
             self._storage, directory.snapshots_path, loop=loop, journal_durable_index=self._journal_durable_index
         )
         self.defragmentation = self._new_defragmentation()
-        self.authenticator = self._new_authenticator(tls)
+        self.authenticator = self._new_authenticator()
         self._view = self._new_view()
         self._client_port = build_client_port(self._service, self, self._view, config, self._change_members)
         metrics = Metrics(self.counters, self._gauges)
@@ -266,9 +263,9 @@ class Member:
             journal_durable_index=self._journal_durable_index,
         )
 
-    def _new_authenticator(self, tls: PeerTls | None) -> Authenticator:
+    def _new_authenticator(self) -> Authenticator:
         config = self._config
-        authenticator = Authenticator(
+        return Authenticator(
             self._storage,
             self._service,
             config.limits,
@@ -276,8 +273,6 @@ class Member:
             loop=self._loop,
             allow_insecure_peers=config.allow_insecure_peers,
         )
-        authenticator.peers_are_secure = lambda: tls is not None and tls.is_mutual
-        return authenticator
 
     def _new_view(self) -> View:
         membership, config = self._membership, self._config

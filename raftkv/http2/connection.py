@@ -37,13 +37,12 @@ from raftkv.http2.rules import (
     HEADER_BLOCK_BYTES_MAX,
     IDLE_FRAMES_BURST,
     IDLE_FRAMES_PER_SECOND,
-    PING_INTERVAL_MS_MIN,
-    PING_STRIKES_MAX,
     RESETS_BURST,
     RESETS_PER_SECOND,
     STREAM_WINDOW_BYTES,
     Http2Error,
     Listener,
+    PingRule,
     unpadded,
 )
 from raftkv.http2.sending import Sender
@@ -71,8 +70,7 @@ class Connection(Generic[Head]):
         self._block: tuple[int, int, bytes] | None = None  # stream id, flags and what came so far of a header block
         self._resets = Allowance(RESETS_BURST, RESETS_PER_SECOND)
         self._idle_frames = Allowance(IDLE_FRAMES_BURST, IDLE_FRAMES_PER_SECOND)
-        self._last_ping_ms: Milliseconds = -PING_INTERVAL_MS_MIN
-        self._ping_strikes = 0
+        self._pings = PingRule()
         self._now_ms: Milliseconds = 0
         self._handlers: Final = {
             DATA: self._on_data,
@@ -144,20 +142,17 @@ class Connection(Generic[Head]):
         """A whole answer: two header blocks and one message between them."""
         if stream.is_done:
             return
-        self._ping_strikes = 0
         self.sender.send_response(stream, headers, data, trailers)
         self._close(stream)
 
     def send_headers(self, stream: Stream, block: bytes) -> None:
         if stream.is_done:
             return
-        self._ping_strikes = 0
         self.sender.send_headers(stream, block, END_HEADERS)
 
     def send_data(self, stream: Stream, data: bytes) -> None:
         if stream.is_done:
             return
-        self._ping_strikes = 0
         self.sender.send_data(stream, data)
 
     def end(self, stream: Stream, block: bytes) -> None:
@@ -366,11 +361,7 @@ class Connection(Generic[Head]):
         if flags & ACK:
             return
         self._spend_idle()
-        if self._now_ms - self._last_ping_ms < PING_INTERVAL_MS_MIN:
-            self._ping_strikes += 1
-            if self._ping_strikes > PING_STRIKES_MAX:
-                raise Http2Error(frames.ENHANCE_YOUR_CALM, "too_many_pings")
-        self._last_ping_ms = self._now_ms
+        self._pings.check(self._now_ms, self.sender.sent_count)
         self.sender.control(frames.frame(PING, ACK, 0, payload))
 
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:

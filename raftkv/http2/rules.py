@@ -24,6 +24,25 @@ class Http2Error(Exception):
         self.code = code
 
 
+class PingRule:
+    """How often the peer may ping: as it likes beside answers, for clients measure the way with each part of a long one, and seldom in silence."""
+
+    def __init__(self) -> None:
+        self._last_ms = -PING_INTERVAL_MS_MIN
+        self._strikes = 0
+        self._sent_count = 0
+
+    def check(self, now_ms: int, sent_count: int) -> None:
+        """One ping; `sent_count` grows with everything sent but control frames. Raises Http2Error."""
+        if sent_count != self._sent_count:
+            self._sent_count, self._strikes = sent_count, 0
+        elif now_ms - self._last_ms < PING_INTERVAL_MS_MIN:
+            self._strikes += 1
+            if self._strikes > PING_STRIKES_MAX:
+                raise Http2Error(frames.ENHANCE_YOUR_CALM, "too_many_pings")
+        self._last_ms = now_ms
+
+
 class Listener(Protocol):
     """What is told of the requests of a connection, from within `receive`."""
 

@@ -29,6 +29,7 @@ class Sender:
         self._queued: dict[int, Stream] = {}
         self._after: dict[int, bytes] = {}
         self.queued_bytes = 0
+        self.sent_count = 0  # of header blocks and parts of bodies, at least when anything was sent
         self.frame_bytes_max = FRAME_BYTES_MAX
         self.initial_window_bytes = WINDOW_BYTES_DEFAULT
 
@@ -46,6 +47,7 @@ class Sender:
         size = len(data)
         if size <= self.frame_bytes_max and size <= self._left and size <= stream.send_left:
             self._left -= size
+            self.sent_count += 1
             stream_id = stream.id
             self._ready += (
                 _pack_head(0, len(headers), HEADERS, END_HEADERS, stream_id),
@@ -63,6 +65,7 @@ class Sender:
     def send_headers(self, stream: Stream, block: bytes, flags: int) -> None:
         """One header block, within one frame."""
         assert len(block) <= FRAME_BYTES_MAX, "blocks of ours are small"
+        self.sent_count += 1
         self._ready.append(frame(HEADERS, flags, stream.id, block))
 
     def send_data(self, stream: Stream, data: bytes) -> None:
@@ -162,6 +165,7 @@ class Sender:
 
     def _send_frames(self, stream: Stream, data: memoryview) -> None:
         size = len(data)
+        self.sent_count += 1
         self._left -= size
         stream.send_left -= size
         stream.queued_bytes -= size

@@ -30,7 +30,7 @@ class LinkHost(Protocol):
     identity: Identity
     settings: LinkSettings
 
-    def judge(self, hello: Hello, transport: asyncio.BaseTransport) -> str | None:
+    def judge(self, hello: Hello) -> str | None:
         """Why the member that answered is not the one that was dialled; None when it is."""
         ...
 
@@ -93,8 +93,7 @@ class LinkConnection(asyncio.Protocol):
 
     def _receive(self, message: PeerMessage) -> None:
         if isinstance(message, Hello) and not self.greeted.done():
-            assert self._transport is not None, "data comes from open connections"
-            refusal = self._host.judge(message, self._transport)
+            refusal = self._host.judge(message)
             if refusal is not None:
                 raise ClusterMismatch(refusal)
             self.greeted.set_result(None)

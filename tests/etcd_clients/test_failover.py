@@ -66,7 +66,7 @@ class Writer:
             assert self._process.poll() is None, f"{self.name} ended: {self.errors[-5:]}"
             return len(self.acknowledged) >= wanted
 
-        seen = lambda: (Counter(self.keys.values()), self.errors[-3:])  # noqa: E731
+        seen = lambda: (Counter(list(self.keys.values())), self.errors[-3:])  # noqa: E731
         wait_until(reached, f"{self.name}: {more} more writes", deadline_s=WAIT_SECONDS_MAX, seen=seen)
 
     def stop(self) -> None:

@@ -18,6 +18,8 @@ from raftkv.daemon.api.grpc_calls import (
     Opening,
     ProcedureCall,
     Stranger,
+    cut_short,
+    is_stream,
     unreadable,
 )
 from raftkv.daemon.etcd.calls import Procedure
@@ -51,6 +53,7 @@ KEEP_ALIVE_TIMEOUT_S: Final = 20.0  # and the end if it is not answered
 _PING: Final = frames.frame(frames.PING, 0, 0, b"raftkv\0\0")
 _SERVICES: Final = frozenset(path[1:].partition("/")[0] for path in PROCEDURES)
 _TIMED_OUT: Final = status_of(DeadlineExceeded())
+_NO_MESSAGE: Final = Status(INTERNAL, "a request message is expected")
 _TOO_MANY: Final = Status(RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 
 
@@ -204,8 +207,7 @@ class GrpcConnection(asyncio.Protocol):
             return
         metadata = head.metadata
         counts.started += 1
-        is_stream = isinstance(procedure, Procedure) and (procedure.client_streaming or procedure.server_streaming)
-        self._counts.note_request(metadata.get("client-api-version"), is_stream=is_stream)
+        self._counts.note_request(metadata.get("client-api-version"), is_stream=is_stream(procedure))
         status = Status(*failure) if failure is not None else self.house.refusal(metadata)
         if status is None and self._desk.in_flight > 2 * self._limits.connection_in_flight_requests_max:
             status = _TOO_MANY
@@ -230,7 +232,7 @@ class GrpcConnection(asyncio.Protocol):
         elif procedure is not None:
             stream.context = CommandCall(procedure, counts, found, stranger.opening.head.timeout_ms)
             if stream.is_heard and not stranger.data:
-                self._refuse(stream, counts.handled, Status(INTERNAL, "a request message is expected"))
+                self._refuse(stream, counts.handled, _NO_MESSAGE)
         if stranger.data:
             self.on_data(stream, bytes(stranger.data))
         if not self._is_receiving:
@@ -252,6 +254,7 @@ class GrpcConnection(asyncio.Protocol):
             call.on_messages(messages)
             if stream.is_heard:
                 call.on_half_close()
+                self._forget_partial(call)
 
     def _receive_command(self, stream: Stream, call: CommandCall, data: bytes) -> None:
         reader = call.reader
@@ -262,7 +265,8 @@ class GrpcConnection(asyncio.Protocol):
             return
         if not messages:
             if stream.is_heard:
-                self._refuse(stream, call.counts.handled, Status(INTERNAL, "a request message is expected"))
+                status = cut_short(call.method) if reader.waiting_bytes else _NO_MESSAGE
+                self._end_call(stream, call.counts.handled, status)
             return
         call.counts.received += 1
         method = call.method
@@ -392,6 +396,3 @@ class GrpcConnection(asyncio.Protocol):
                 self._ping()
 
         self._keep_alive = self.loop.call_later(KEEP_ALIVE_TIMEOUT_S, judge)
-
-
-__all__ = ["GrpcConnection"]

@@ -12,7 +12,7 @@ from raftkv.daemon.etcd.house import House
 from raftkv.daemon.etcd.identity import Caller
 from raftkv.errors import RaftKVError
 from raftkv.etcd.methods import Method
-from raftkv.etcd.statuses import INTERNAL, Status, status_of
+from raftkv.etcd.statuses import INTERNAL, UNKNOWN, Status, status_of
 from raftkv.http2.connection import Connection
 from raftkv.http2.grpc import (
     OK_TRAILERS,
@@ -132,13 +132,15 @@ class ProcedureCall:
             try:
                 message = self._procedure.request.FromString(data)
             except DecodeError as error:
-                self.end(unreadable(error))
+                self.end(unreadable(error, is_stream=is_stream(self._procedure)))
                 self._let_go()
                 return
             self._guard(lambda receiver=receiver, message=message: receiver.on_message(message))  # type: ignore[misc]
 
     def on_half_close(self) -> None:
-        if self._receiver is not None and not self._is_over:
+        if self.reader.waiting_bytes:
+            self._break(cut_short(self._procedure))
+        elif self._receiver is not None and not self._is_over:
             self._guard(self._receiver.on_half_close)
 
     def on_room(self) -> None:
@@ -218,6 +220,17 @@ class ProcedureCall:
         self._line.schedule_flush()
 
 
-def unreadable(error: Any) -> Status:
+def unreadable(error: Any, *, is_stream: bool = False) -> Status:
     """A message that is none of its kind, in the words of etcd's gRPC."""
-    return Status(INTERNAL, f"grpc: error unmarshalling request: {error}")
+    what = "failed to unmarshal the received message" if is_stream else "error unmarshalling request:"
+    return Status(INTERNAL, f"grpc: {what} {error}")
+
+
+def cut_short(procedure: Method | Procedure) -> Status:
+    """A body that ends within a message; Go's gRPC has no number for it where it expects one message."""
+    return Status(INTERNAL if is_stream(procedure) else UNKNOWN, "unexpected EOF")
+
+
+def is_stream(procedure: Method | Procedure) -> bool:
+    """Whether either side may send any number of messages."""
+    return isinstance(procedure, Procedure) and (procedure.client_streaming or procedure.server_streaming)

@@ -6,6 +6,7 @@
 import http.client
 import json
 import random
+import re
 import time
 from functools import partial
 from typing import Any, Callable, Iterator, NamedTuple
@@ -14,8 +15,11 @@ import pytest
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed: pip install 'raftkv[dev]'")
 
+pytest.importorskip("h2", reason="h2 is not installed: pip install 'raftkv[dev]'")
+
 from raftkv.etcd.statuses import Status  # noqa: E402
 from raftkv.etcdpb import rpc_pb2 as rpc  # noqa: E402
+from tests.differential.doors import frames  # noqa: E402
 from tests.differential.doors.auth_stories import ask, run_auth_seed  # noqa: E402
 from tests.differential.doors.calls import CALLS  # noqa: E402
 from tests.differential.doors.ends import PUT, RANGE, EitherEnd, End, GatewayEnd, GrpcEnd, without_ids  # noqa: E402
@@ -25,7 +29,7 @@ from tests.differential.doors.talks import BODIES, GRPC_MESSAGES, OTHERS, TALKS,
 from tests.differential.judge import Difference, difference_in  # noqa: E402
 from tests.differential.real import binary  # noqa: E402
 from tests.differential.stories import Teller  # noqa: E402
-from tests.etcd_clients.servers import ETCD, Servers, make_servers, servers_under_test  # noqa: E402
+from tests.etcd_clients.servers import ETCD, Servers, http_get, make_servers, servers_under_test  # noqa: E402
 
 pytestmark = [
     pytest.mark.integration,
@@ -33,6 +37,13 @@ pytestmark = [
 ]
 
 SECONDS = 8.0
+METRICS = [  # of those that dashboards and alerts of etcd use
+    *("etcd_server_has_leader", "etcd_server_is_leader", "etcd_server_leader_changes_seen_total"),
+    *("etcd_server_proposals_committed_total", "etcd_server_proposals_applied_total", "etcd_server_proposals_pending"),
+    *("etcd_server_proposals_failed_total", "etcd_server_quota_backend_bytes", "etcd_mvcc_db_total_size_in_bytes"),
+    *("etcd_disk_wal_fsync_duration_seconds_count", "etcd_disk_backend_commit_duration_seconds_bucket"),
+    *("etcd_mvcc_db_total_size_in_use_in_bytes", "process_resident_memory_bytes"),
+]
 
 
 class Both(NamedTuple):
@@ -158,6 +169,22 @@ def test_what_is_no_call(both: Both, method: str, path: str, body: str) -> None:
     assert ours == real
 
 
+def test_pages_that_clients_look_at(both: Both) -> None:
+    """Their values, not their headers: a client chooses the paths of its calls by the version, a probe looks for a word."""
+    for servers in both:
+        status, page = http_get(servers.endpoints, "/version")
+        version = json.loads(page)
+        assert status == 200
+        assert re.fullmatch(r"3\.5\.\d+", version["etcdserver"])
+        assert re.fullmatch(r"3\.5\.0", version["etcdcluster"])
+        status, page = http_get(servers.endpoints, "/health")
+        assert (status, json.loads(page)) == (200, {"health": "true", "reason": ""})
+        assert http_get(servers.endpoints, "/v2/keys")[0] == 404
+        metrics = http_get(servers.endpoints, "/metrics")[1].decode()
+        for name in METRICS:
+            assert re.search(rf"^{name}(\{{[^}}]*\}})? [0-9]", metrics, re.MULTILINE), name
+
+
 def raw(end: GrpcEnd, path: str, message: bytes) -> tuple[int, str]:
     call = end.channel.unary_unary(path, request_serializer=lambda m: m, response_deserializer=lambda m: m)
     try:
@@ -173,6 +200,16 @@ def test_messages_that_are_none(ends: tuple[GrpcEnd, GrpcEnd], path: str, messag
     parser = "grpc: error unmarshalling request: "
     if real[1].startswith(parser):
         assert (ours[0], ours[1].startswith(parser)) == (real[0], True), f"etcd: {real}, raftkv: {ours}"
+    else:
+        assert ours == real
+
+
+@pytest.mark.parametrize("name", frames.CALLS)
+def test_frames_that_are_wrong(both: Both, name: str) -> None:
+    real, ours = (frames.call(servers.endpoints, *frames.CALLS[name]) for servers in both)
+    parser = "grpc: failed to unmarshal the received message "
+    if real[2].startswith(parser):
+        assert (ours[:2], ours[2].startswith(parser)) == (real[:2], True)
     else:
         assert ours == real
 

@@ -268,11 +268,26 @@ def test_pings_are_answered_and_only_too_many_in_silence_are_too_many() -> None:
         pair.exchange()
         pair.now_ms += rules.PING_INTERVAL_MS_MIN
     assert not pair.server.has_failed
-    for _ in range(3):
+    for _ in range(4):
         pair.client.ping(b"12345678")
         pair.exchange()
     assert pair.server.has_failed
     assert pair.of(h2.events.ConnectionTerminated)[-1].additional_data == b"too_many_pings"
+
+
+def test_pings_beside_a_long_answer_are_none_too_many() -> None:
+    """Go's client measures the way with each part of an answer that it makes room for: all of it was queued long before."""
+    pair = Pair()
+    pair.credit = False
+    stream_id = pair.request(b"q")
+    pair.exchange()
+    pair.answer(stream_id, b"a" * 300_000)
+    pair.exchange()
+    for _ in range(10):
+        pair.client.ping(b"12345678")
+        pair.client.acknowledge_received_data(20_000, stream_id)
+        pair.exchange()
+    assert not pair.server.has_failed
 
 
 def test_more_data_than_the_window_is_refused() -> None:
