@@ -91,6 +91,11 @@ class Defragmentation:
                 self._given_up = None
                 self._task = self._loop.create_task(self._run())
 
+    @property
+    def is_running(self) -> bool:
+        """An attempt is under way."""
+        return self._task is not None
+
     async def stop(self, reason: RaftKVError) -> None:
         """End an attempt that runs, or have it finish if it is too late for that; on return none is under way."""
         if self._task is not None:
@@ -138,6 +143,7 @@ class Defragmentation:
         await self._in_snapshot_thread(old.close)
         self._dismantle(old)
         seconds = time.monotonic() - started_s
+        storage.timings.defragment.observe(seconds)
         log.info("the store was defragmented: %d bytes before, %d after, %.3f s", before_bytes, after_bytes, seconds)
         return {"before_bytes": before_bytes, "after_bytes": after_bytes, "seconds": round(seconds, 3)}
 

@@ -51,11 +51,13 @@ def build_etcd_house(service: Service, member: MemberControl, view: View, config
         from raftkv.daemon.etcd.callers import authenticate_with
         from raftkv.daemon.etcd.counting import CallCounts
         from raftkv.daemon.etcd.house import House
-        from raftkv.daemon.etcd.procedures import PROCEDURES
+        from raftkv.daemon.etcd.procedures import KINDS, PROCEDURES
     except ImportError:
         return None
     timeout_ms = ETCD_REQUEST_TIMEOUT_MS + 2 * config.election_timeout_ms
     house = House(service, member, view, config.limits, timeout_ms, CallCounts(PROCEDURES))
+    house.calls.kinds = KINDS
+    view.calls = house.calls
     house.authenticate = authenticate_with(member.authenticator)
     return house
 

@@ -89,6 +89,7 @@ class WalJournal:
         )
         self._in_loop: list[Save] = []  # saves that the loop will sync at the end of this turn
         self._next_ticket = 1
+        self.written_bytes = 0  # since the start
         self._written_ticket = 0  # these four belong to whoever has the WAL
         self._synced_ticket = 0
         self._disk_full = False
@@ -251,7 +252,7 @@ class WalJournal:
         """False when the disk is full: the WAL keeps what it was given, the next turn tries again."""
         started = time.perf_counter()
         try:
-            self._wal.sync()
+            self.written_bytes += self._wal.sync()
         except NoSpace as error:
             if not self._disk_full:
                 self._disk_full = True

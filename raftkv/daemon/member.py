@@ -13,6 +13,7 @@ from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.defrag import Defragmentation
 from raftkv.daemon.doors import build_client_port
+from raftkv.daemon.etcd_metrics import EtcdMetrics, Parts
 from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.login_metrics import LoginMetrics
 from raftkv.daemon.loop import PeerNetwork, ReplicaLoop, monotonic_ms
@@ -69,7 +70,7 @@ class Member:
             store_file=directory.store_file,
             snapshots_path=directory.snapshots_path,
             limits=config.limits,
-            observe_commit_seconds=self.counters.observe_commit,
+            timings=self.counters.timings,
         )
         saved = bring_together(wal, recovered, self._storage.store, membership.initial_configuration())
         self._raft = Raft(self._raft_config(), saved, draw_ticks)
@@ -101,9 +102,9 @@ class Member:
         self.authenticator = self._new_authenticator()
         self._view = self._new_view()
         self._client_port = build_client_port(self._service, self, self._view, config, self._change_members)
-        metrics = Metrics(self.counters, self._gauges)
-        metrics.add(LoginMetrics(self.authenticator))
-        self._view.metrics_text = metrics.text
+        parts = Parts(self._storage, self._journal, self._service, self.defragmentation)
+        metrics, logins = Metrics(self.counters, self._gauges), LoginMetrics(self.authenticator)
+        self._view.metrics_text = EtcdMetrics(self._view, parts).join(metrics, logins)
 
     @classmethod
     def open(
@@ -338,7 +339,7 @@ class Member:
 
     def _gauges(self) -> Gauges:
         raft, store, port = self._raft, self._storage.store, self._client_port
-        self.counters.proposals_failed = self._service.failed_commands
+        self.counters.proposals_failed = self._service.figures.failed_commands
         return Gauges(
             version=raftkv.__version__,
             cluster_name=self.cluster_name,
@@ -352,7 +353,7 @@ class Member:
             applied_index=store.applied_index,
             last_index=raft.last_index,
             revision=store.revision,
-            proposals_pending=self._service.pending_commands,
+            proposals_pending=self._service.figures.pending_commands,
             db_size_bytes=store.db_size_bytes,
             db_size_in_use_bytes=store.db_size_in_use_bytes,
             quota_bytes=self._config.limits.quota_bytes,

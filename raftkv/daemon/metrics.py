@@ -4,7 +4,6 @@ Nothing here is called per request: hot paths add to plain ints of Counters, and
 that the owner fills, at a scrape. Names, types and labels of etcd's metrics follow its 3.5 series.
 """
 
-from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Any, Callable, Final, Generic, Iterator, Mapping, NamedTuple, TypeVar
 
@@ -13,56 +12,33 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from raftkv.daemon.timings import DISK_BUCKETS, ROUND_TRIP_BUCKETS, Histogram, Timings
 from raftkv.transport.links import PeerStatistics
-
-DISK_BUCKETS: Final = tuple(0.001 * 2**power for power in range(14))  # etcd's: 1 ms to 8.2 s
-ROUND_TRIP_BUCKETS: Final = tuple(0.0001 * 2**power for power in range(16))  # etcd's: 0.1 ms to 3.3 s
-
-
-class Histogram:
-    """Counts per bucket. `observe` may be called from one thread at a time, whichever."""
-
-    __slots__ = ("bounds", "counts", "total_seconds")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        assert tuple(sorted(bounds)) == bounds, "bounds ascend"
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total_seconds = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.total_seconds += seconds
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Buckets as Prometheus wants them: everything up to each bound."""
-        rows: list[tuple[str, float]] = []
-        running = 0
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            running += count
-            rows.append((bound, running))
-        return rows
 
 
 class Counters:
     """Figures that are counted where things happen. All only grow, except the largest stall, which a scrape resets."""
 
-    __slots__ = ("commit_seconds", "leader_changes", "loop_stall_seconds_max", "proposals_failed", "sync_seconds")
+    __slots__ = (
+        "commit_seconds",
+        "leader_changes",
+        "loop_stall_seconds_max",
+        "proposals_failed",
+        "sync_seconds",
+        "timings",
+    )
 
     def __init__(self) -> None:
         self.leader_changes = 0
         self.proposals_failed = 0
         self.loop_stall_seconds_max = 0.0
         self.sync_seconds = Histogram(DISK_BUCKETS)
-        self.commit_seconds = Histogram(DISK_BUCKETS)
+        self.timings = Timings()
+        self.commit_seconds = self.timings.commit
 
     def observe_sync(self, seconds: float) -> None:
         """One fdatasync of the log."""
         self.sync_seconds.observe(seconds)
-
-    def observe_commit(self, seconds: float) -> None:
-        """One durable commit of the store."""
-        self.commit_seconds.observe(seconds)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -283,6 +259,24 @@ HISTOGRAMS: Final[tuple[tuple[Callable[[Counters], Histogram], str, str, str], .
         "etcd_disk_backend_commit_duration_seconds",
         "Durable commit of the store",
     ),
+    (
+        lambda counters: counters.timings.copy,
+        "raftkv_store_copy_seconds",
+        "etcd_disk_backend_snapshot_duration_seconds",
+        "Compact copy of the store, for a snapshot or a backup",
+    ),
+    (
+        lambda counters: counters.timings.defragment,
+        "raftkv_defragment_seconds",
+        "etcd_disk_backend_defrag_duration_seconds",
+        "Defragmentation of the store that succeeded",
+    ),
+    (
+        lambda counters: counters.timings.apply,
+        "raftkv_entry_apply_seconds",
+        "",
+        "Applying one entry of the log, whatever is in it",
+    ),
 )
 
 PEER_GAUGES: Final[tuple[Figure[PeerStatistics], ...]] = (
@@ -350,7 +344,7 @@ class Metrics(Collector):
                 yield CounterMetricFamily(name, counter.help, value=counter.read((gauges, counters)))
         for read, own_name, etcd_name, text in HISTOGRAMS:
             histogram = read(counters)
-            for name in (own_name, etcd_name):
+            for name in filter(None, (own_name, etcd_name)):
                 yield HistogramMetricFamily(name, text, histogram.cumulative(), histogram.total_seconds)
         stall, counters.loop_stall_seconds_max = counters.loop_stall_seconds_max, 0.0
         yield GaugeMetricFamily("raftkv_loop_stall_seconds", "Longest stall since the last scrape", value=stall)

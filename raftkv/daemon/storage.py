@@ -8,7 +8,6 @@ index before the log is durable up to it.
 import asyncio
 import logging
 import secrets
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Awaitable, Callable, Sequence
@@ -16,6 +15,7 @@ from weakref import WeakSet
 
 from raftkv.daemon.datadir import TEMPORARY_SUFFIX
 from raftkv.daemon.snapshots import IncomingSnapshot, ThreadedReader
+from raftkv.daemon.timings import Timings
 from raftkv.errors import Corruption, NoSpace, Overloaded, RaftKVError
 from raftkv.limits import Limits
 from raftkv.raft.membership import decode_configuration
@@ -48,13 +48,13 @@ class Storage:
         store_file: Path,
         snapshots_path: Path,
         limits: Limits,
-        observe_commit_seconds: Callable[[float], None],
+        timings: Timings,
     ) -> None:
         self._loop = loop
         self._store_path = store_file
         self._snapshots_path = snapshots_path
         self._limits = limits
-        self._observe_commit_seconds = observe_commit_seconds
+        self.timings = timings
         self.commit_thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self.snapshot_thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self.chunk_thread = ThreadPoolExecutor(1, thread_name_prefix="chunks")
@@ -140,7 +140,7 @@ class Storage:
 
     def apply(self, entry: Entry) -> list[list[Answer]]:
         """Apply the next entry."""
-        return self.store.apply(entry)
+        return self.timings.apply.call(self.store.apply, entry)
 
     def read(self, command: Sequence[Any]) -> Answer:
         """Answer one read at the applied state. Raises RaftKVError."""
@@ -226,7 +226,8 @@ class Storage:
 
     async def copy_to(self, target: Path) -> SnapshotFile:
         """A compact copy of the committed store, made in a thread. Raises NoSpace, DiskFailure, OSError."""
-        return await self._loop.run_in_executor(self.snapshot_thread, write, self.store.keyspace, str(target))
+        run, make = self._loop.run_in_executor, self.timings.copy.call
+        return await run(self.snapshot_thread, make, write, self.store.keyspace, str(target))
 
     @property
     def is_committing(self) -> bool:
@@ -249,9 +250,7 @@ class Storage:
         return old
 
     def _run_job(self, job: CommitJob) -> None:
-        started = time.perf_counter()
-        job.run()
-        self._observe_commit_seconds(time.perf_counter() - started)
+        self.timings.commit.call(job.run)
 
     def _on_committed(self, job: CommitJob, done: "asyncio.Future[None]") -> None:
         self._committing = None

@@ -1,7 +1,7 @@
 """What a member tells about itself: status, readiness, health, its greeting. One place, so that all front doors say the same."""
 
 import asyncio
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import raftkv
 from raftkv.daemon.facts import Facts, MemberFacts
@@ -17,6 +17,10 @@ from raftkv.wire.alarms import CORRUPT
 from raftkv.wire.protocol import PROTOCOL_VERSION
 
 READY_LAG_ENTRIES_MAX = 1_000  # a follower further behind than that would send its clients into the past
+
+
+if TYPE_CHECKING:
+    from raftkv.daemon.etcd.counting import CallCounts
 
 
 class View:
@@ -46,6 +50,7 @@ class View:
         self._limits = limits
         self._hashing = Hashing(storage)
         self.looks = Looks()
+        self.calls: CallCounts | None = None  # while there is a door for etcd's clients
         self.schedule_pump: Callable[[], None] = lambda: None
         self.client_scheme = self.peer_scheme = "http"
         self.closing = asyncio.Event()

@@ -39,6 +39,7 @@ class LeaseDesk:
         self._waiting: list[tuple[Index, Question]] = []
         self._now_ms: Milliseconds = 0
         self.pending_commands = 0
+        self.renewed = 0  # leases, since the start
 
     @property
     def is_idle(self) -> bool:
@@ -139,6 +140,7 @@ class LeaseDesk:
                 if None in ttls:
                     self._held.append((index, group))
                     return
+                self.renewed += sum(map(bool, ttls))
                 answers.append([OK, self._state_machine.revision, ttls])
             elif self._state_machine.applied_index < index:
                 self._waiting.append((index, group))

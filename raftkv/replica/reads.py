@@ -24,6 +24,8 @@ class PendingReads:
         "_order",
         "_round_since_ms",
         "pending_commands",
+        "rounds_failed",
+        "rounds_slow",
     )
 
     def __init__(self, first_context: int = 1) -> None:
@@ -35,6 +37,8 @@ class PendingReads:
         self._confirmed: list[tuple[Index, int, list[ReadGroup]]] = []
         self._order = 0
         self._round_since_ms: Milliseconds = 0
+        self.rounds_slow = 0  # asked for anew
+        self.rounds_failed = 0
         self.pending_commands = 0
 
     def add(self, group: ReadGroup) -> None:
@@ -72,11 +76,13 @@ class PendingReads:
         if context != self._context:
             return
         self._context = 0
+        self.rounds_failed += 1
         groups, self._in_round = self._in_round, []
         self._refuse(groups, error)
 
     def fail_unconfirmed(self, error: RaftKVError) -> None:
         """There is nobody to confirm anything: end what waits for a round."""
+        self.rounds_failed += bool(self._context)
         self._context = 0
         groups, self._in_round, self._new = [*self._in_round, *self._new], [], []
         self._refuse(groups, error)
@@ -85,6 +91,7 @@ class PendingReads:
         """A question or its answer was lost: its reads join the next round, under a context of their own."""
         if self._context and now_ms - self._round_since_ms >= after_ms:
             self._context = 0
+            self.rounds_slow += 1
             self._new = self._in_round + self._new
             self._in_round = []
 

@@ -21,6 +21,7 @@ from raftkv.raft.effects import ReadReady, RoleChange
 from raftkv.raft.messages import ENTRY_COMMANDS, Entry
 from raftkv.raft.node import Raft
 from raftkv.replica.compaction import AutoCompaction
+from raftkv.replica.figures import ServiceFigures
 from raftkv.replica.forwarding import Forwarder, Forwarding
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import FIRST_CONTEXT, QUESTIONS, LeaseDesk, Question
@@ -230,14 +231,11 @@ class Service:
         return self._upkeep.is_published
 
     @property
-    def failed_commands(self) -> int:
-        """Writes that were given up after they had been proposed, since the start."""
-        return self._proposals.failed_commands
-
-    @property
-    def pending_commands(self) -> int:
-        """Writes that were proposed and not yet applied."""
-        return self._proposals.pending_commands
+    def figures(self) -> ServiceFigures:
+        """What was counted."""
+        proposals, reads = self._proposals, self._reads
+        failed, slow, renewed = proposals.failed_commands, reads.rounds_slow, self._leases.renewed
+        return ServiceFigures(proposals.pending_commands, failed, slow, reads.rounds_failed, renewed)
 
     def on_forward(self, request_id: int, source: NodeId, payload: bytes) -> None:
         """Another member forwards a group."""

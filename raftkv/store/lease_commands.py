@@ -34,6 +34,7 @@ def grant(state: "State", command: Command) -> Answer:
         lease_id = draw_id(state)
     ttl_ms = max(ttl_ms, settings.lease_ttl_ms_min)
     leases.grant(lease_id, ttl_ms)
+    state.mvcc.tally.leases_granted += 1
     state.effects.append(_EFFECT.pack(b"g", lease_id, ttl_ms))
     return [OK, state.mvcc.revision, lease_id, ttl_ms]
 
@@ -73,6 +74,7 @@ def expire(state: "State", command: Command) -> Answer:
             if lease_id in state.mvcc.leases:
                 keys_left -= 1 + _end(state, lease_id)
                 expired += 1
+    state.mvcc.tally.leases_expired += expired
     return [OK, state.mvcc.revision, expired]
 
 
@@ -111,6 +113,7 @@ def _end(state: "State", lease_id: int) -> int:
         assert record is not None, "an attached key exists"
         mvcc.delete(record, key)
     mvcc.leases.end(lease_id)
+    mvcc.tally.leases_revoked += 1
     state.effects.append(_EFFECT.pack(b"e", lease_id, len(keys)))
     mvcc.finish()
     return len(keys)

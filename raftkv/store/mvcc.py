@@ -6,6 +6,7 @@ holds for superseded versions, because a layer only supersedes what is newer tha
 """
 
 from bisect import bisect_left
+from operator import itemgetter
 from typing import Final, Mapping
 
 from raftkv.store import past
@@ -24,11 +25,14 @@ from raftkv.store.records import (
     lease_of,
     revision_of,
 )
+from raftkv.store.tally import Tally
 from raftkv.units import Revision
 
 _SLICE_BYTES_MAX: Final = 1024 * 1024  # copied out of the keyspace by one step of a scan
 _SUB_MAX: Final = 0xFFFF_FFFF
 
+assert (PUT_EVENT, DELETE_EVENT) == (0, 1), "the sum of kinds is the number of deletes"
+_kind_of: Final = itemgetter(POSITION_BYTES)
 _pack_header = HEADER.pack
 _unpack_generation = GENERATION.unpack_from
 
@@ -46,6 +50,7 @@ class Mvcc:
         "leases",
         "revision",
         "sub",
+        "tally",
     )
 
     def __init__(self, keyspace: Keyspace, revision: Revision, compact_revision: Revision, leases: Leases) -> None:
@@ -62,6 +67,16 @@ class Mvcc:
         )
         self.sub = 0
         self.events: list[bytes] = []  # of the entry in progress, for the digest
+        self.tally = Tally()  # the hub's, once there is one
+
+    def forget_events(self) -> None:
+        """The entry in progress is done."""
+        events, tally = self.events, self.tally
+        if events:
+            deletes = sum(map(_kind_of, events))
+            tally.deletes += deletes
+            tally.puts += len(events) - deletes
+            events.clear()
 
     def drop_frozen(self) -> None:
         """The frozen overlay is in the keyspace now."""

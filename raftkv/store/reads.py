@@ -22,6 +22,7 @@ def read_small(state: State, command: Sequence[Any], limits: Limits) -> Answer:
     """
     kind, mvcc = command[0], state.mvcc
     if kind == GET:
+        mvcc.tally.ranges += 1
         key = command[2]
         if type(key) is not bytes or not key:
             validate(command, limits)
@@ -36,4 +37,5 @@ def read_small(state: State, command: Sequence[Any], limits: Limits) -> Answer:
         return read_pools(state.pools, mvcc.revision, state.clock_ms, command)
     if kind != RANGE:
         raise InvalidRequest("a read is GET or RANGE")
+    mvcc.tally.ranges += 1
     return read_range(mvcc, command, state.cluster.settings.range_reply_bytes_max)

@@ -282,7 +282,7 @@ class Store:
             self._watches.feed(mvcc.events)
         summary = _SUMMARY.pack(self._applied_index, mvcc.revision, state.clock_ms, len(state.sessions))
         self._digest = zlib.crc32(b"".join((*mvcc.events, *state.effects, summary)), self._digest)
-        mvcc.events.clear()
+        mvcc.forget_events()
         state.effects.clear()
 
     # Reads.
@@ -297,6 +297,7 @@ class Store:
         Raises as read does. The cursor outlives commits, but not this store.
         """
         self._check_range(command)
+        self._mvcc.tally.ranges += 1
         return RangeCursor(self._mvcc, command, self._state.cluster.settings.range_reply_bytes_max)
 
     def content_hash(self, revision: Revision) -> ContentHash:

@@ -58,6 +58,7 @@ def apply_txn(mvcc: Mvcc, command: Command, reply_bytes_max: int) -> Answer:
     plan = _plan(mvcc, command)
     _check_puts(mvcc, plan, [])
     _check_ranges(mvcc, plan)
+    mvcc.tally.txns += 1
     responses = _execute(mvcc, plan, reply_bytes_max)
     return [OK, mvcc.finish(), plan.succeeded, responses]
 

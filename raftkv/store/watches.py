@@ -18,6 +18,7 @@ from raftkv.store.history import position_of, read_events
 from raftkv.store.mvcc import Mvcc
 from raftkv.store.ranges import compacted, range_bound
 from raftkv.store.records import key_of, revision_of
+from raftkv.store.tally import Tally
 from raftkv.store.topics import Topic, Topics
 from raftkv.store.waits import Waits
 from raftkv.store.watcher import Batch, Event, Watcher, WatchSink, cut
@@ -38,6 +39,7 @@ class WatchHub:
 
     def __init__(self, limits: Limits, *, history_events_per_step: int = HISTORY_EVENTS_PER_STEP) -> None:
         self.waits = Waits()
+        self.tally = Tally()  # here because the hub outlives stores
         self._limits = limits
         self._history_events_per_step = history_events_per_step
         self._mvcc: Mvcc | None = None
@@ -65,7 +67,7 @@ class WatchHub:
         for topic in self._touched:
             topic.clear()
         self._touched.clear()
-        self._mvcc, self._access = mvcc, access
+        self._mvcc, self._access, mvcc.tally = mvcc, access, self.tally
         self._fed_revision = mvcc.revision
         self.waits.attach(mvcc, access)
 
@@ -77,7 +79,7 @@ class WatchHub:
     def move(self, mvcc: Mvcc, access: Access) -> None:
         """The same state at another place: whatever anybody has heard, or waits for, stays as it is."""
         assert self._mvcc is not None and mvcc.revision == self._mvcc.revision, "not a revision between them"
-        self._mvcc, self._access = mvcc, access
+        self._mvcc, self._access, mvcc.tally = mvcc, access, self.tally
         self.waits.move(mvcc, access)
 
     @property

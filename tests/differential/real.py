@@ -48,6 +48,7 @@ class Etcd:
         self._directory = tempfile.mkdtemp(prefix="raftkv-etcd-")
         self._ports = PortReservations()
         client, peer = (f"http://127.0.0.1:{self._ports.take()}" for _ in range(2))
+        self.client_url = client
         self._log = open(f"{self._directory}/etcd.log", "wb")  # noqa: SIM115  (closed in close)
         self._process = subprocess.Popen(
             [

@@ -30,6 +30,7 @@ class CallCounts:
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         self.methods: dict[str, MethodCounts] = {path: MethodCounts() for path in paths}
+        self.kinds: dict[str, str] = {}  # by path: gRPC's word for what streams in it; unary if it has none
         self.received_bytes = 0  # of connections that speak gRPC, as they come out of the socket
         self.sent_bytes = 0
         self.requests: dict[

@@ -34,3 +34,14 @@ PROCEDURES: Final[dict[str, Method | Procedure]] = {
 GATEWAY: Final[dict[str, Method | Procedure]] = {
     path: procedure for procedure in PROCEDURES.values() for path in procedure.gateway
 }
+
+
+def _kind(procedure: Method | Procedure) -> str:
+    """In the words of gRPC's metrics."""
+    if isinstance(procedure, Method):
+        return "unary"
+    words = {(True, True): "bidi_stream", (False, True): "server_stream", (True, False): "client_stream"}
+    return words.get((procedure.client_streaming, procedure.server_streaming), "unary")
+
+
+KINDS: Final = {path: _kind(procedure) for path, procedure in PROCEDURES.items()}

@@ -9,6 +9,7 @@ import pytest
 
 from raftkv.daemon.agreement import Agreement
 from raftkv.daemon.storage import Storage
+from raftkv.daemon.timings import Timings
 from raftkv.errors import Diverged
 from raftkv.limits import MIB, Limits
 from raftkv.raft.effects import DigestHeard
@@ -66,7 +67,7 @@ def test_a_store_that_is_refused_answers_no_read(tmp_path: Path) -> None:
             store_file=tmp_path / "store" / "store.lmdb",
             snapshots_path=tmp_path / "snapshots",
             limits=Limits(map_bytes=64 * MIB),
-            observe_commit_seconds=lambda seconds: None,
+            timings=Timings(),
         )
         get, everything = [GET, 0, b"a"], [RANGE, 0, b"a", b"z", 0, 0, 0, 0, 0]
         assert storage.read(get)[0] == 0

@@ -16,6 +16,7 @@ from raftkv.daemon import defrag
 from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.defrag import Defragmentation
 from raftkv.daemon.storage import Storage
+from raftkv.daemon.timings import Timings
 from raftkv.errors import DiskFailure, NoSpace, Overloaded, RaftKVError, ShuttingDown
 from raftkv.limits import KIB, MIB, Limits
 from raftkv.raft.messages import ENTRY_COMMANDS, Configuration, Entry, SnapshotMeta
@@ -76,7 +77,7 @@ class Rig:
             store_file=self.directory.store_file,
             snapshots_path=self.directory.snapshots_path,
             limits=limits,
-            observe_commit_seconds=lambda seconds: None,
+            timings=Timings(),
         )
         self.storage.on_failed = self.failed.append
         self.journal_durable = True

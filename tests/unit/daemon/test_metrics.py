@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from raftkv.daemon.metrics import COUNTERS, DISK_BUCKETS, GAUGES, Counters, Gauges, Histogram, Metrics
+from raftkv.daemon.metrics import COUNTERS, GAUGES, Counters, Gauges, Metrics
+from raftkv.daemon.timings import DISK_BUCKETS, Histogram
 from raftkv.transport.links import PeerStatistics
 
 PEERS = {
@@ -83,7 +84,7 @@ def counters() -> Counters:
     counted.loop_stall_seconds_max = 0.25
     counted.observe_sync(0.0015)
     counted.observe_sync(100.0)
-    counted.observe_commit(0.001)
+    counted.commit_seconds.observe(0.001)
     return counted
 
 
