@@ -4,14 +4,16 @@ Exit codes: 0 valid, 1 INVALID, 2 usage, 3 unknown (the checkers could not decid
 """
 
 import argparse
+import json
 import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NoReturn, Sequence
 
+from raftkv_jepsen.beside import SUMMARY
 from raftkv_jepsen.checkers.verdict import INVALID, UNKNOWN, VALID
-from raftkv_jepsen.options import Options
+from raftkv_jepsen.options import ENGINES, NATIVE, Options
 from raftkv_jepsen.report.page import write_report
 from raftkv_jepsen.runner import Result, run
 
@@ -31,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
     known.add_argument("--out", type=Path, default=None, help="folder for history, report and logs")
     known.add_argument("--rate", type=float, default=150.0, help="operations per second, of all clients")
     known.add_argument("--clients", type=int, default=20)
+    known.add_argument("--engine", choices=ENGINES, default=NATIVE, help="what is run, by which clients")
+    known.add_argument("--beside", choices=ENGINES, help="the same run again with another engine, figures side by side")
     known.add_argument("--loopback", action="store_true", help="TCP proxies instead of network namespaces")
     known.add_argument("--list", action="store_true", help="name all faults and workloads")
     known.add_argument("--check", type=Path, metavar="FOLDER", help="judge the history of an earlier run again")
@@ -54,6 +58,7 @@ def options_of(given: argparse.Namespace) -> Options:
         rate=given.rate,
         clients=given.clients,
         loopback=given.loopback,
+        engine=given.engine,
     )
 
 
@@ -80,6 +85,10 @@ def main(arguments: Sequence[str]) -> int:
         traceback.print_exc()
         print("the harness broke: nothing is known about the cluster")
         return BROKEN
+    if given.beside is not None:
+        from raftkv_jepsen.beside import run_beside
+
+        result.beside = {given.beside: run_beside(options, given.beside)}
     tell(result)
     return EXITS[result.word]
 
@@ -87,7 +96,8 @@ def main(arguments: Sequence[str]) -> int:
 def tell(result: Result) -> None:
     """Findings, where they are written down, and the verdict as the last line."""
     write_report(result, result.options.out)
-    for name, reason in result.skipped.items():
+    (result.options.out / SUMMARY).write_text(json.dumps(result.summary(), indent=1) + "\n")
+    for name, reason in [*result.skipped_workloads.items(), *result.skipped.items()]:
         print(f"skipped {name}: {reason}")
     for verdict in result.verdicts:
         print(f"{verdict.word:8} {verdict.checker}  {verdict.detail}".rstrip())

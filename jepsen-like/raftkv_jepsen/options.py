@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Final
 
 NATIVE: Final = "native"
-"""Clients of raftkv's own library."""
+"""raftkv, by clients of its own library."""
+DOOR: Final = "door"
+"""raftkv, by etcd's clients through its gRPC door."""
+ETCD: Final = "etcd"
+"""A real etcd, by the same clients."""
+ENGINES: Final = (NATIVE, DOOR, ETCD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

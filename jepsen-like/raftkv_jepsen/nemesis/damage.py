@@ -94,8 +94,8 @@ def _damaging(damage: Callable[[Arena, Node], str]) -> Callable[[Arena], Injecti
 
 
 KINDS: Final = (
-    Kind("damage-log-bit", "damage", _damaging(flip_log), forgives=LINES, alone=True),
-    Kind("damage-log-sector", "damage", _damaging(zero_log), forgives=LINES, alone=True),
-    Kind("damage-store-cut", "damage", _damaging(cut_store), forgives=LINES, alone=True),
-    Kind("damage-store-meta", "damage", _damaging(wipe_meta), forgives=LINES, alone=True),
+    Kind("damage-log-bit", "damage", _damaging(flip_log), forgives=LINES, own=True, alone=True),
+    Kind("damage-log-sector", "damage", _damaging(zero_log), forgives=LINES, own=True, alone=True),
+    Kind("damage-store-cut", "damage", _damaging(cut_store), forgives=LINES, own=True, alone=True),
+    Kind("damage-store-meta", "damage", _damaging(wipe_meta), forgives=LINES, own=True, alone=True),
 )

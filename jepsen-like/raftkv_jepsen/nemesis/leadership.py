@@ -25,4 +25,4 @@ def transfer(arena: Arena) -> Injection:
     return Injection(", ".join(done), lambda: None)
 
 
-KINDS: Final = (Kind("transfer", "leadership", transfer),)
+KINDS: Final = (Kind("transfer", "leadership", transfer, own=True),)

@@ -49,10 +49,10 @@ def awful(arena: Arena) -> Injection:
 
 
 KINDS: Final = (
-    Kind("delay", "links", delay),
-    Kind("delay-leader", "links", delay_leader),
-    Kind("loss", "links", loss),
-    Kind("duplication", "links", duplicate),
-    Kind("reordering", "links", reorder),
-    Kind("awful-links", "links", awful),
+    Kind("delay", "links", delay, begins_late=True),
+    Kind("delay-leader", "links", delay_leader, begins_late=True),
+    Kind("loss", "links", loss, begins_late=True),
+    Kind("duplication", "links", duplicate, begins_late=True),
+    Kind("reordering", "links", reorder, begins_late=True),
+    Kind("awful-links", "links", awful, begins_late=True),
 )

@@ -84,7 +84,7 @@ def restart_one(arena: Arena) -> Injection:
     node = arena.take_any()
     arena.down.add(node.name)
     code = node.terminate()
-    if code != 0:
+    if code not in node.clean_exits:
         arena.crashes.append(f"{node.name} ended with exit code {code} after SIGTERM")
     return Injection(node.name, lambda: arena.start(node))
 
@@ -95,7 +95,7 @@ def restart_rolling(arena: Arena) -> Injection:
     for node in nodes:
         arena.down.add(node.name)
         code = node.terminate()
-        if code != 0:
+        if code not in node.clean_exits:
             arena.crashes.append(f"{node.name} ended with exit code {code} after SIGTERM")
         arena.start(node)
         node.wait_ready()

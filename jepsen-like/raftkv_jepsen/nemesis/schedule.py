@@ -36,7 +36,10 @@ class Schedule:
         self.recoveries_s: list[float] = []
         self.recovery = Verdict("recovery")
         for kind in self._kinds:
-            if reason := kind.unavailable(arena):
+            reason = kind.unavailable(arena)
+            if kind.own and not arena.is_raftkv:
+                reason = "it is made for raftkv's own files, command line and protocol"
+            if reason:
                 self.skipped[kind.name] = reason
         self._kinds = [kind for kind in self._kinds if kind.name not in self.skipped]
         self.used: set[Kind] = set()
@@ -119,6 +122,8 @@ class Schedule:
                 injection = Injection(f"given up: {str(error)[:200]}", lambda: None)
             del self._deck[position]
             self.used.add(kind)
+            if kind.begins_late:
+                began_ns = self._recorder.now_ns()
             self._on.append((kind, injection, history.fault_began(kind.name, injection.detail, began_ns)))
             arena.say(f"{kind.name}: {injection.detail}")
             return

@@ -5,11 +5,11 @@ One HTML file without scripts and without anything from elsewhere, so that it ca
 
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Sequence
+from typing import TYPE_CHECKING, Final, Mapping, Sequence
 
 from raftkv_jepsen.checkers.verdict import INVALID, UNKNOWN, VALID, Verdict
 from raftkv_jepsen.history import NEVER_NS, Operation
-from raftkv_jepsen.report.figures import UnderFault
+from raftkv_jepsen.report.figures import Figures, UnderFault
 from raftkv_jepsen.report.plots import latency_plot, throughput_plot
 from raftkv_jepsen.report.timeline import timeline
 
@@ -49,7 +49,8 @@ def page(result: "Result") -> str:
         throughput_plot(figures),
         "<h2>What clients felt under each fault</h2>",
         _under_faults(figures.under_faults()),
-        _skipped(result.skipped),
+        _side_by_side(options.engine, figures, result.beside),
+        _skipped({**result.skipped_workloads, **result.skipped}),
         _anomalies(result.verdicts, result.operations),
         "<h2>All faults</h2>",
         _faults(result),
@@ -80,11 +81,31 @@ def _under_faults(rows: Sequence[UnderFault]) -> str:
     return f"<table>{head}{lines}</table>"
 
 
+def _side_by_side(engine: str, figures: Figures, beside: Mapping[str, Figures]) -> str:
+    """Unavailability and latency under each fault that more than one of them met."""
+    if not beside:
+        return ""
+    tables = {
+        name: {row.name: row for row in each.under_faults()} for name, each in {engine: figures, **beside}.items()
+    }
+    head = "".join(f'<th colspan="3">{escape(name)}</th>' for name in tables)
+    units = "<th>longest gap, s</th><th>median, ms</th><th>p99, ms</th>" * len(tables)
+    lines = []
+    for fault in dict.fromkeys(name for table in tables.values() for name in table):
+        cells = []
+        for table in tables.values():
+            row = table.get(fault)
+            values = ("", "", "") if row is None else (f"{row.gap_s:.2f}", f"{row.median_ms:.1f}", f"{row.p99_ms:.0f}")
+            cells += [f'<td class="n">{value}</td>' for value in values]
+        lines.append(f"<tr><td>{escape(fault)}</td>{''.join(cells)}</tr>")
+    return f"<h2>Side by side</h2><table><tr><th></th>{head}</tr><tr><th>fault</th>{units}</tr>{''.join(lines)}</table>"
+
+
 def _skipped(skipped: dict[str, str]) -> str:
     if not skipped:
         return ""
     rows = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in skipped.items())
-    return f"<h2>Faults that this machine cannot inject</h2><ul>{rows}</ul>"
+    return f"<h2>What was skipped, and why</h2><ul>{rows}</ul>"
 
 
 def _anomalies(verdicts: Sequence[Verdict], operations: Sequence[Operation]) -> str:
