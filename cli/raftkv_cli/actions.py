@@ -2,6 +2,8 @@
 
 from typing import Callable, Mapping, NamedTuple
 
+from raftkv_cli import exits
+from raftkv_cli.output import write_json, write_line
 from raftkv_cli.parse import nearest
 from raftkv_cli.spec import Call, UsageError
 
@@ -16,7 +18,7 @@ class Action(NamedTuple):
     command: bool = False
 
 
-ARGUMENTS = ("NAME", "VALUE", "MORE")
+ARGUMENTS = ("NAME", "VALUE", "MORE", "FURTHER")
 """What the arguments behind ACTION are called in the specs of such verbs."""
 
 
@@ -39,3 +41,17 @@ def perform(call: Call, actions: Mapping[str, Action]) -> int:
     if call.rest and not action.command:
         raise UsageError(f"{name} runs no command")
     return action.run(call)
+
+
+def words_of(call: Call) -> list[str]:
+    """What was given behind the name of the action."""
+    return [call.arguments[argument] for argument in ARGUMENTS if argument in call.arguments]
+
+
+def say_done(call: Call) -> int:
+    """The answer of an action that has none."""
+    if call.output == "json":
+        write_json({"ok": True})
+    else:
+        write_line("OK")
+    return exits.OK

@@ -24,6 +24,8 @@ class BenchPlan(NamedTuple):
     """How many keys the load is spread over; worker w of W prepares every W-th."""
     worker: int
     workers: int
+    user: str | None = None
+    password: str = ""
 
 
 def plan_from_data(data: dict[str, Any]) -> BenchPlan:

@@ -69,7 +69,13 @@ def loop_factory() -> Any:
 
 async def work(plan: BenchPlan) -> None:
     tally = Tally()
-    async with raftkv.connect(plan.endpoints, cluster_name=plan.cluster_name, timeout=plan.timeout_seconds) as client:
+    async with raftkv.connect(
+        plan.endpoints,
+        cluster_name=plan.cluster_name,
+        timeout=plan.timeout_seconds,
+        user=plan.user,
+        password=plan.password,
+    ) as client:
         value = os.urandom(plan.value_bytes)
         await prepare(client, plan, value)
         tell({"ready": True})

@@ -13,7 +13,25 @@ def open_client(settings: Settings) -> "Client":
     """A client for the endpoints of this run; nothing is sent before its first request."""
     from raftkv import Client
 
-    return Client(",".join(settings.endpoints), cluster_name=settings.cluster_name, timeout=settings.timeout_seconds)
+    user, password = login(settings)
+    return Client(
+        ",".join(settings.endpoints),
+        cluster_name=settings.cluster_name,
+        timeout=settings.timeout_seconds,
+        user=user,
+        password=password,
+    )
+
+
+def login(settings: Settings) -> tuple[str | None, str]:
+    """User and password of this run; one that was not given is asked for. Raises UsageError."""
+    if settings.user is None:
+        return None, ""
+    if settings.password is not None:
+        return settings.user, settings.password
+    from raftkv_cli.secrets import ask_password
+
+    return settings.user, ask_password(settings.user)
 
 
 def key_bytes(text: str, name: str = "KEY") -> bytes:

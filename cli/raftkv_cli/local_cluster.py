@@ -192,6 +192,7 @@ class LocalCluster:
             *("--listen-peer", place.peer),
             *("--initial-cluster", initial_cluster),
             *("--cluster-name", self.layout.cluster_name),
+            "--allow-insecure-peers",  # all on the loopback address
             *self._serve_options,
         ]
 

@@ -15,6 +15,8 @@ OUTPUT = Option("--output", f"format of the answer: {', '.join(OUTPUTS)}", "FORM
 GLOBAL_OPTIONS = (
     Option("--endpoints", f"members to ask (RAFTKV_ENDPOINTS, default {DEFAULT_ENDPOINTS})", "HOST:PORT,..."),
     Option("--cluster-name", "refuse to talk to a cluster of another name (RAFTKV_CLUSTER_NAME)", "NAME"),
+    Option("--user", "log in as this user; asks for a password that is not given (RAFTKV_USER)", "NAME[:PASSWORD]"),
+    Option("--password", "the password of --user (RAFTKV_PASSWORD)", "PASSWORD"),
     Option("--timeout", "how long to wait for an answer (default 5)", "SECONDS", convert=positive_seconds),
     OUTPUT,
 )

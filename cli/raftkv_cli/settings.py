@@ -19,6 +19,9 @@ class Settings(NamedTuple):
     endpoints: tuple[str, ...] = (DEFAULT_ENDPOINTS,)
     cluster_name: str | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    user: str | None = None
+    password: str | None = None
+    """None with a user: it is asked for."""
 
 
 def resolve_settings(options: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
@@ -37,7 +40,27 @@ def resolve_settings(options: Mapping[str, object], environment: Mapping[str, st
     assert isinstance(timeout, float)
     if cluster_name == "":
         raise ValueError("--cluster-name is empty")
-    return Settings(checked_endpoints(text, where), None if cluster_name is None else str(cluster_name), timeout)
+    user, password = login_of(options, environment)
+    cluster_name = None if cluster_name is None else str(cluster_name)
+    return Settings(checked_endpoints(text, where), cluster_name, timeout, user, password)
+
+
+def login_of(options: Mapping[str, object], environment: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Name and password, as etcdctl takes them: NAME:PASSWORD in one, or apart. Raises ValueError."""
+    where, text = "--user", options.get("--user")
+    if text is None:
+        where, text = "RAFTKV_USER", environment.get("RAFTKV_USER") or None
+    password = options.get("--password")
+    if text is None:
+        if password is not None:
+            raise ValueError("--password needs --user")
+        return None, None
+    if password is None:
+        password = environment.get("RAFTKV_PASSWORD") or None
+    name, colon, behind = str(text).partition(":")
+    if not name:
+        raise ValueError(f"{where} has no name")
+    return name, behind if colon else None if password is None else str(password)
 
 
 def checked_endpoints(text: str, where: str) -> tuple[str, ...]:

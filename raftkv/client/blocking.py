@@ -10,7 +10,7 @@ from time import monotonic, sleep
 
 from raftkv.client import verdict
 from raftkv.client.blockingconn import BlockingConnection, Lost
-from raftkv.client.decisions import WRITE, Decision, Keep, Send, Stop, Wait
+from raftkv.client.decisions import STALE_LOGINS, WRITE, Decision, Keep, Send, Stop, Wait
 from raftkv.client.endpoints import Directory
 from raftkv.client.options import Options, draw, draw_session_id
 from raftkv.client.pool import Loan, Pool
@@ -175,7 +175,7 @@ class Caller:
             loan.discard()  # whatever it still brings is for nobody
             return outcome
         if outcome[0] != OK:
-            return self._on_refused(retry, outcome, session)
+            return self._on_refused(retry, loan, outcome, session)
         if session is not None:
             session.registered = True
         return outcome
@@ -205,8 +205,13 @@ class Caller:
                 return decision
             attempt_deadline = decision.attempt_deadline
 
-    def _on_refused(self, retry: Retry, answer: Answer, session: Session | None) -> Decision:
+    def _on_refused(self, retry: Retry, loan: Loan, answer: Answer, session: Session | None) -> Decision:
         error = failure_of(answer)
+        if self._options.login is not None and error.code in STALE_LOGINS:
+            loan.discard()
+            self._pool.drop_idle()  # they are no younger
+            with self._lock:
+                return retry.on_stale_login(monotonic(), error)
         with self._lock:
             if error.code == "session_expired" and self._sessions is not None and session is not None:
                 self._sessions.expire(session)
@@ -220,6 +225,4 @@ class Caller:
             self._sessions.renew()
 
     def _new_wire(self, session: Session | None) -> WireConnection:
-        return WireConnection(
-            cluster_name=self._options.cluster_name, session=session, client_name=self._options.client_name
-        )
+        return self._options.new_wire(session)

@@ -11,7 +11,7 @@ from typing import Final
 from raftkv.client import verdict
 from raftkv.client.endpoints import split_address
 from raftkv.client.session import Session
-from raftkv.client.wireconn import WireConnection
+from raftkv.client.wireconn import LOGIN_TIMEOUT_S, WireConnection
 from raftkv.errors import RaftKVError
 from raftkv.wire.commands import Answer, Command
 
@@ -39,8 +39,10 @@ class BlockingConnection:
         self._socket = sock
 
     @classmethod
-    def open(cls, address: str, wire: WireConnection, deadline: float) -> "BlockingConnection":
-        """Connect and greet. Raises Unreachable, ClusterMismatch or ProtocolError."""
+    def open(
+        cls, address: str, wire: WireConnection, deadline: float, login_deadline: float = float("inf")
+    ) -> "BlockingConnection":
+        """Connect, greet, and log in, which takes longer. Raises Unreachable, ClusterMismatch, ProtocolError, or why the login is refused."""
         try:
             connection = cls(address, open_socket(address, deadline), wire)
         except (OSError, UnicodeError) as error:
@@ -49,6 +51,10 @@ class BlockingConnection:
             connection._send(wire.greeting(deadline - monotonic()), deadline)
             while wire.handshake is None:
                 connection._receive(deadline)
+                reply = wire.take_reply()
+                if reply:
+                    deadline = max(deadline, min(login_deadline, monotonic() + LOGIN_TIMEOUT_S))
+                    connection._send(reply, deadline)
                 if wire.broken is not None:
                     raise wire.broken
         except Lost as error:

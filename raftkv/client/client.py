@@ -8,6 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Final, Mapping, Self, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests, roster
+from raftkv.client.auth_verbs import AsyncAuthVerbs
 from raftkv.client.cluster_verbs import AsyncClusterVerbs
 from raftkv.client.decisions import BARE_WRITE, CONTROL, PATIENT_READ, QUESTION, READ, STALE_READ, WRITE
 from raftkv.client.dispatch import Dispatcher
@@ -57,12 +58,14 @@ def connect(
     connection_lifetime: float = DEFAULT_LIFETIME_S,
     idle_check_after: float = DEFAULT_IDLE_S,
     client_name: str = "raftkv-python-async",
+    user: str | None = None,
+    password: str = "",
 ) -> "AsyncClient":
     """A client for asyncio: `async with raftkv.connect("a:2379,b:2379") as kv:`. It connects with its first call.
 
     `cluster_name` pins the cluster: another one is refused with ClusterMismatch. `timeout` (seconds) is the deadline of a call,
     `attempt_timeout` that of one member within it (default: a third of `timeout`, at most 1 s). With `session=False` an uncertain
-    write raises OutcomeUnknown instead of being repeated. `connection_lifetime` and `idle_check_after` are seconds too. Raises ConfigError.
+    write raises OutcomeUnknown instead of being repeated. Each connection logs in as `user`, if there is one. `connection_lifetime` and `idle_check_after` are seconds too. Raises ConfigError.
     """
     return AsyncClient(
         endpoints,
@@ -73,10 +76,12 @@ def connect(
         connection_lifetime=connection_lifetime,
         idle_check_after=idle_check_after,
         client_name=client_name,
+        user=user,
+        password=password,
     )
 
 
-class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs):
+class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs, AsyncAuthVerbs):
     """A client for one event loop. All its calls share one connection per member; use it from as many tasks as you like."""
 
     def __init__(
@@ -90,6 +95,8 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs):
         connection_lifetime: float = DEFAULT_LIFETIME_S,
         idle_check_after: float = DEFAULT_IDLE_S,
         client_name: str = "raftkv-python-async",
+        user: str | None = None,
+        password: str = "",
     ) -> None:
         self._options = make_options(
             cluster_name=cluster_name,
@@ -99,6 +106,8 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs):
             connection_lifetime=connection_lifetime,
             idle_check_after=idle_check_after,
             client_name=client_name,
+            user=user,
+            password=password,
         )
         self._directory = Directory(parse_endpoints(endpoints))
         self._write_kind = WRITE if session else BARE_WRITE

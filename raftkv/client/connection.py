@@ -7,7 +7,7 @@ is not decided here: that is the owner's (links.py, dispatch.py).
 """
 
 import asyncio
-from typing import Protocol, cast
+from typing import Callable, Protocol, cast
 
 from raftkv.client import verdict
 from raftkv.client.retry import Retry
@@ -98,6 +98,8 @@ class Connection(asyncio.Protocol):
         """The owner's; they end with the connection."""
         self.greeted: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
+        self.on_login: Callable[[], None] = lambda: None
+        """Called when the login has been sent, which is answered slowly."""
         self._owner = owner
         self._greeting_timeout_s = greeting_timeout_s
         self._time = loop.time
@@ -187,6 +189,10 @@ class Connection(asyncio.Protocol):
             messages = wire.decode(data)
         else:
             messages = wire.receive(data)
+            reply = wire.take_reply()
+            if reply:
+                self._write(reply)
+                self.on_login()
             self._on_signs(wire)
         failed: list[tuple[Call, Answer]] | None = None
         waiters = self.waiters

@@ -25,6 +25,12 @@ CONTROL: Final = 6
 """A request to the leader that is neither in the log nor forwarded."""
 
 
+STALE_LOGINS: Final = frozenset({"auth_old_revision", "user_empty"})
+"""The member wants another login than that of the connection: a client with a user makes a new one."""
+REFUSED_LOGINS: Final = frozenset({"auth_failed", "no_password_user"})
+"""Another member would say the same."""
+
+
 class Send(NamedTuple):
     """Send the command to this address; an answer is due until `attempt_deadline`, a connection until `connect_deadline`."""
 

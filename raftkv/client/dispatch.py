@@ -11,7 +11,7 @@ from typing import Any, Coroutine, Final
 
 from raftkv.client import verdict
 from raftkv.client.connection import Call, Connection
-from raftkv.client.decisions import BARE_WRITE, WRITE, Decision, Keep, Send, Stop, Wait
+from raftkv.client.decisions import BARE_WRITE, STALE_LOGINS, WRITE, Decision, Keep, Send, Stop, Wait
 from raftkv.client.endpoints import Directory
 from raftkv.client.links import Link
 from raftkv.client.options import Options, draw, draw_session_id
@@ -41,8 +41,7 @@ class Dispatcher:
         """The leader's connection, while nothing speaks against it."""
         self._window_queue: deque[Call] = deque()
         """Writes that wait for room in the session's window."""
-        self._waiting: dict[Call, asyncio.TimerHandle] = {}
-        """Calls that back off."""
+        self._waiting: dict[Call, asyncio.TimerHandle] = {}  # calls that back off
         self._tasks: set[asyncio.Task[None]] = set()
         tick_s = min(TICK_S, options.attempt_timeout_s / 4)
         self._ticker = Ticker(self.loop, tick_s, self._sweep_all, self._ask_for_signs)
@@ -226,10 +225,7 @@ class Dispatcher:
 
     def new_wire(self) -> WireConnection:
         """The protocol of a new connection, under the current session."""
-        session = None if self._sessions is None else self._sessions.current
-        return WireConnection(
-            cluster_name=self._options.cluster_name, session=session, client_name=self._options.client_name
-        )
+        return self._options.new_wire(None if self._sessions is None else self._sessions.current)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that is cancelled and awaited by `close`, and whose error reaches the loop's exception handler."""
@@ -329,7 +325,11 @@ class Dispatcher:
                 self._sessions.expire(call.session)
                 self._retire_links()
             retry = self._retry_of(call, link)
-            self._execute(call, retry.on_refused(now, error), now)
+            stale = self._options.login is not None and error.code in STALE_LOGINS
+            if stale:
+                self._unprefer(connection)
+                link.retire(connection)
+            self._execute(call, retry.on_stale_login(now, error) if stale else retry.on_refused(now, error), now)
         if link.member_id != self.directory.leader_id:
             self._unprefer(connection)
 

@@ -8,7 +8,7 @@ struck off: when all are bad the least bad one is tried. What a single call does
 
 from typing import Any, Final, Mapping, NamedTuple, Sequence
 
-from raftkv.errors import ClusterMismatch, ConfigError
+from raftkv.errors import ClusterMismatch, ConfigError, RaftKVError
 from raftkv.units import NOBODY, NodeId
 
 DEFAULT_PORT: Final = 2379
@@ -203,3 +203,11 @@ class Directory:
     def _bad_until(self, address: str, now: float) -> float:
         health = self._health.get(address)
         return health.bad_until if health is not None and health.bad_until > now else 0.0
+
+
+def hint_of(error: RaftKVError) -> tuple[Peer | None, list[Peer]]:
+    """Leader and members that an error carries; it came off the wire, so anything may be in it."""
+    members = error.details.get("members")
+    peers = [peer_or_none(member) for member in members] if isinstance(members, list) else []
+    leader: Any = error.details.get("leader")
+    return peer_or_none(leader), [peer for peer in peers if peer is not None]

@@ -11,7 +11,7 @@ from raftkv.client import verdict
 from raftkv.client.connection import Call, Connection
 from raftkv.client.endpoints import split_address
 from raftkv.client.options import Options, draw
-from raftkv.client.wireconn import WireConnection
+from raftkv.client.wireconn import LOGIN_TIMEOUT_S, WireConnection
 from raftkv.errors import RaftKVError
 from raftkv.units import NOBODY, NodeId
 from raftkv.wire.commands import Answer
@@ -144,7 +144,8 @@ class Link:
         connection = Connection(self, self._owner.new_wire(), timeout_s)
         self._opening = connection
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as patience:
+                connection.on_login = lambda: patience.reschedule(self._loop.time() + LOGIN_TIMEOUT_S)
                 host, port = split_address(self.address)
                 await self._loop.create_connection(lambda: connection, host, port)
                 await connection.greeted

@@ -5,6 +5,8 @@ from typing import Final, NamedTuple
 
 from raftkv.client.decisions import PATIENT_READ
 from raftkv.client.retry import default_attempt_timeout_s
+from raftkv.client.session import Session
+from raftkv.client.wireconn import WireConnection
 from raftkv.errors import ConfigError
 
 DEFAULT_ENDPOINTS: Final = "127.0.0.1:2379"
@@ -24,11 +26,19 @@ class Options(NamedTuple):
     lifetime_s: float
     idle_s: float
     client_name: str
+    login: tuple[str, str] | None = None
+    """Name and password of a user."""
 
     @property
     def connect_timeout_s(self) -> float:
         """For the connection and its greeting together: two round trips, where an attempt includes a disk."""
         return self.attempt_timeout_s / 2
+
+    def new_wire(self, session: Session | None) -> WireConnection:
+        """The protocol of a new connection under this session."""
+        return WireConnection(
+            cluster_name=self.cluster_name, session=session, client_name=self.client_name, login=self.login
+        )
 
     def attempt_s(self, kind: int, timeout_s: float) -> float:
         """For one attempt of a call with this timeout: three members can be asked, unless one may answer at the last moment."""
@@ -48,6 +58,8 @@ def make_options(
     connection_lifetime: float,
     idle_check_after: float,
     client_name: str,
+    user: str | None = None,
+    password: str = "",
 ) -> Options:
     """Raises ConfigError that names the option which has a bad value."""
     for name, value in (
@@ -58,6 +70,8 @@ def make_options(
     ):
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is a number of seconds above 0, not {value!r}")
+    if user == "" or (user is None and password):
+        raise ConfigError("a user has a name, and a password belongs to a user")
     return Options(
         cluster_name=cluster_name,
         timeout_s=timeout,
@@ -66,6 +80,7 @@ def make_options(
         lifetime_s=connection_lifetime,
         idle_s=idle_check_after,
         client_name=client_name,
+        login=None if user is None else (user, password),
     )
 
 

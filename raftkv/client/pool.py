@@ -122,6 +122,14 @@ class Pool:
             connection.close()
             self._free(address)
 
+    def drop_idle(self) -> None:
+        """Close idle connections: whoever calls next opens a new one."""
+        with self._changed:
+            idle = [connection for connections in self._idle.values() for connection in connections]
+            self._idle.clear()
+        for connection in idle:
+            connection.close()
+
     def close(self) -> None:
         """Close idle connections and wake those who wait on borrowed ones; old loans are reported as leaks."""
         with self._changed:
@@ -179,7 +187,10 @@ class Pool:
     ) -> BlockingConnection:
         now = self._clock()
         connection = BlockingConnection.open(
-            address, self._new_wire(session), monotonic() + min(connect_timeout_s, max(0.0, deadline - now))
+            address,
+            self._new_wire(session),
+            monotonic() + min(connect_timeout_s, max(0.0, deadline - now)),
+            monotonic() + max(0.0, deadline - now),
         )
         connection.retire_at = now + self._options.draw_lifetime_s(draw())
         return connection

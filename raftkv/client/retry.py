@@ -7,7 +7,7 @@ is left after one attempt's deadline; an uncertain write goes on only under a se
 OutcomeUnknown. Which error a call ends with, and with which words, is decided in verdict.py.
 """
 
-from typing import Any, Callable, Final
+from typing import Callable, Final
 
 from raftkv.client import verdict
 from raftkv.client.decisions import (
@@ -15,6 +15,7 @@ from raftkv.client.decisions import (
     CONTROL,
     PATIENT_READ,
     QUESTION,
+    REFUSED_LOGINS,
     STALE_READ,
     WRITE,
     Decision,
@@ -23,7 +24,7 @@ from raftkv.client.decisions import (
     Stop,
     Wait,
 )
-from raftkv.client.endpoints import Directory, Peer, peer_or_none
+from raftkv.client.endpoints import Directory, hint_of
 from raftkv.client.session import Session
 from raftkv.errors import ClusterMismatch, RaftKVError
 from raftkv.units import NOBODY, NodeId
@@ -32,6 +33,7 @@ ATTEMPT_TIMEOUT_S_MAX: Final = 1.0
 BACKOFF_S_MIN: Final = 0.010
 BACKOFF_S_MAX: Final = 0.050
 ROUND_BACKOFF_S_MAX: Final = 0.500
+LOGINS_MAX: Final = 3
 
 
 def default_attempt_timeout_s(timeout_s: float) -> float:
@@ -48,6 +50,7 @@ class Retry:
         "_draw",
         "_hops",
         "_kind",
+        "_logins",
         "_mismatches",
         "_rounds",
         "_session",
@@ -87,8 +90,7 @@ class Retry:
         self._tried: dict[str, RaftKVError] = {}
         self._visited: set[str] = set()
         self._mismatches: dict[str, ClusterMismatch] = {}
-        self._rounds = 0
-        self._hops = 0
+        self._rounds = self._hops = self._logins = 0
 
     # Events.
 
@@ -125,6 +127,8 @@ class Retry:
         if isinstance(error, ClusterMismatch):
             return self._on_mismatch(now, address, error)
         self._note(address, error)
+        if error.code in REFUSED_LOGINS:
+            return Stop(verdict.refusal(error, is_write=self._is_write, uncertain=self.uncertain))
         self._directory.on_unreachable(address, now)
         return self._choose(now)
 
@@ -158,6 +162,15 @@ class Retry:
             return Stop(verdict.refusal(error, is_write=self._is_write, uncertain=self.uncertain))
         return reaction(self, now, error)
 
+    def on_stale_login(self, now: float, error: RaftKVError) -> Decision:
+        """The connection's login does not count any more, and nothing was done: once more, on a connection with a new one."""
+        current = self._attempt()
+        self._note(current.address, error)
+        self._logins += 1
+        if self._logins > LOGINS_MAX:
+            return Stop(verdict.refusal(error, is_write=self._is_write, uncertain=self.uncertain))
+        return self._expired(now) if now >= self.deadline else self._send(now, current.address, current.forward)
+
     def on_wait_over(self, now: float) -> Decision:
         """The time of a Wait has come."""
         self._hops = 0
@@ -175,7 +188,7 @@ class Retry:
     # Reactions to refusals.
 
     def _on_not_leader(self, now: float, error: RaftKVError) -> Decision:
-        leader, members = _hint(error)
+        leader, members = hint_of(error)
         self._directory.on_hint(leader, members)
         if leader is None:
             return self._after_uncertain(now, error) if error.may_have_happened else self._back_off(now)
@@ -187,7 +200,7 @@ class Retry:
     def _on_unable(self, now: float, error: RaftKVError) -> Decision:
         """no_quorum, shutting_down: somewhere else, at once."""
         address = self._attempt().address
-        leader, members = _hint(error)
+        leader, members = hint_of(error)
         self._directory.on_members(members)
         self._directory.on_refusal(address, now)
         if leader is not None and leader.id != self._directory.member_at(address):
@@ -200,7 +213,7 @@ class Retry:
 
     def _on_leader_gone(self, now: float, error: RaftKVError) -> Decision:
         """The leader lost its office or its contact in the middle: an election runs."""
-        leader, members = _hint(error)
+        leader, members = hint_of(error)
         self._directory.on_hint(leader, members)
         if error.may_have_happened and self._is_write:
             refused = self._uncertain_refusal(now, error)
@@ -368,14 +381,6 @@ class Direct(Retry):
 
     def _back_off(self, now: float) -> Decision:
         return self._choose(now)
-
-
-def _hint(error: RaftKVError) -> tuple[Peer | None, list[Peer]]:
-    """Leader and members that an error carries; it came off the wire, so anything may be in it."""
-    members = error.details.get("members")
-    peers = [peer_or_none(member) for member in members] if isinstance(members, list) else []
-    leader: Any = error.details.get("leader")
-    return peer_or_none(leader), [peer for peer in peers if peer is not None]
 
 
 _REACTIONS: Final[dict[str, Callable[[Retry, float, RaftKVError], Decision]]] = {

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Self, Sequence, TypeVar, cast, overload
 
 from raftkv.client import requests
+from raftkv.client.auth_verbs import AuthVerbs
 from raftkv.client.blocking import Caller
 from raftkv.client.cluster_verbs import ClusterVerbs
 from raftkv.client.decisions import BARE_WRITE, CONTROL, PATIENT_READ, QUESTION, READ, STALE_READ, WRITE
@@ -49,12 +50,12 @@ Default = TypeVar("Default")
 WAITS_MAX = 512  # threads of one client that wait at a member at a time
 
 
-class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
+class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
     """A client for threads: `with raftkv.Client("a:2379,b:2379") as kv:`. It connects with its first call.
 
     `cluster_name` pins the cluster: another one is refused with ClusterMismatch. `timeout` (seconds) is the deadline of a call,
     `attempt_timeout` that of one member within it (default: a third of `timeout`, at most 1 s). With `session=False` an uncertain
-    write raises OutcomeUnknown instead of being repeated. `connection_lifetime` and `idle_check_after` are seconds too;
+    write raises OutcomeUnknown instead of being repeated. Each connection logs in as `user`, if there is one. `connection_lifetime` and `idle_check_after` are seconds too;
     `connections_max` is per member: each call holds one for as long as it runs. Raises ConfigError.
     """
 
@@ -69,6 +70,8 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
         connection_lifetime: float = DEFAULT_LIFETIME_S,
         idle_check_after: float = DEFAULT_IDLE_S,
         client_name: str = "raftkv-python",
+        user: str | None = None,
+        password: str = "",
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         options = make_options(
@@ -79,6 +82,8 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs):
             connection_lifetime=connection_lifetime,
             idle_check_after=idle_check_after,
             client_name=client_name,
+            user=user,
+            password=password,
         )
         if connections_max < 1:
             raise ConfigError(f"connections_max is at least 1, not {connections_max!r}")

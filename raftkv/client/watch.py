@@ -12,9 +12,8 @@ from raftkv.client import verdict
 from raftkv.client.blocking import Caller
 from raftkv.client.blockingconn import BlockingConnection, Lost
 from raftkv.client.options import Options, draw
-from raftkv.client.watchstate import PASSING, Event, Places, WatchBatch, WatchState
-from raftkv.client.wireconn import WireConnection
-from raftkv.errors import ClientClosed, ProtocolError, RaftKVError
+from raftkv.client.watchstate import Event, Places, WatchBatch, WatchState, is_passing
+from raftkv.errors import ClientClosed, RaftKVError
 from raftkv.units import Revision
 
 SILENCE_ATTEMPTS: Final = 3  # so many attempts' time without a sign of life, and the member is left
@@ -144,7 +143,7 @@ class Watch:
         if pause_s:
             sleep(pause_s)
         options = self._options
-        wire = WireConnection(cluster_name=options.cluster_name, session=None, client_name=options.client_name)
+        wire = options.new_wire(None)
         try:
             connection = BlockingConnection.open(address, wire, monotonic() + options.connect_timeout_s)
         except RaftKVError as error:
@@ -183,7 +182,7 @@ class Watch:
             try:
                 self._batches.extend(self._state.receive(answer))
             except RaftKVError as error:
-                if error.code not in PASSING and not isinstance(error, ProtocolError):
+                if not is_passing(error, self._options.login):
                     self._end(error, quietly=False)
                     return
                 self._lose(connection, error)

@@ -6,13 +6,13 @@ it, and its memory is bounded. A member that keeps silent is asked for a sign of
 
 import asyncio
 from collections import deque
-from typing import AsyncIterator, Final, cast
+from typing import AsyncIterator, Callable, Final, cast
 
 from raftkv.client import verdict
 from raftkv.client.endpoints import Directory, split_address
 from raftkv.client.options import Options, draw
-from raftkv.client.watchstate import PASSING, Event, Places, WatchBatch, WatchState
-from raftkv.client.wireconn import WireConnection
+from raftkv.client.watchstate import Event, Places, WatchBatch, WatchState, is_passing
+from raftkv.client.wireconn import LOGIN_TIMEOUT_S, WireConnection
 from raftkv.errors import ClientClosed, RaftKVError
 from raftkv.units import Revision
 from raftkv.wire.commands import Answer, Command
@@ -162,6 +162,7 @@ class _Line(asyncio.Protocol):
         self.heard_at = loop.time()
         self.greeted: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[RaftKVError] = loop.create_future()
+        self.on_login: Callable[[], None] = lambda: None
         self._owner = owner
         self._time = loop.time
         self._greeting_timeout_s = greeting_timeout_s
@@ -193,7 +194,12 @@ class _Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._time()
-        for request_id, answer in self.wire.receive(data):
+        answers = self.wire.receive(data)
+        reply = self.wire.take_reply()
+        if reply and self._transport is not None:
+            self._transport.write(reply)
+            self.on_login()
+        for request_id, answer in answers:
             watch = self.watches.get(request_id)
             if watch is not None:
                 self._owner.on_answer(self, watch, answer)
@@ -302,10 +308,11 @@ class AsyncWatches:
 
     async def _open(self, address: str) -> _Line:
         options = self._options
-        wire = WireConnection(cluster_name=options.cluster_name, session=None, client_name=options.client_name)
+        wire = options.new_wire(None)
         line = _Line(self, wire, options.connect_timeout_s)
         try:
-            async with asyncio.timeout(options.connect_timeout_s):
+            async with asyncio.timeout(options.connect_timeout_s) as patience:
+                line.on_login = lambda: patience.reschedule(self._loop.time() + LOGIN_TIMEOUT_S)
                 host, port = split_address(address)
                 await self._loop.create_connection(lambda: line, host, port)
                 await line.greeted
@@ -379,7 +386,7 @@ class AsyncWatches:
             watch.receive(answer)
         except RaftKVError as error:
             del line.watches[watch.request_id]
-            if error.code in PASSING or error.code == "protocol_error":
+            if is_passing(error, self._options.login):
                 line.abort(error)
             else:
                 self._end(watch, error)

@@ -6,6 +6,7 @@ the start of a revision, on whatever member, and nothing comes twice or is left 
 
 from typing import Any, Callable, Final, Literal, NamedTuple
 
+from raftkv.client.decisions import REFUSED_LOGINS, STALE_LOGINS
 from raftkv.client.endpoints import Directory, peer_or_none
 from raftkv.client.results import KeyValue
 from raftkv.client.retry import BACKOFF_S_MAX, BACKOFF_S_MIN, ROUND_BACKOFF_S_MAX
@@ -22,6 +23,12 @@ PASSING: Final = frozenset(
     {"no_quorum", "not_leader", "shutting_down", "overloaded", "unreachable", "deadline_exceeded", "leadership_lost"}
 )
 """Errors of the member, not of the watch: another one serves it."""
+
+
+def is_passing(error: RaftKVError, login: tuple[str, str] | None) -> bool:
+    """Whether the watch goes on, on another connection; `login`: that of the client, which it makes anew there."""
+    stale = login is not None and error.code in STALE_LOGINS
+    return stale or error.code in PASSING or isinstance(error, ProtocolError)
 
 
 class Event(NamedTuple):
@@ -179,6 +186,8 @@ class Places:
         """It was no good. Returns an error that ends the search: every endpoint belongs to another cluster."""
         self._visited.add(address)
         directory = self._directory
+        if error.code in REFUSED_LOGINS:
+            return error
         if isinstance(error, ClusterMismatch):
             directory.on_mismatch(address, now)
             self._mismatches.add(address)
@@ -188,6 +197,8 @@ class Places:
         directory.on_members([peer for peer in peers if peer is not None])
         if error.code in ("no_quorum", "shutting_down"):
             directory.on_refusal(address, now)
+        elif error.code in STALE_LOGINS:
+            self._visited.discard(address)
         elif error.code not in PASSING or error.code == "unreachable":
             directory.on_unreachable(address, now)
         return None

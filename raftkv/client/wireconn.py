@@ -13,10 +13,23 @@ from raftkv.client.endpoints import Handshake, peer_or_none
 from raftkv.client.session import DEFAULT_TTL_S, Session
 from raftkv.errors import ClusterMismatch, KeyTooLarge, ProtocolError, RaftKVError, RequestTooLarge, ValueTooLarge
 from raftkv.wire.commands import FAILED, OK, PUT, Answer, Command, error_of
-from raftkv.wire.protocol import ACK, FORWARD, HELLO, PING, PREFACE, PROTOCOL_VERSION, hello_options, new_packer
+from raftkv.wire.protocol import (
+    ACK,
+    AUTHENTICATE,
+    FORWARD,
+    HELLO,
+    PING,
+    PREFACE,
+    PROTOCOL_VERSION,
+    hello_options,
+    new_packer,
+)
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 HELLO_ID: Final = 1
+LOGIN_ID: Final = 2
+LOGIN_TIMEOUT_S: Final = 10.0
+"""A password is compared slowly, behind those of others."""
 TIMEOUT_MS_MAX: Final = 2**31 - 1
 
 
@@ -27,6 +40,9 @@ class WireConnection:
         "_acked_below",
         "_acked_register",
         "_cluster_name",
+        "_greeted",
+        "_login",
+        "_reply",
         "_unpacker",
         "broken",
         "client_name",
@@ -37,13 +53,23 @@ class WireConnection:
         "session",
     )
 
-    def __init__(self, *, cluster_name: str | None, session: Session | None, client_name: str) -> None:
+    def __init__(
+        self,
+        *,
+        cluster_name: str | None,
+        session: Session | None,
+        client_name: str,
+        login: tuple[str, str] | None = None,
+    ) -> None:
         self.session = session
         self.handshake: Handshake | None = None
         self.broken: RaftKVError | None = None
         """Why this connection cannot be used any more."""
         self.client_name = client_name
-        self.last_id = HELLO_ID
+        self.last_id = HELLO_ID if login is None else LOGIN_ID
+        self._login = login
+        self._greeted: Handshake | None = None  # whose login is on its way
+        self._reply = b""
         self.pack = new_packer().pack
         self._cluster_name = cluster_name
         self.request_bytes_max = 0
@@ -113,11 +139,16 @@ class WireConnection:
                 self.refuse(message)
                 del messages[position:]
                 break
-        if self.handshake is None and messages:
-            self._on_greeted(*messages.pop(0))
-            if self.handshake is None:
+        while self.handshake is None and messages:
+            opened = self._on_greeted if self._greeted is None else self._on_logged_in
+            if not opened(*messages.pop(0)):
                 messages.clear()  # nothing was asked of a member that was not greeted
         return messages
+
+    def take_reply(self) -> bytes:
+        """What has to be sent now that the member has said who it is: the login. Empty when there is nothing, which is the rule."""
+        reply, self._reply = self._reply, b""
+        return reply
 
     def decode(self, data: bytes) -> list[Any]:
         """The messages that these bytes complete, unchecked: the asyncio client checks them while it uses them."""
@@ -140,9 +171,23 @@ class WireConnection:
         else:
             self.broken = ProtocolError("what it sent is not of this protocol: an answer is an array of id and answer")
 
-    def _on_greeted(self, request_id: int, answer: Answer) -> None:
+    def _on_logged_in(self, request_id: int, answer: Answer) -> bool:
+        """A member that asks nobody who he is takes us as nobody."""
+        if request_id != LOGIN_ID:
+            self.broken = self.broken or ProtocolError("it answered before it had compared the password")
+            return False
+        if answer[0] != OK:
+            error = failure_of(answer)
+            if error.code != "auth_not_enabled":
+                self.broken = error
+                return False
+        self.handshake = self._greeted
+        return True
+
+    def _on_greeted(self, request_id: int, answer: Answer) -> bool:
+        """Whether to go on."""
         if self.broken is not None and answer[0] == OK:
-            return
+            return False
         if request_id != HELLO_ID:
             self.broken = ProtocolError("it answered before it was greeted")
         elif answer[0] != OK:
@@ -152,11 +197,18 @@ class WireConnection:
                 handshake = parse_handshake(answer[1])
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 self.broken = ProtocolError(f"its greeting is malformed: {error!r}")
-                return
+                return False
             self.broken = self._check(handshake, answer[1].get("protocol"))
             if self.broken is None:
                 self.request_bytes_max = handshake.request_bytes_max
-                self.handshake = handshake
+                if self._login is None:
+                    self.handshake = handshake
+                else:  # only now: a password is not for whoever happens to be at the address
+                    self._greeted = handshake
+                    self._reply = bytes(
+                        self.pack((LOGIN_ID, timeout_ms(LOGIN_TIMEOUT_S), [AUTHENTICATE, *self._login]))
+                    )
+        return self.broken is None
 
     def _greeting_refusal(self, answer: Answer) -> RaftKVError:
         error = failure_of(answer)

@@ -8,7 +8,7 @@ command line loads this module to parse `raftkv serve`.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from raftkv.daemon.settings import BY_NAME, LIMITS_PREFIX, SETTINGS, Setting
 from raftkv.errors import ConfigError
@@ -41,6 +41,15 @@ class DaemonConfig:
     initial_cluster: Mapping[str, str]  # member name -> peer address; empty when it was not given
     join: str | None
     join_user: str | None
+    cert_file: str | None
+    key_file: str | None
+    trusted_ca_file: str | None
+    client_cert_auth: bool
+    peer_cert_file: str | None
+    peer_key_file: str | None
+    peer_trusted_ca_file: str | None
+    peer_client_cert_auth: bool
+    peer_cert_allowed_cn: str | None
     log_level: str
     log_format: str
     heartbeat_ms: Milliseconds
@@ -205,6 +214,24 @@ def _check_together(values: Mapping[str, Any], given: Mapping[str, _Given]) -> N
         raise ConfigError(f'{label("listen_peer")}: must differ from --listen, is "{values["listen_peer"]}" too')
     if values["join"] is not None and values["initial_cluster"]:
         raise ConfigError(f"{label('join')}: must not be given together with --initial-cluster")
+    _check_tls(values, label, "")
+    _check_tls(values, label, "peer_")
+
+
+def _check_tls(values: Mapping[str, Any], label: Callable[[str], str], port: str) -> None:
+    """Certificate and key belong together, and the rest means nothing without them."""
+    cert, key, ca, asks = f"{port}cert_file", f"{port}key_file", f"{port}trusted_ca_file", f"{port}client_cert_auth"
+    if (values[cert] is None) != (values[key] is None):
+        given, missing = (cert, key) if values[key] is None else (key, cert)
+        raise ConfigError(f"{label(given)}: is of no use without {BY_NAME[missing].flag}")
+    if values[asks] and values[cert] is None:
+        raise ConfigError(f"{label(asks)}: is of no use without {BY_NAME[cert].flag}")
+    if values[asks] and values[ca] is None:
+        raise ConfigError(
+            f"{label(asks)}: is of no use without {BY_NAME[ca].flag}: whose certificates would be believed?"
+        )
+    if port and values["peer_cert_allowed_cn"] is not None and not values[asks]:
+        raise ConfigError(f"{label('peer_cert_allowed_cn')}: is of no use without {BY_NAME[asks].flag}")
 
 
 def _make_limits(values: Mapping[str, Any]) -> Limits:

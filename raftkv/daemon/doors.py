@@ -11,9 +11,11 @@ from raftkv.daemon.api.gate import make_judge
 from raftkv.daemon.api.http import ChangeMembers, build_http_server
 from raftkv.daemon.api.native import NativeConnection
 from raftkv.daemon.config import DaemonConfig
+from raftkv.daemon.encryption import client_tls
 from raftkv.daemon.mux import ClientPort, Http2Door
 from raftkv.daemon.view import View
 from raftkv.replica.service import Service
+from raftkv.transport.tls import names_of
 
 if TYPE_CHECKING:
     from raftkv.daemon.api.gateway import Gateway
@@ -35,6 +37,7 @@ def build_client_port(
         http,
         config.limits,
         http2_door=None if house is None else build_grpc_door(house, config),
+        tls=client_tls(config),
     )
 
 
@@ -42,7 +45,7 @@ def build_grpc_door(house: "House", config: DaemonConfig) -> Http2Door:
     """The door for etcd's clients."""
     from raftkv.daemon.api.grpc_door import GrpcDoor
 
-    return GrpcDoor(house, LEADER_WAITS * config.election_timeout_ms, lambda transport: "")
+    return GrpcDoor(house, LEADER_WAITS * config.election_timeout_ms, lambda transport: names_of(transport)[0])
 
 
 def build_etcd_house(service: Service, member: MemberControl, view: View, config: DaemonConfig) -> "House | None":

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgpack
 
 from raftkv.daemon.config import DaemonConfig
+from raftkv.daemon.encryption import client_tls
 from raftkv.daemon.membership import Membership, save_membership, write_durably
 from raftkv.errors import (
     AuthFailed,
@@ -78,7 +79,9 @@ async def _ask(address: str, config: DaemonConfig, command: list[Any]) -> Answer
     """Greet, log in, ask, and take the answer. Raises OSError, EOFError, TimeoutError or ProtocolError."""
     host, port = split_address(address)
     async with asyncio.timeout(ANSWER_SECONDS_MAX):
-        reader, writer = await asyncio.open_connection(host, port)
+        # Who has a certificate for clients belongs to a cluster that speaks TLS to them.
+        tls = client_tls(config)
+        reader, writer = await asyncio.open_connection(host, port, ssl=None if tls is None else tls.client())
         try:
             hello = hello_options(cluster_name=config.cluster_name, session=None, client="a member that joins")
             commands = [[HELLO, hello], command]

@@ -13,6 +13,7 @@ from raftkv.daemon.config import DaemonConfig
 from raftkv.daemon.datadir import DataDirectory
 from raftkv.daemon.defrag import Defragmentation
 from raftkv.daemon.doors import build_client_port
+from raftkv.daemon.encryption import peer_tls
 from raftkv.daemon.etcd_metrics import EtcdMetrics, Parts
 from raftkv.daemon.journal import WalJournal
 from raftkv.daemon.login_metrics import LoginMetrics
@@ -31,6 +32,7 @@ from raftkv.replica.replica import Replica
 from raftkv.replica.service import LEADER, Service
 from raftkv.replica.upkeep import Founding
 from raftkv.transport.handshake import Identity as PeerIdentity
+from raftkv.transport.peer_tls import PeerTls
 from raftkv.transport.peers import PeerTransport
 from raftkv.units import NOBODY, Index
 from raftkv.wal.record import Identity
@@ -61,6 +63,7 @@ class Member:
         self._loop = loop
         self.removed: asyncio.Future[None] = loop.create_future()
         self.cluster_name = membership.cluster_name
+        tls = peer_tls(config)
         self.counters = Counters()
         # The log before the store: a store without a log is a member that forgot its votes.
         identity = Identity(config.cluster_name, membership.node_id, config.name, membership.incarnation)
@@ -93,13 +96,13 @@ class Member:
             on_removed=self._on_removed,
         )
         self._peers = PeerTransport(
-            self._peer_identity(), self._driver, config.limits, check_member=self._neighbours.check
+            self._peer_identity(), self._driver, config.limits, check_member=self._neighbours.check, tls=tls
         )
         self.backups = Backups(
             self._storage, directory.snapshots_path, loop=loop, journal_durable_index=self._journal_durable_index
         )
         self.defragmentation = self._new_defragmentation()
-        self.authenticator = self._new_authenticator()
+        self.authenticator = self._new_authenticator(tls)
         self._view = self._new_view()
         self._client_port = build_client_port(self._service, self, self._view, config, self._change_members)
         parts = Parts(self._storage, self._journal, self._service, self.defragmentation)
@@ -264,9 +267,9 @@ class Member:
             journal_durable_index=self._journal_durable_index,
         )
 
-    def _new_authenticator(self) -> Authenticator:
+    def _new_authenticator(self, tls: PeerTls | None) -> Authenticator:
         config = self._config
-        return Authenticator(
+        authenticator = Authenticator(
             self._storage,
             self._service,
             config.limits,
@@ -274,6 +277,8 @@ class Member:
             loop=self._loop,
             allow_insecure_peers=config.allow_insecure_peers,
         )
+        authenticator.peers_are_secure = lambda: tls is not None and tls.is_mutual
+        return authenticator
 
     def _new_view(self) -> View:
         membership, config = self._membership, self._config

@@ -5,6 +5,8 @@
     PRI * HTTP/2.0        HTTP/2, for gRPC; refused in its own words when the extra for it is not installed
     anything else         closed
 
+With a certificate the port speaks TLS and nothing else, and the first bytes inside decide in the same way; ALPN offers the same three.
+
 The hand-over is transport.set_protocol in the same process: no pipe, no copy, and the door sees the peer's real address.
 A connection that does not say what it wants within the deadline is closed; so is one beyond the bound on connections.
 """
@@ -16,12 +18,14 @@ from typing import Callable, Final, Protocol, cast
 from raftkv.daemon.logs import LogLimiter
 from raftkv.limits import Limits
 from raftkv.transport.addresses import join_address, split_address
+from raftkv.transport.tls import TlsContexts, TlsServer
 from raftkv.units import Milliseconds
 from raftkv.wire.protocol import PREFACE
 
 logger = logging.getLogger(__name__)
 
 HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
+TLS_HANDSHAKE: Final = b"\x16\x03"
 HTTP_METHODS: Final = (
     b"GET ",
     b"HEAD ",
@@ -34,6 +38,8 @@ HTTP_METHODS: Final = (
     b"CONNECT ",
 )
 HTTP_HEAD_BYTES_MAX: Final = 64 * 1024  # more is handed over as it is: the HTTP door refuses it in its own words
+BACKLOG: Final = 1024
+HANDSHAKES_MAX: Final = 512  # of TLS, at the same time
 FIRST_BYTES_DEADLINE_MS: Final = 5_000
 CLOSE_DEADLINE_S: Final = 0.5
 
@@ -79,6 +85,7 @@ class ClientPort:
         http2_door: Http2Door | None = None,
         first_bytes_deadline_ms: Milliseconds = FIRST_BYTES_DEADLINE_MS,
         limiter: LogLimiter | None = None,
+        tls: TlsContexts | None = None,
     ) -> None:
         self.connections_accepted = 0
         self.connections_refused = 0  # over the bound
@@ -92,8 +99,9 @@ class ClientPort:
         self._http_server = http_server
         self._http2_door = http2_door
         self._limits = limits
+        self._tls = tls
         self._limiter = limiter or LogLimiter()
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TlsServer | None = None
         self._transports: set[asyncio.Transport] = set()
         self._sweep_at = _SWEEP_MIN
 
@@ -102,9 +110,22 @@ class ClientPort:
         assert self._server is None, "started once"
         host, port = split_address(address)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: FirstBytes(self), host, port, backlog=1024)
+        if self._tls is not None:
+            self._server = await self._listen_with(self._tls, host, port)
+        else:
+            self._server = await loop.create_server(lambda: FirstBytes(self), host, port, backlog=BACKLOG)
         bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
         return join_address(bound_host, bound_port)
+
+    async def _listen_with(self, tls: TlsContexts, host: str, port: int) -> TlsServer:
+        server = TlsServer(
+            tls,
+            lambda: FirstBytes(self),
+            handshakes_max=lambda: min(HANDSHAKES_MAX, self._limits.client_connections_max - len(self._transports)),
+            on_refused=self.note_unrecognized,
+        )
+        await server.start(host, port, BACKLOG)
+        return server
 
     def begin_shutdown(self) -> None:
         """Tell clients that can be told to begin nothing new here."""
@@ -190,7 +211,13 @@ class FirstBytes(asyncio.Protocol):
         self._seen += data
         protocol = recognize(self._seen)
         if protocol is None:
-            self._refuse("its first bytes are of no protocol that is spoken here")
+            is_tls = self._seen.startswith(TLS_HANDSHAKE)
+            what = (
+                "it begins with TLS, which is not spoken here"
+                if is_tls
+                else "its first bytes are of no protocol that is spoken here"
+            )
+            self._refuse(what)
         elif protocol and not (protocol == HTTP1 and self._head_is_incomplete()):
             self._hand_over(self._port.factories[protocol]())
 
@@ -214,8 +241,7 @@ class FirstBytes(asyncio.Protocol):
     def _refuse(self, why: str) -> None:
         transport = self._transport
         assert transport is not None, "only an open connection is refused"
-        peername = transport.get_extra_info("peername")
-        self._port.note_unrecognized(why, str(peername[0]) if peername else "an unknown address")
+        self._port.note_unrecognized(why, _remote_host(transport))
         self._forget()
         transport.abort()
 
@@ -228,6 +254,11 @@ class FirstBytes(asyncio.Protocol):
             self._deadline = None
         self._transport = None
         self._seen = b""
+
+
+def _remote_host(transport: asyncio.BaseTransport) -> str:
+    peername = transport.get_extra_info("peername")
+    return str(peername[0]) if peername else "an unknown address"
 
 
 class Http2Refusal(asyncio.Protocol):

@@ -30,7 +30,7 @@ class LinkHost(Protocol):
     identity: Identity
     settings: LinkSettings
 
-    def judge(self, hello: Hello) -> str | None:
+    def judge(self, hello: Hello, transport: asyncio.BaseTransport) -> str | None:
         """Why the member that answered is not the one that was dialled; None when it is."""
         ...
 
@@ -93,7 +93,8 @@ class LinkConnection(asyncio.Protocol):
 
     def _receive(self, message: PeerMessage) -> None:
         if isinstance(message, Hello) and not self.greeted.done():
-            refusal = self._host.judge(message)
+            assert self._transport is not None, "data comes from open connections"
+            refusal = self._host.judge(message, self._transport)
             if refusal is not None:
                 raise ClusterMismatch(refusal)
             self.greeted.set_result(None)

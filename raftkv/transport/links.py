@@ -19,6 +19,7 @@ from raftkv.transport.addresses import split_address
 from raftkv.transport.frames import Forward, ForwardAnswer, Hello, PackedEntries, RoutedMessage, encode_frames
 from raftkv.transport.handshake import CheckMember, Identity, find_refusal
 from raftkv.transport.link_connection import LinkConnection, describe_error, retrieve_error
+from raftkv.transport.peer_tls import PeerTls
 from raftkv.transport.settings import LinkSettings, tune_socket
 from raftkv.units import NodeId
 
@@ -57,6 +58,7 @@ class LinkOwner(Protocol):
     settings: LinkSettings
     check_member: CheckMember
     draw: Callable[[], float]
+    tls: PeerTls | None
 
     def on_link_up(self, node_id: NodeId) -> None: ...
 
@@ -168,7 +170,7 @@ class Link:
         sock = await self._dial()
         connection = LinkConnection(self)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)
+            await self._start(connection, sock)
         except BaseException:
             sock.close()
             raise
@@ -182,6 +184,21 @@ class Link:
             connection.abort()
             raise
         return connection
+
+    async def _start(self, connection: LinkConnection, sock: socket.socket) -> None:
+        loop, tls = asyncio.get_running_loop(), self._owner.tls
+        if tls is None:
+            await loop.create_connection(lambda: connection, sock=sock)
+            return
+        context = tls.contexts.client()
+        context.check_hostname = tls.allowed_common_name is None
+        await loop.create_connection(
+            lambda: connection,
+            sock=sock,
+            ssl=context,
+            server_hostname=tls.server_name(self.statistics.address),
+            ssl_handshake_timeout=self.settings.handshake_deadline_ms / 1000,
+        )
 
     async def _dial(self) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -235,10 +252,13 @@ class Link:
         logger.info("connected to peer %s", self.statistics.address)
         self._owner.on_link_up(self.node_id)
 
-    def judge(self, hello: Hello) -> str | None:
+    def judge(self, hello: Hello, transport: asyncio.BaseTransport) -> str | None:
         """Why the member that answered is not the one that was dialled; None when it is."""
         if hello.node_id != self.node_id:
             return f"member {hello.name!r} ({hello.node_id:x}) answers there, not member {self.node_id:x}"
+        tls = self._owner.tls
+        if tls is not None and (reason := tls.judge(transport, hello.name, self.statistics.address)) is not None:
+            return reason
         return find_refusal(self.identity, hello, self._owner.check_member)
 
     def on_writable(self) -> None:

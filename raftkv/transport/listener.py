@@ -24,11 +24,14 @@ from raftkv.transport.frames import (
     encode_frame,
 )
 from raftkv.transport.handshake import CheckMember, Identity, find_refusal
+from raftkv.transport.peer_tls import PeerTls
 from raftkv.transport.settings import LinkSettings, tune_socket
+from raftkv.transport.tls import TlsServer
 from raftkv.units import NOBODY, NodeId
 
 logger = logging.getLogger(__name__)
 
+BACKLOG = 128
 _COMPLAINTS_KEPT_MAX = 1024
 _GOODBYE_DEADLINE_S = 0.5
 
@@ -40,6 +43,7 @@ class ListenerOwner(Protocol):
     limits: Limits
     settings: LinkSettings
     check_member: CheckMember
+    tls: PeerTls | None
 
     def on_incoming_messages(self, node_id: NodeId, messages: list[RoutedMessage], received_bytes: int) -> None: ...
 
@@ -56,7 +60,7 @@ class Listener:
         self.refused = 0
         self.strangers: set[IncomingConnection] = set()  # not greeted yet
         self.established: dict[NodeId, IncomingConnection] = {}
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TlsServer | None = None
         self._complaints: dict[object, str] = {}
 
     async def start(self, address: str) -> str:
@@ -64,9 +68,22 @@ class Listener:
         assert self._server is None, "started once"
         host, port = split_address(address)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: IncomingConnection(self), host, port, backlog=128)
+        if self.owner.tls is not None:
+            self._server = await self._listen_with(self.owner.tls, host, port)
+        else:
+            self._server = await loop.create_server(lambda: IncomingConnection(self), host, port, backlog=BACKLOG)
         bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
         return join_address(bound_host, bound_port)
+
+    async def _listen_with(self, tls: PeerTls, host: str, port: int) -> TlsServer:
+        server = TlsServer(
+            tls.contexts,
+            lambda: IncomingConnection(self),
+            handshakes_max=lambda: self.owner.settings.unauthenticated_connections_max - len(self.strangers),
+            on_refused=lambda reason, host: self.complain((host, reason), f"{reason}, from {host}"),
+        )
+        await server.start(host, port, BACKLOG)
+        return server
 
     async def close(self) -> None:
         """Stop listening and end every connection; none of them counts as reset."""
@@ -167,6 +184,8 @@ class IncomingConnection(asyncio.Protocol):
         assert self._transport is not None, "data comes from open connections"
         self._disarm()
         reason = find_refusal(self._owner.identity, hello, self._owner.check_member)
+        if reason is None and self._owner.tls is not None:
+            reason = self._owner.tls.judge(self._transport, hello.name, hello.address)
         if reason is not None:
             self._listener.complain(hello.node_id, f"{reason} (from {self._remote_host()})")
             self._transport.write(encode_frame([Refusal(reason)]))
@@ -222,8 +241,13 @@ class IncomingConnection(asyncio.Protocol):
             self._deadline = None
 
     def _remote_host(self) -> str:
-        peername = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return str(peername[0]) if peername else "an unknown address"
+        return remote_host(self._transport)
+
+
+def remote_host(transport: asyncio.BaseTransport | None) -> str:
+    """Where a connection comes from, for people."""
+    peername = transport.get_extra_info("peername") if transport is not None else None
+    return str(peername[0]) if peername else "an unknown address"
 
 
 __all__ = ["IncomingConnection", "Listener", "ListenerOwner"]

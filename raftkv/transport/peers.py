@@ -13,6 +13,7 @@ from raftkv.transport.frames import PackedEntries, RoutedMessage
 from raftkv.transport.handshake import CheckMember, Identity, PeerEvents
 from raftkv.transport.links import Link, PeerStatistics
 from raftkv.transport.listener import Listener
+from raftkv.transport.peer_tls import PeerTls
 from raftkv.transport.settings import LinkSettings
 from raftkv.units import NodeId
 
@@ -31,11 +32,13 @@ class PeerTransport:
         check_member: CheckMember,
         settings: LinkSettings | None = None,
         draw: Callable[[], float] = random.random,
+        tls: PeerTls | None = None,
     ) -> None:
         self.identity = identity
         self.limits = limits
         self.settings = settings or LinkSettings()
         self.check_member = check_member
+        self.tls = tls
         self.draw = draw  # in [0, 1): the jitter of the backoff
         self._events = events
         self._listener = Listener(self)

@@ -16,6 +16,7 @@ from raftkv.errors import from_code
 from raftkv_cli import exits, lifeline
 from raftkv_cli.bench_live import Progress
 from raftkv_cli.bench_plan import KEY_PREFIX, BenchPlan, shares
+from raftkv_cli.connect import login
 from raftkv_cli.histogram import Histogram
 from raftkv_cli.output import write_json, write_line, write_table
 from raftkv_cli.spec import Argument, Call, Failed, Option, UsageError, Verb, integer_at_least, positive_seconds
@@ -123,6 +124,7 @@ def make_plans(call: Call) -> list[BenchPlan]:
     in_flight, processes = call.number("--in-flight", 64), call.number("--processes", 1)
     if processes > in_flight:
         raise UsageError(f"--processes {processes} needs at least as many --in-flight")
+    user, password = login(call.settings)
     return [
         BenchPlan(
             verb=kind,
@@ -135,6 +137,8 @@ def make_plans(call: Call) -> list[BenchPlan]:
             keys=call.number("--keys", 10_000),
             worker=number,
             workers=processes,
+            user=user,
+            password=password,
         )
         for number, share in enumerate(shares(in_flight, processes))
     ]

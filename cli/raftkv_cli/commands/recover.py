@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raftkv.client.sync import Client
-from raftkv.errors import MissingExtra, RaftKVError
+from raftkv.errors import MissingExtra, RaftKVError, UserEmpty
 from raftkv_cli import exits
 from raftkv_cli.output import write_json, write_line
 from raftkv_cli.spec import Call, Failed, Option, UsageError, Verb
@@ -46,12 +46,23 @@ def refuse_if_it_lives(survivor: "Survivor") -> None:
             rows = client.status()
         except RaftKVError:
             return
+        refuse_if_it_asks_who(client)
     for row in rows:
         if row["role"] == "leader" and not row["errors"]:
             raise Failed(
                 f"the cluster lives: {row['name']} at {row['endpoint']} leads it. Nothing was changed; replace lost members"
                 " with `raftkv member remove` and `raftkv serve --join`"
             )
+
+
+def refuse_if_it_asks_who(client: "Client") -> None:
+    """With authentication on nobody tells us its status. But whether a read may be answered is found out behind a confirmation of the quorum."""
+    try:
+        client.get(b"\0")
+    except UserEmpty:
+        raise Failed("the cluster lives, and wants to know who asks (--user). Nothing was changed") from None
+    except RaftKVError:
+        return
 
 
 def confirm(survivor: "Survivor", path: Path) -> None:

@@ -6,9 +6,9 @@
 from pathlib import Path
 from typing import Any
 
-from raftkv.client.sync import Client
 from raftkv.errors import MissingExtra
 from raftkv_cli import exits
+from raftkv_cli.connect import open_client
 from raftkv_cli.output import write_json, write_line, write_table
 from raftkv_cli.spec import Argument, Call, Failed, Option, UsageError, Verb
 
@@ -35,9 +35,7 @@ def save(call: Call) -> int:
         raise UsageError("snapshot save takes one endpoint: the member whose data is saved (--endpoints HOST:PORT)")
     writer = BackupWriter(call.arguments["FILE"])
     try:
-        with Client(
-            endpoints[0], cluster_name=call.settings.cluster_name, timeout=call.settings.timeout_seconds
-        ) as client:
+        with open_client(call.settings) as client:
             made = client.backup(writer.write)
     except BaseException:
         writer.abandon()

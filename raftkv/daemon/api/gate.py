@@ -13,18 +13,22 @@ from raftkv.replica.service import Service
 from raftkv.wire.commands import Command
 from raftkv.wire.identity import ANYBODY, Caller
 
-Judge: TypeAlias = Callable[[Command, str | None], Awaitable[RaftKVError | None]]
-"""Why whoever sent this Authorization header may not do what is like this command; None if it may."""
+Judge: TypeAlias = Callable[[Command, str | None, str], Awaitable[RaftKVError | None]]
+"""Why whoever sent this Authorization header, over a connection with a certificate of this name ("": none), may not do what is like this command; None if it may."""
 
 
 def make_judge(authenticator: Authenticator, service: Service) -> Judge:
     """The judge of a member's pages."""
 
-    async def judge(command: Command, authorization: str | None) -> RaftKVError | None:
+    async def judge(command: Command, authorization: str | None, certificate_name: str) -> RaftKVError | None:
         if not service.access.is_on:
             return None
         try:
-            service.access.check(command, *await caller_of(authenticator, authorization))
+            if authorization is None and certificate_name:
+                caller = authenticator.caller_of_certificate(certificate_name)
+            else:
+                caller = await caller_of(authenticator, authorization)
+            service.access.check(command, *caller)
         except RaftKVError as error:
             return error
         return None

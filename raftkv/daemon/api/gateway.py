@@ -12,7 +12,6 @@ from google.protobuf.message import Message
 
 from raftkv.daemon.api.gateway_words import (
     JSON_HEADERS,
-    SLOWEST_BODY_S,
     bytes_max,
     error_response,
     metadata_of,
@@ -77,8 +76,7 @@ class Gateway:
         message = procedure.request()
         try:
             metadata, timeout_ms = metadata_of(request.headers), timeout_of(request.headers)
-            async with asyncio.timeout(SLOWEST_BODY_S):
-                read_message(await read_body(request, self.house.limits), message)
+            read_message(await read_body(request, self.house.limits), message)
         except BadJson as error:
             return error_response(Status(INVALID_ARGUMENT, str(error)))
         except Refused as refused:
@@ -100,7 +98,10 @@ class Gateway:
         counts.received += 1
         answer: Message | Status = Status(CANCELED, "context canceled")
         try:
-            async with asyncio.timeout(timeout_ms / 1000 if timeout_ms else None):
+            if timeout_ms:
+                async with asyncio.timeout(timeout_ms / 1000):
+                    answer = await self._answer(procedure, message, metadata, timeout_ms)
+            else:
                 answer = await self._answer(procedure, message, metadata, timeout_ms)
         except TimeoutError:
             answer = LATE

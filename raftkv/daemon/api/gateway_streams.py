@@ -144,6 +144,8 @@ async def serve(gateway: Gateway, procedure: Procedure, request: web.BaseRequest
         caller = await gateway.begin(whole, metadata)
     except BadJson as error:
         return error_response(Status(INVALID_ARGUMENT, str(error)))
+    except TimeoutError:
+        return plain_response(408, "Request Timeout")
     except Refused as refused:
         return error_response(refused.status)
     except RaftKVError as error:

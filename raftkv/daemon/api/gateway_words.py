@@ -106,11 +106,18 @@ def too_large(size_bytes: int, limits: Limits) -> Refused:
 
 
 async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
-    """All of it. Raises Refused when it is too large."""
-    await expect_body(request)
+    """All of it. Raises Refused when it is too large, TimeoutError when it does not come."""
     limit = body_bytes_max(limits)
     if (request.content_length or 0) > limit:
         raise too_large(request.content_length or 0, limits)
+    if request.content.is_eof():  # it is there, and no larger than a read of the socket
+        return request.content.read_nowait()
+    await expect_body(request)
+    async with asyncio.timeout(SLOWEST_BODY_S):
+        return await _read_slowly(request, limits, limit)
+
+
+async def _read_slowly(request: web.BaseRequest, limits: Limits, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while part := await request.content.readany():

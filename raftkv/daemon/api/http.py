@@ -25,6 +25,7 @@ from raftkv.daemon.api.checks import CheckedView, health, livez, readyz, single_
 from raftkv.daemon.api.cors import is_preflight, open_to_all
 from raftkv.daemon.api.gate import Judge
 from raftkv.errors import InvalidRequest, PermissionDenied, RaftKVError
+from raftkv.transport.tls import names_of
 from raftkv.wire.commands import OK, Answer, Command, error_of
 from raftkv.wire.protocol import CHANGE_MEMBERS, MEMBERS, STATUS
 
@@ -91,7 +92,8 @@ def build_http_server(
         try:
             if page in NEEDS:
                 command = [CHANGE_MEMBERS, {}] if request.method == "POST" else NEEDS[page]
-                refusal = await judge(command, request.headers.get("Authorization"))
+                certificate_name = names_of(request.transport)[0] if request.transport is not None else ""
+                refusal = await judge(command, request.headers.get("Authorization"), certificate_name)
                 if refusal is not None:
                     return _login_response(refusal)
             if request.method == "POST":

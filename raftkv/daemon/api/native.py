@@ -19,6 +19,7 @@ from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import QUESTIONS
 from raftkv.replica.service import Service
 from raftkv.transport.direct import socket_of, write_at_once
+from raftkv.transport.tls import names_of
 from raftkv.wire.commands import (
     CLIENT_WRITES,
     OK,
@@ -66,19 +67,16 @@ class NativeConnection(asyncio.Protocol):
         self._greeted = False
         self._greeting_deadline: asyncio.TimerHandle | None = None
         self._session: bytes | None = None
-        self._register = False
         self._ack_below = 0
         self._caller = ANYBODY
-        self._is_logging_in = False
-        self._in_flight = 0
-        self._in_flight_bytes = 0
+        self._register = self._is_logging_in = False
+        self._in_flight = self._in_flight_bytes = 0
         self._reading_paused = False
         self.takes_answers = True  # False while the client does not take what it was sent
         # What the current read of the socket has brought so far.
         self._write_tags: list[int] = []
         self._writes: list[Command] = []
-        self._write_bytes = 0
-        self._write_timeout_ms = 0
+        self._write_bytes = self._write_timeout_ms = 0
         self._read_tags: list[int] = []
         self._reads: list[Command] = []
         self._stale_tags: list[int] = []
@@ -93,6 +91,8 @@ class NativeConnection(asyncio.Protocol):
         stream = cast(asyncio.Transport, transport)  # uvloop's are no subclass
         self._transport = stream
         self._descriptor = socket_of(stream)
+        if certificate_name := names_of(stream)[0]:
+            self._caller = self._member.authenticator.caller_of_certificate(certificate_name)
         stream.set_write_buffer_limits(high=self._limits.connection_write_buffer_bytes_max)
         self._greeting_deadline = asyncio.get_running_loop().call_later(GREETING_SECONDS_MAX, self._close)
 
@@ -218,7 +218,7 @@ class NativeConnection(asyncio.Protocol):
         self._is_logging_in = True
 
         def done(found: Caller | RaftKVError) -> None:
-            self._is_logging_in = False
+            self._register = self._is_logging_in = False
             if isinstance(found, RaftKVError):
                 self._answer_now(request_id, failure(found))
                 return

@@ -6,7 +6,7 @@ from typing import Any, Callable, Final, Mapping, Protocol, Sequence, TypeAlias
 from raftkv.daemon.api.controls import MemberControl
 from raftkv.daemon.etcd.counting import CallCounts
 from raftkv.daemon.etcd.identity import ANYBODY, Caller
-from raftkv.daemon.etcd.parking import Parking
+from raftkv.daemon.etcd.parking import LOOK_INTERVAL_S, Parking
 from raftkv.daemon.etcd.renewals import Renewals
 from raftkv.daemon.facts import Facts, MemberFacts
 from raftkv.errors import NotLeader, RaftKVError
@@ -106,11 +106,11 @@ class House:
 
     async def caller_of(self, metadata: Mapping[str, str], certificate_name: str = "") -> Caller:
         """`authenticate` for doors that wait. Raises RaftKVError."""
-        answered: asyncio.Future[Caller | RaftKVError] = asyncio.get_running_loop().create_future()
-        self.authenticate(
-            metadata, certificate_name, lambda found: None if answered.done() else answered.set_result(found)
-        )
-        found = answered.result() if answered.done() else await answered
+        answers: list[Caller | RaftKVError] = []
+        self.authenticate(metadata, certificate_name, answers.append)
+        while not answers:  # a token that this member has not heard of yet: rare, and over soon
+            await asyncio.sleep(LOOK_INTERVAL_S)
+        (found,) = answers
         if isinstance(found, RaftKVError):
             raise found
         return found

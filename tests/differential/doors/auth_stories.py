@@ -133,6 +133,8 @@ class AuthPair:
     def _data(self) -> tuple[str, Any]:
         draw = self._random
         key, end = draw.choice(KEYS), draw.choice(ENDS)
+        if end not in (b"", b"\0") and end <= key:
+            end = b""  # a range without a key: etcd permits it to some, by accident
         put = rpc.PutRequest(key=key, value=b"v")
         scan = rpc.RangeRequest(key=key, range_end=end, serializable=False)
         compare = rpc.Compare(key=draw.choice(KEYS), range_end=draw.choice([b"", b"z"]), version=0)

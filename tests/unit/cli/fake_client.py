@@ -6,6 +6,7 @@ drift from the real one.
 
 from typing import Any, ClassVar, Iterator, Mapping
 
+from raftkv.client.auth_requests import Permission
 from raftkv.client.requests import Bytes, SortBy, as_bytes
 from raftkv.client.results import (
     DeleteResult,
@@ -32,6 +33,8 @@ from raftkv.wire.commands import (
     prefix_range_end,
 )
 
+from .fake_users import FakeUsers
+
 REVISION_BEFORE = 1
 
 
@@ -48,6 +51,9 @@ class Cluster:
         self.full: set[str] = set()  # endpoints without room for a second copy
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.opened_with: list[tuple[str, str | None, float]] = []
+        self.logins: list[tuple[str | None, str]] = []
+        self.users: dict[str, list[str]] = {}
+        self.roles: dict[str, list[Permission]] = {}
 
     def ask(self, verb: str, **arguments: Any) -> None:
         self.asked.append((verb, arguments))
@@ -101,13 +107,22 @@ class Cluster:
         return TxnResult(succeeded, [self.perform(each) for each in (success if succeeded else failure)], self.revision)
 
 
-class FakeClient:
+class FakeClient(FakeUsers):
     """Stands in for raftkv.Client."""
 
     cluster: ClassVar[Cluster]
 
-    def __init__(self, endpoints: str, *, cluster_name: str | None = None, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        endpoints: str,
+        *,
+        cluster_name: str | None = None,
+        timeout: float = 5.0,
+        user: str | None = None,
+        password: str = "",
+    ) -> None:
         self.cluster.opened_with.append((endpoints, cluster_name, timeout))
+        self.cluster.logins.append((user, password))
 
     def __enter__(self) -> "FakeClient":
         return self

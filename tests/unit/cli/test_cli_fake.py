@@ -27,5 +27,9 @@ def test_the_fake_covers_the_verbs() -> None:
     assert set(METHODS) == {
         *("put", "get_kv", "range", "delete_range", "txn", "compact", "watch", "status", "move_leader"),
         "defragment",
+        *("auth_enable", "auth_disable", "auth_status"),
+        *("user_add", "user_delete", "user_change_password", "user_get", "user_list"),
+        *("user_grant_role", "user_revoke_role", "role_add", "role_delete", "role_get", "role_list"),
+        *("role_grant_permission", "role_revoke_permission"),
         *("lease_grant", "lease_revoke", "lease_keep_alive_once", "lease_ttl", "leases"),
     }

@@ -20,10 +20,20 @@ from typing import Any, Callable, Coroutine, TypeAlias, TypeVar
 
 import msgpack
 
-from raftkv.errors import ClusterMismatch, NoQuorum, NotLeader, RaftKVError
+from raftkv.errors import (
+    AuthFailed,
+    AuthNotEnabled,
+    AuthOldRevision,
+    ClusterMismatch,
+    NoQuorum,
+    NotLeader,
+    RaftKVError,
+    UserEmpty,
+)
 from raftkv.wire.commands import CLIENT_WRITES, GET, LEASE_TTL, OK, READS, SERIALIZABLE, Answer, Command, failure
 from raftkv.wire.protocol import (
     ACK,
+    AUTHENTICATE,
     DEFRAGMENT,
     FORWARD,
     HELLO,
@@ -54,6 +64,7 @@ class FakeConnection(asyncio.Protocol):
         self.ack_below = 0
         self.register = False
         self.greeted = False
+        self.login: tuple[str, int] | None = None
         self.preface = b""
         self.unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, use_list=True)
         self.transport: asyncio.Transport
@@ -94,6 +105,9 @@ class FakeConnection(asyncio.Protocol):
             assert request_id == 0, "a notice has no id"
             _, self.ack_below, self.register = command
             return
+        if command[0] == AUTHENTICATE:
+            self._log_in(request_id, command[1], command[2])
+            return
         if command[0] == PING:
             member.pings += 1
             if member.answers_pings and member.mode != "hang":
@@ -102,6 +116,10 @@ class FakeConnection(asyncio.Protocol):
         if command[0] == WATCH_CANCEL:
             member.watches = [watch for watch in member.watches if watch[1] != command[1] or watch[0] is not self]
             self.answer(request_id, [OK, True])
+            return
+        refusal = self._refusal()
+        if refusal is not None:
+            self.answer(request_id, failure(refusal))
             return
         behaviour = member.script.popleft() if member.script else member.mode
         if behaviour == "serve" and command[0] == WATCH_CREATE:
@@ -126,6 +144,26 @@ class FakeConnection(asyncio.Protocol):
             error = behaviour() if isinstance(behaviour, type) else behaviour
             assert isinstance(error, RaftKVError), behaviour
             self.answer(request_id, failure(error))
+
+    def _log_in(self, request_id: int, name: str, password: str) -> None:
+        cluster = self.member.cluster
+        if self.member.holds_logins:
+            return
+        if cluster.passwords is None:
+            self.answer(request_id, failure(AuthNotEnabled()))
+        elif cluster.passwords.get(name) != password:
+            self.answer(request_id, failure(AuthFailed()))
+        else:
+            self.login = (name, cluster.auth_revision)
+            self.answer(request_id, [OK, cluster.auth_revision])
+
+    def _refusal(self) -> RaftKVError | None:
+        cluster = self.member.cluster
+        if cluster.passwords is None:
+            return None
+        if self.login is None:
+            return UserEmpty()
+        return None if self.login[1] == cluster.auth_revision else AuthOldRevision()
 
     def _greet(self, request_id: int, options: dict[str, Any]) -> None:
         member = self.member
@@ -172,6 +210,7 @@ class FakeMember:
         self.pings = 0
         self.answers_pings = True
         self.refuses_greetings = False
+        self.holds_logins = False
         self.splits = False
         self.greeting_changes: dict[str, Any] = {}
         self.advertised: str | None = None
@@ -189,7 +228,7 @@ class FakeMember:
     @property
     def requests(self) -> list[Command]:
         """What it was asked, without greetings, notices and signs of life."""
-        return [command for command in self.log if command[0] not in (HELLO, ACK, PING)]
+        return [command for command in self.log if command[0] not in (HELLO, ACK, PING, AUTHENTICATE)]
 
     @property
     def notices(self) -> list[Command]:
@@ -318,6 +357,8 @@ class FakeCluster:
         self.store = FakeStore()
         self.members = [FakeMember(self, number) for number in range(1, size + 1)]
         self.leader: FakeMember | None = self.members[0]
+        self.passwords: dict[str, str] | None = None  # of users, while everybody has to log in
+        self.auth_revision = 7
         self._loop = asyncio.new_event_loop()
         self._errors: list[dict[str, Any]] = []
         self._loop.set_exception_handler(lambda loop, context: self._errors.append(context))

@@ -361,8 +361,8 @@ async def test_who_asks_over_http(house: House) -> None:
         with pytest.raises(error):
             await caller_of(house.authenticator, header)
     judge = make_judge(house.authenticator, house.service)  # type: ignore[arg-type]
-    assert await judge([STATUS], token) is None
-    assert isinstance(await judge([STATUS], None), UserEmpty)
-    assert isinstance(await judge([CHANGE_MEMBERS, {}], token), PermissionDenied)
+    assert await judge([STATUS], token, "") is None
+    assert isinstance(await judge([STATUS], None, ""), UserEmpty)
+    assert isinstance(await judge([CHANGE_MEMBERS, {}], token, ""), PermissionDenied)
     house.do([AUTH_DISABLE, 0])
-    assert await judge([CHANGE_MEMBERS, {}], None) is None
+    assert await judge([CHANGE_MEMBERS, {}], None, "") is None

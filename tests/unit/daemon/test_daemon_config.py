@@ -53,6 +53,15 @@ def test_defaults(tmp_path: Path) -> None:
         initial_cluster={},
         join=None,
         join_user=None,
+        cert_file=None,
+        key_file=None,
+        trusted_ca_file=None,
+        client_cert_auth=False,
+        peer_cert_file=None,
+        peer_key_file=None,
+        peer_trusted_ca_file=None,
+        peer_client_cert_auth=False,
+        peer_cert_allowed_cn=None,
         log_level="info",
         log_format="text",
         heartbeat_ms=100,
@@ -304,7 +313,7 @@ def test_help_names_every_flag_and_variable() -> None:
             assert setting.shown_default in text
 
 
-PAGE_ROW = re.compile(r"^\| `([a-z_]+)` \|(.*)\|$", re.MULTILINE)
+PAGE_ROW = re.compile(r"^\| `([a-z0-9_]+)` \|(.*)\|$", re.MULTILINE)
 
 
 def page_rows() -> dict[str, list[str]]:

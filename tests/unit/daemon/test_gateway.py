@@ -5,7 +5,9 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from raftkv.daemon.api import gateway_streams
+import pytest
+
+from raftkv.daemon.api import gateway_streams, gateway_words
 from raftkv.daemon.api.gateway import Gateway
 from raftkv.daemon.api.http import build_http_server
 from raftkv.daemon.etcd.callers import token_of
@@ -288,6 +290,18 @@ def test_what_is_too_large_or_broken(run: Run) -> None:
         assert (status, body["code"]) == (400, 3)
         status, body = await gateway.ask("/v3/kv/put", b"\xff\xfe")
         assert (status, body["code"]) == (400, 3)
+
+    here(run, scenario)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_words, "SLOWEST_BODY_S", 0.05)
+
+    async def scenario(gateway: Here) -> None:
+        for path in ("/v3/kv/put", "/v3/flood"):
+            answer = await gateway.open(path, '{"key":', ends=False)
+            assert await answer.status() == 408
+            answer.close()
 
     here(run, scenario)
 

@@ -97,7 +97,7 @@ class Door:
         self.changes.append(wanted)
         return failure(MembershipRefused("no")) if wanted.get("force") else [OK, {"ids": {}}]
 
-    async def judge(self, command: list[Any], authorization: str | None) -> RaftKVError | None:
+    async def judge(self, command: list[Any], authorization: str | None, certificate_name: str) -> RaftKVError | None:
         self.judged.append((command, authorization))
         return self.refusal
 

@@ -1,0 +1,27 @@
+"""The certificates of a member's two ports, from its settings."""
+
+from typing import Final
+
+from raftkv.daemon.config import DaemonConfig
+from raftkv.transport.peer_tls import PeerTls
+from raftkv.transport.tls import TlsContexts, TlsFiles
+
+APPLICATION_PROTOCOLS: Final = ("raftkv", "h2", "http/1.1")
+
+
+def client_tls(config: DaemonConfig) -> TlsContexts | None:
+    """The certificates of the client port; None when it speaks plainly. Raises ConfigError."""
+    if config.cert_file is None or config.key_file is None:
+        return None
+    files = TlsFiles(config.cert_file, config.key_file, config.trusted_ca_file, config.client_cert_auth)
+    return TlsContexts(files, APPLICATION_PROTOCOLS)
+
+
+def peer_tls(config: DaemonConfig) -> PeerTls | None:
+    """The certificates of the peer port; None when it speaks plainly. Raises ConfigError."""
+    if config.peer_cert_file is None or config.peer_key_file is None:
+        return None
+    files = TlsFiles(
+        config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file, config.peer_client_cert_auth
+    )
+    return PeerTls(files, config.peer_cert_allowed_cn)
