@@ -106,7 +106,7 @@ async def _answer(reader: asyncio.StreamReader, unpacker: Any, request_id: int) 
         try:
             unpacker.feed(data)
             for answered_id, answer in unpacker:
-                if answered_id == request_id or answer[0] != OK:
+                if answer[0] != OK or answered_id == request_id:  # in this order: an empty answer is no answer
                     return list(answer)
         except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
             raise ProtocolError(f"it does not speak raftkv's protocol: {error or type(error).__name__}") from error
