@@ -31,7 +31,7 @@ from raftkv.replica.watching import BARRIER
 from raftkv.store.store import Store
 from raftkv.units import Milliseconds
 from raftkv.wire.commands import FAILED, Answer, error_of
-from raftkv.wire.identity import ANYBODY, MEMBER_USER, Caller
+from raftkv.wire.identity import AGELESS, ANYBODY, MEMBER_USER, Caller
 from raftkv.wire.passwords import PASSWORD_BYTES_MAX, hash_password, verify_password
 from raftkv.wire.users import ISSUE_TOKEN
 
@@ -211,7 +211,7 @@ class Authenticator:
 
     def caller_of_certificate(self, common_name: str) -> Caller:
         """Whoever showed a client certificate of ours in this name, and no token. Whether there is such a user is found out later."""
-        return Caller(common_name, self._holder.store.auth.revision) if common_name else ANYBODY
+        return Caller(common_name, AGELESS) if common_name else ANYBODY
 
     # What may be done with users.
 

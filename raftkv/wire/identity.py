@@ -12,5 +12,8 @@ class Caller(NamedTuple):
 
 ANYBODY: Final = Caller(None, 0)
 
+AGELESS: Final = 1 << 62
+"""As the auth revision of a caller: a certificate does not end with the user's password. Above all that are ever reached."""
+
 MEMBER_USER: Final = ""
 """A member itself, for the few client commands that members propose (compaction). No door hands it out: names of users are not empty."""

@@ -317,7 +317,15 @@ async def test_a_token_from_elsewhere_is_waited_for(house: House) -> None:
 
 
 async def test_certificates(house: House) -> None:
-    assert house.authenticator.caller_of_certificate("ann") == Caller("ann", house.store.auth.revision)
+    caller = house.authenticator.caller_of_certificate("cert")
+    assert caller.user == "cert"
+    house.do([USER_CHANGE_PASSWORD, 0, "cert", HASH])
+    house.do([AUTH_DISABLE, 0])
+    house.do([AUTH_ENABLE, 0])
+    house.store.access.check([STATUS], *caller)  # it does not end with passwords and tokens
+    house.do([USER_DELETE, 0, "cert"])
+    with pytest.raises(PermissionDenied):
+        house.store.access.check([STATUS], *caller)
     assert house.authenticator.caller_of_certificate("") == ANYBODY, "and surely not a member"
 
 
