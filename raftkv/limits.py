@@ -32,6 +32,8 @@ class Limits:
     # One HTTP/2 connection. Over the bound: a new stream is refused (REFUSED_STREAM), a message that is not whole with RESOURCE_EXHAUSTED.
     http2_streams_max: int = 16_384
     http2_partial_bytes_max: int = 64 * MIB
+    http2_partial_bytes_total_max: int = 256 * MIB  # of all connections
+    http2_streams_total_max: int = 262_144  # of all connections; over it, each gets a share
 
     # The whole member. Over the bound: new writes are refused with `overloaded`.
     pending_writes_bytes_max: int = 64 * MIB

@@ -58,6 +58,9 @@ class DaemonConfig:
     lease_reads: bool
     fsync_stall_ms_max: Milliseconds
     snapshot_bytes_per_second_max: int  # 0: no bound
+    grpc_keepalive_interval_ms: Milliseconds
+    grpc_keepalive_timeout_ms: Milliseconds
+    grpc_keepalive_ms_min: Milliseconds
     allow_insecure_peers: bool
     priority: int  # to lead; the higher the better
     limits: Limits

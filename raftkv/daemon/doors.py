@@ -44,8 +44,10 @@ def build_client_port(
 def build_grpc_door(house: "House", config: DaemonConfig) -> Http2Door:
     """The door for etcd's clients."""
     from raftkv.daemon.api.grpc_door import GrpcDoor
+    from raftkv.daemon.api.grpc_pulse import Pulse
 
-    return GrpcDoor(house, LEADER_WAITS * config.election_timeout_ms, lambda transport: names_of(transport)[0])
+    pulse = Pulse(config.grpc_keepalive_interval_ms, config.grpc_keepalive_timeout_ms, config.grpc_keepalive_ms_min)
+    return GrpcDoor(house, LEADER_WAITS * config.election_timeout_ms, lambda transport: names_of(transport)[0], pulse)
 
 
 def build_etcd_house(service: Service, member: MemberControl, view: View, config: DaemonConfig) -> "House | None":

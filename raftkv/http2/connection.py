@@ -27,26 +27,23 @@ from raftkv.http2.frames import (
     RST_STREAM,
     SETTINGS,
     STREAM_ID_MAX,
-    WINDOW_BYTES_DEFAULT,
     WINDOW_BYTES_MAX,
     WINDOW_UPDATE,
 )
 from raftkv.http2.headers import Field, HeaderDecoder, HeaderError, HeaderListTooLarge
+from raftkv.http2.patience import EARNED_BY_ANSWER, EARNED_BY_REQUEST, Patience
 from raftkv.http2.rules import (
     CONNECTION_WINDOW_BYTES,
     HEADER_BLOCK_BYTES_MAX,
-    IDLE_FRAMES_BURST,
-    IDLE_FRAMES_PER_SECOND,
-    RESETS_BURST,
-    RESETS_PER_SECOND,
+    PING_INTERVAL_MS_MIN,
     STREAM_WINDOW_BYTES,
     Http2Error,
     Listener,
-    PingRule,
+    first_frames,
     unpadded,
 )
 from raftkv.http2.sending import Sender
-from raftkv.http2.streams import Allowance, Stream
+from raftkv.http2.streams import Stream
 from raftkv.units import Milliseconds
 
 Head = TypeVar("Head")
@@ -55,23 +52,28 @@ Head = TypeVar("Head")
 class Connection(Generic[Head]):
     """One connection of a server."""
 
-    def __init__(self, listener: Listener, interpret: Callable[[list[Field]], Head], *, streams_max: int) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        interpret: Callable[[list[Field]], Head],
+        *,
+        streams_max: int,
+        ping_interval_ms_min: Milliseconds = PING_INTERVAL_MS_MIN,
+    ) -> None:
         self._listener = listener
         self._decoder = HeaderDecoder(interpret, HEADER_BLOCK_BYTES_MAX)
-        self._streams_max = streams_max
+        self.streams_max = streams_max  # may be lowered for a while; what is open stays
         self.streams: dict[int, Stream] = {}
         self.last_stream_id = 0
         self.is_closing = False  # GOAWAY was sent: no new streams
         self.has_failed = False
+        self.is_greeted = False  # the client's first frame has come, which is its settings (3.4)
         self.sender = Sender(listener.on_room)
         self._preface_left = PREFACE
         self._rest = b""
         self._receive_left = CONNECTION_WINDOW_BYTES
         self._block: tuple[int, int, bytes] | None = None  # stream id, flags and what came so far of a header block
-        self._resets = Allowance(RESETS_BURST, RESETS_PER_SECOND)
-        self._idle_frames = Allowance(IDLE_FRAMES_BURST, IDLE_FRAMES_PER_SECOND)
-        self._pings = PingRule()
-        self._now_ms: Milliseconds = 0
+        self._patience = Patience(ping_interval_ms_min)
         self._handlers: Final = {
             DATA: self._on_data,
             HEADERS: self._on_headers,
@@ -84,16 +86,7 @@ class Connection(Generic[Head]):
             WINDOW_UPDATE: self._on_window_update,
             CONTINUATION: self._on_continuation,
         }
-        self.sender.control(
-            frames.settings(
-                {
-                    frames.MAX_CONCURRENT_STREAMS: streams_max,
-                    frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-                    frames.MAX_HEADER_LIST_SIZE: HEADER_BLOCK_BYTES_MAX,
-                }
-            )
-            + frames.window_update(0, CONNECTION_WINDOW_BYTES - WINDOW_BYTES_DEFAULT)
-        )
+        self.sender.control(first_frames(streams_max))
 
     def take(self) -> bytes:
         """What is to be sent now."""
@@ -103,7 +96,7 @@ class Connection(Generic[Head]):
         """Work through what came. After an error `has_failed`: what `take` gives is the last, then the transport is closed."""
         if self.has_failed:
             return
-        self._now_ms = now_ms
+        self._patience.now_ms = now_ms
         try:
             if self._preface_left:
                 data = self._skip_preface(data)
@@ -142,6 +135,7 @@ class Connection(Generic[Head]):
         """A whole answer: two header blocks and one message between them."""
         if stream.is_done:
             return
+        self._patience.earned += EARNED_BY_ANSWER + (len(data) >> 10)
         self.sender.send_response(stream, headers, data, trailers)
         self._close(stream)
 
@@ -153,6 +147,7 @@ class Connection(Generic[Head]):
     def send_data(self, stream: Stream, data: bytes) -> None:
         if stream.is_done:
             return
+        self._patience.earned += EARNED_BY_ANSWER + (len(data) >> 10)
         self.sender.send_data(stream, data)
 
     def end(self, stream: Stream, block: bytes) -> None:
@@ -187,6 +182,10 @@ class Connection(Generic[Head]):
     def _work(self, data: bytes) -> None:
         position, end = 0, len(data)
         unpack_head, handlers = HEAD.unpack_from, self._handlers
+        if not self.is_greeted and end > 3:
+            if data[3] != SETTINGS:
+                raise Http2Error(frames.PROTOCOL_ERROR, "the first frame of a connection is its settings")
+            self.is_greeted = end >= HEAD_BYTES
         while end - position >= HEAD_BYTES:
             high, low, kind, flags, stream_id = unpack_head(data, position)
             size = high << 8 | low
@@ -200,16 +199,12 @@ class Connection(Generic[Head]):
                 raise Http2Error(frames.PROTOCOL_ERROR, "a header block is interrupted")
             handler = handlers.get(kind)
             if handler is None:
-                self._spend_idle()
+                self._patience.spend_idle(1)
             else:
                 handler(flags, stream_id & 0x7FFFFFFF, data[payload_at:position])
             if self.has_failed:
                 return
         self._rest = data[position:]
-
-    def _spend_idle(self) -> None:
-        if not self._idle_frames.take(self._now_ms):
-            raise Http2Error(frames.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
@@ -238,7 +233,7 @@ class Connection(Generic[Head]):
             self.sender.control(frames.window_update(stream_id, STREAM_WINDOW_BYTES - stream.receive_left))
             stream.receive_left = STREAM_WINDOW_BYTES
         elif not payload:
-            self._spend_idle()
+            self._patience.spend_idle(1)
             return
         self._listener.on_data(stream, payload)
 
@@ -260,7 +255,7 @@ class Connection(Generic[Head]):
         if self._block is None or self._block[0] != stream_id:
             raise Http2Error(frames.PROTOCOL_ERROR, "a continuation of nothing")
         if len(payload) < 1024:
-            self._spend_idle()  # a block in many small pieces
+            self._patience.spend_idle(1)  # a block in many small pieces
         block = self._block[2] + payload
         if len(block) > HEADER_BLOCK_BYTES_MAX:
             raise Http2Error(frames.ENHANCE_YOUR_CALM, "a header block that is too large")
@@ -280,11 +275,12 @@ class Connection(Generic[Head]):
             self._on_trailers(stream_id, flags)
             return
         self.last_stream_id = stream_id
-        if self.is_closing or len(self.streams) >= self._streams_max:
-            self._spend_reset()
+        if self.is_closing or len(self.streams) >= self.streams_max:
+            self._patience.spend_reset()
             self.sender.control(frames.rst_stream(stream_id, frames.REFUSED_STREAM))
             return
-        stream = Stream(stream_id, self.sender.initial_window_bytes, STREAM_WINDOW_BYTES)
+        self._patience.earned += EARNED_BY_REQUEST
+        stream = Stream(stream_id, STREAM_WINDOW_BYTES)
         self.streams[stream_id] = stream
         stream.is_heard = bool(flags & END_STREAM)
         self._listener.on_request(stream, head)
@@ -292,7 +288,7 @@ class Connection(Generic[Head]):
     def _on_trailers(self, stream_id: int, flags: int) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._spend_idle()  # it was answered or reset before they came
+            self._patience.spend_frame()  # it was answered or reset before they came
             return
         if stream.is_heard or not flags & END_STREAM:
             self._break_stream(stream, frames.PROTOCOL_ERROR)
@@ -306,17 +302,13 @@ class Connection(Generic[Head]):
             raise Http2Error(frames.PROTOCOL_ERROR, f"stream {stream_id} was never opened")
 
     def _break_stream(self, stream: Stream, code: int) -> None:
-        self._spend_reset()
+        self._patience.spend_reset()
         if stream.is_done:  # answered, but the answer waits for room
             self.sender.drop(stream)
             self.sender.control(frames.rst_stream(stream.id, code))
             return
         self.reset(stream, code)
         self._listener.on_reset(stream)
-
-    def _spend_reset(self) -> None:
-        if not self._resets.take(self._now_ms):
-            raise Http2Error(frames.ENHANCE_YOUR_CALM, "too many streams are reset")
 
     def _on_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -327,7 +319,7 @@ class Connection(Generic[Head]):
             if (lingering := self.sender.lingering(stream_id)) is not None:
                 self.sender.drop(lingering)
             return
-        self._spend_reset()
+        self._patience.spend_reset()
         stream.is_done = stream.is_heard = True
         self.sender.drop(stream)
         self._listener.on_reset(stream)
@@ -337,21 +329,27 @@ class Connection(Generic[Head]):
             raise Http2Error(frames.PROTOCOL_ERROR, "settings belong to the connection")
         if len(payload) % 6 or (flags & ACK and payload):
             raise Http2Error(frames.FRAME_SIZE_ERROR, "settings have six bytes each")
-        self._spend_idle()
         if flags & ACK:
+            self._patience.spend_idle(1)
             return
+        self._patience.spend_idle(
+            1 + self.sender.queued_streams // 32
+        )  # a window for all streams is a look at each that waits
         self.sender.control(frames.frame(SETTINGS, ACK, 0))  # in front of what a wider window lets out
+        window_bytes = None
         for number, value in frames.read_settings(payload):
             if number == frames.INITIAL_WINDOW_SIZE:
-                fits = value <= WINDOW_BYTES_MAX and self.sender.change_initial_window(value, self.streams.values())
-                if not fits:
+                if value > WINDOW_BYTES_MAX:
                     raise Http2Error(frames.FLOW_CONTROL_ERROR, "a window that is too large")
+                window_bytes = value  # the last one counts: each in between would be work for nothing
             elif number == frames.MAX_FRAME_SIZE:
                 if not FRAME_BYTES_MAX <= value < 2**24:
                     raise Http2Error(frames.PROTOCOL_ERROR, "a size of frames that is not allowed")
                 self.sender.frame_bytes_max = min(value, 1 << 20)
             elif number == frames.ENABLE_PUSH and value > 1:
                 raise Http2Error(frames.PROTOCOL_ERROR, "push is on or off")
+        if window_bytes is not None:
+            self.sender.change_initial_window(window_bytes)
 
     def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
@@ -360,13 +358,13 @@ class Connection(Generic[Head]):
             raise Http2Error(frames.FRAME_SIZE_ERROR, "a ping has eight bytes")
         if flags & ACK:
             return
-        self._spend_idle()
-        self._pings.check(self._now_ms, self.sender.sent_count)
+        self._patience.on_ping(self.sender.sent_count)
         self.sender.control(frames.frame(PING, ACK, 0, payload))
 
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise Http2Error(frames.FRAME_SIZE_ERROR, "a window update has four bytes")
+        self._patience.spend_frame()
         increment_bytes = int.from_bytes(payload, "big") & 0x7FFFFFFF
         if not stream_id:
             if not increment_bytes or not self.sender.widen(increment_bytes):
@@ -379,13 +377,13 @@ class Connection(Generic[Head]):
             self._break_stream(stream, frames.FLOW_CONTROL_ERROR)
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._spend_idle()
+        self._patience.spend_frame()
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise Http2Error(frames.PROTOCOL_ERROR, "a client promises nothing")
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._spend_idle()  # it opens no further streams; those that are open go on
+        self._patience.spend_idle(1)  # it opens no further streams; those that are open go on
 
 
 __all__ = ["Connection", "Http2Error", "Listener"]

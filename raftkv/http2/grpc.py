@@ -4,6 +4,7 @@ The texts and numbers of refusals are those of grpc-go, which etcd's clients kno
 """
 
 import re
+import zlib
 from typing import Final, NamedTuple, Sequence
 from urllib.parse import quote_from_bytes
 
@@ -21,6 +22,7 @@ _STATUS_NAME: Final = b"grpc-status"
 
 RESPONSE_HEADERS: Final = STATUS_200 + _CONTENT_TYPE
 OK_TRAILERS: Final = literal(_STATUS_NAME, b"0")
+_ACCEPTED_ENCODINGS: Final = literal(b"grpc-accept-encoding", b"identity,gzip")
 UNSUPPORTED_MEDIA_TYPE: Final = literal(b":status", b"415")
 _MS_PER_UNIT: Final = {"H": 3_600_000.0, "M": 60_000.0, "S": 1_000.0, "m": 1.0, "u": 0.001, "n": 0.000001}
 _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])\Z")
@@ -41,6 +43,7 @@ class RequestHead(NamedTuple):
     metadata: dict[str, str]
     timeout_ms: Milliseconds  # 0: none
     is_grpc: bool
+    is_gzip: bool  # messages may be compressed: etcd takes this one encoding, and no other
     refusal: Failure | None
 
 
@@ -69,9 +72,9 @@ def read_head(fields: Sequence[Field]) -> RequestHead:
         else:
             timeout_ms = max(1, round(int(match[1]) * _MS_PER_UNIT[match[2]]))
     encoding = metadata.get("grpc-encoding", "identity")
-    if encoding != "identity":
+    if encoding not in ("identity", "gzip"):
         refusal = Failure(UNIMPLEMENTED, f'grpc: Decompressor is not installed for grpc-encoding "{encoding[:32]}"')
-    return RequestHead(path, metadata, timeout_ms, is_grpc, refusal)
+    return RequestHead(path, metadata, timeout_ms, is_grpc, encoding == "gzip", refusal)
 
 
 class MessageError(Exception):
@@ -85,10 +88,11 @@ class MessageError(Exception):
 class MessageReader:
     """The messages in the body of one request, from the parts that arrive."""
 
-    __slots__ = ("_bytes_max", "_rest")
+    __slots__ = ("_bytes_max", "_is_gzip", "_rest")
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, *, is_gzip: bool = False) -> None:
         self._bytes_max = bytes_max
+        self._is_gzip = is_gzip
         self._rest = bytearray()
 
     @property
@@ -115,25 +119,38 @@ class MessageReader:
         position = 0
         while len(rest) - position >= MESSAGE_PREFIX_BYTES:
             length = int.from_bytes(rest[position + 1 : position + MESSAGE_PREFIX_BYTES], "big")
-            if rest[position]:
-                raise MessageError(
-                    Failure(INTERNAL, "grpc: compressed flag set with identity or empty encoding")
-                    if rest[position] == 1
-                    else Failure(INTERNAL, f"grpc: received unexpected payload format {rest[position]}")
-                )
-            if length > self._bytes_max:
-                raise MessageError(
-                    Failure(
-                        RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({length} vs. {self._bytes_max})"
-                    )
-                )
+            flag = rest[position]
+            if flag > 1:
+                raise MessageError(Failure(INTERNAL, f"grpc: received unexpected payload format {flag}"))
+            if flag and not self._is_gzip:
+                raise MessageError(Failure(INTERNAL, "grpc: compressed flag set with identity or empty encoding"))
+            self._check_size(length)
             end = position + MESSAGE_PREFIX_BYTES + length
             if end > len(rest):
                 break
-            messages.append(bytes(rest[position + MESSAGE_PREFIX_BYTES : end]))
+            message = bytes(rest[position + MESSAGE_PREFIX_BYTES : end])
+            messages.append(self._inflated(message) if flag else message)
             position = end
         del rest[:position]
         return messages
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._bytes_max:
+            text = f"grpc: received message larger than max ({size_bytes} vs. {self._bytes_max})"
+            raise MessageError(Failure(RESOURCE_EXHAUSTED, text))
+
+    def _inflated(self, data: bytes) -> bytes:
+        """Never larger than a message may be: a kilobyte can be made of a gigabyte."""
+        self._check_size(int.from_bytes(data[-4:], "little"))  # what it says of itself (RFC 1952), for the text
+        inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            message = inflater.decompress(data, self._bytes_max + 1)
+        except zlib.error as error:
+            raise MessageError(Failure(INTERNAL, f"grpc: failed to decompress the received message {error}")) from error
+        self._check_size(len(message))
+        if not inflater.eof:
+            raise MessageError(Failure(INTERNAL, "grpc: failed to decompress the received message unexpected EOF"))
+        return message
 
 
 def prefixed(message: bytes) -> bytes:
@@ -149,7 +166,9 @@ def failure_trailers(failure: Failure) -> bytes:
 
 def trailers_only(failure: Failure) -> bytes:
     """An answer that is nothing but a failure: one header block."""
-    return RESPONSE_HEADERS + failure_trailers(failure)
+    block = RESPONSE_HEADERS + failure_trailers(failure)
+    # Who sent an encoding that we do not have is told which we do; it does no harm beside an unknown method.
+    return block + _ACCEPTED_ENCODINGS if failure.number == UNIMPLEMENTED else block
 
 
 def unknown_method(path: str, services: frozenset[str]) -> Failure:

@@ -19,7 +19,7 @@ Meaning = TypeVar("Meaning")
 
 TABLE_BYTES_MAX: Final = 4096  # of the dynamic table, as agreed by default
 FIELD_OVERHEAD_BYTES: Final = 32
-_BLOCKS_REMEMBERED_MAX: Final = 256
+REMEMBERED_BYTES_MAX: Final = 64 * 1024  # blocks and the fields that they mean, per connection
 _STRINGS_REMEMBERED_MAX: Final = 1024
 _STATIC: Final[tuple[Field, ...]] = tuple(HeaderTable.STATIC_TABLE)
 
@@ -42,19 +42,32 @@ class HeaderDecoder(Generic[Meaning]):
         self._table_bytes = 0
         self._table_bytes_max = TABLE_BYTES_MAX
         self._remembered: dict[bytes, Meaning] = {}
+        self._remembered_bytes = 0
 
     def decode(self, block: bytes) -> Meaning:
         """What the block means. Raises HeaderError."""
         known = self._remembered.get(block)
         if known is not None:
             return known
-        fields, changed = self._decode(block)
+        fields, list_bytes, changed = self._decode(block)
         meaning = self._interpret(fields)
-        if not changed and len(self._remembered) < _BLOCKS_REMEMBERED_MAX:
-            self._remembered[block] = meaning
+        if not changed:
+            self._remember(block, meaning, len(block) + list_bytes)
         return meaning
 
-    def _decode(self, block: bytes) -> tuple[list[Field], bool]:
+    def _remember(self, block: bytes, meaning: Meaning, size_bytes: int) -> None:
+        if size_bytes > REMEMBERED_BYTES_MAX // 8:
+            return
+        if self._remembered_bytes + size_bytes > REMEMBERED_BYTES_MAX:
+            self._forget()  # what is still in use is soon back; what was there once must not fill it for ever
+        self._remembered[block] = meaning
+        self._remembered_bytes += size_bytes
+
+    def _forget(self) -> None:
+        self._remembered.clear()
+        self._remembered_bytes = 0
+
+    def _decode(self, block: bytes) -> tuple[list[Field], int, bool]:
         fields: list[Field] = []
         position, end = 0, len(block)
         left_bytes = self._list_bytes_max
@@ -84,7 +97,7 @@ class HeaderDecoder(Generic[Meaning]):
                     raise HeaderListTooLarge(f"the header fields have more than {self._list_bytes_max} bytes")
         except IndexError as error:
             raise HeaderError("a header block that is cut off") from error
-        return fields, changed
+        return fields, self._list_bytes_max - left_bytes, changed
 
     def _field(self, index: int) -> Field:
         if 0 < index <= 61:
@@ -103,7 +116,7 @@ class HeaderDecoder(Generic[Meaning]):
         return (name, value), position
 
     def _insert(self, field: Field) -> None:
-        self._remembered.clear()  # all indexes have another meaning now
+        self._forget()  # all indexes have another meaning now
         size_bytes = len(field[0]) + len(field[1]) + FIELD_OVERHEAD_BYTES
         self._shrink(self._table_bytes_max - size_bytes)
         if size_bytes <= self._table_bytes_max:
@@ -113,7 +126,7 @@ class HeaderDecoder(Generic[Meaning]):
     def _resize(self, size_bytes: int) -> None:
         if size_bytes > TABLE_BYTES_MAX:
             raise HeaderError("a table larger than agreed")
-        self._remembered.clear()
+        self._forget()
         self._table_bytes_max = size_bytes
         self._shrink(size_bytes)
 
@@ -158,8 +171,10 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
             text = bytes(decode_huffman(raw))
         except HPACKDecodingError as error:
             raise HeaderError("a string that is no Huffman code") from error
-        if length < 64 and len(_strings) < _STRINGS_REMEMBERED_MAX:
-            _strings[raw] = text  # names and the like: a bound, for what clients send is not ours to keep
+        if length < 64:  # names and the like
+            if len(_strings) >= _STRINGS_REMEMBERED_MAX:
+                _strings.clear()  # one client's nonsense must not keep out what the others say
+            _strings[raw] = text
     return text, position
 
 

@@ -4,6 +4,7 @@ from typing import Any, Final, Protocol
 
 from raftkv.http2 import frames
 from raftkv.http2.streams import Stream
+from raftkv.units import Milliseconds
 
 STREAM_WINDOW_BYTES: Final = 1024 * 1024
 CONNECTION_WINDOW_BYTES: Final = 16 * 1024 * 1024
@@ -27,8 +28,9 @@ class Http2Error(Exception):
 class PingRule:
     """How often the peer may ping: as it likes beside answers, for clients measure the way with each part of a long one, and seldom in silence."""
 
-    def __init__(self) -> None:
-        self._last_ms = -PING_INTERVAL_MS_MIN
+    def __init__(self, interval_ms_min: Milliseconds = PING_INTERVAL_MS_MIN) -> None:
+        self._interval_ms_min = interval_ms_min
+        self._last_ms = -interval_ms_min
         self._strikes = 0
         self._sent_count = 0
 
@@ -36,7 +38,7 @@ class PingRule:
         """One ping; `sent_count` grows with everything sent but control frames. Raises Http2Error."""
         if sent_count != self._sent_count:
             self._sent_count, self._strikes = sent_count, 0
-        elif now_ms - self._last_ms < PING_INTERVAL_MS_MIN:
+        elif now_ms - self._last_ms < self._interval_ms_min:
             self._strikes += 1
             if self._strikes > PING_STRIKES_MAX:
                 raise Http2Error(frames.ENHANCE_YOUR_CALM, "too_many_pings")
@@ -61,6 +63,16 @@ class Listener(Protocol):
     def on_room(self, stream: Stream) -> None:
         """All that was queued for it has been sent."""
         ...
+
+
+def first_frames(streams_max: int) -> bytes:
+    """What a server begins with: its settings, and more room for the whole connection."""
+    settings = {
+        frames.MAX_CONCURRENT_STREAMS: streams_max,
+        frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+        frames.MAX_HEADER_LIST_SIZE: HEADER_BLOCK_BYTES_MAX,
+    }
+    return frames.settings(settings) + frames.window_update(0, CONNECTION_WINDOW_BYTES - frames.WINDOW_BYTES_DEFAULT)
 
 
 def unpadded(payload: bytes) -> bytes:

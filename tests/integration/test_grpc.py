@@ -118,8 +118,17 @@ def test_what_is_refused_and_how(channels: list[Channel]) -> None:
     malformed = channel.channel.unary_unary(KV + "Put", request_serializer=bytes, response_deserializer=bytes)
     code, text = refused(lambda: malformed(b"\x0a\xff", timeout=TIMEOUT_S))
     assert (code, text.split(":")[0]) == (grpc.StatusCode.INTERNAL, "grpc")
-    code, _ = refused(lambda: channel.put(b"k", compression=grpc.Compression.Gzip))
+    code, _ = refused(lambda: channel.put(b"k", compression=grpc.Compression.Deflate))
     assert code == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_compressed_requests_are_taken_as_etcd_takes_them(channels: list[Channel]) -> None:
+    value = b"v" * 1_000_000
+    channels[0].put(b"k", value, compression=grpc.Compression.Gzip)
+    assert channels[1].get(b"k").kvs[0].value == value
+    code, text = refused(lambda: channels[0].put(b"k", bytes(3_000_000), compression=grpc.Compression.Gzip))
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert text.startswith("grpc: received message larger than max (30000")
 
 
 def test_watches_hear_of_writes_at_other_members(channels: list[Channel]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Any, Callable, Final, NamedTuple, Protocol
+from typing import Any, Callable, Final, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -34,19 +34,50 @@ DEADLINE_EXCEEDED: Final = 4
 DEADLINE_TEXT: Final = "context deadline exceeded"
 
 
-class Opening(NamedTuple):
+class Opening:
     """What a header block asks for; remembered with it, so it is the same object for all requests of a kind."""
 
-    head: RequestHead
-    procedure: Method | Procedure | None
-    counts: MethodCounts | None
-    failure: Failure | None
+    __slots__ = ("client_version", "counts", "failure", "head", "is_stream", "procedure", "wants_leader")
+
+    def __init__(
+        self,
+        head: RequestHead,
+        procedure: Method | Procedure | None,
+        counts: MethodCounts | None,
+        failure: Failure | None,
+    ) -> None:
+        self.head = head
+        self.procedure = procedure
+        self.counts = counts
+        self.failure = failure
+        self.is_stream = procedure is not None and is_stream(procedure)
+        self.client_version = head.metadata.get("client-api-version")
+        self.wants_leader = head.metadata.get("hasleader") == "true"
+
+
+class Hoard:
+    """Bytes that wait here for the rest of their message, or for their caller: of one connection, and behind it of all."""
+
+    __slots__ = ("_all", "_bytes_max", "bytes")
+
+    def __init__(self, bytes_max: int, all_connections: "Hoard | None" = None) -> None:
+        self.bytes = 0
+        self._bytes_max = bytes_max
+        self._all = all_connections
+
+    def add(self, size_bytes: int) -> bool:
+        """More, or less; False when it has become too much."""
+        self.bytes += size_bytes
+        assert self.bytes >= 0, "what is taken out was put in"
+        fits = self.bytes <= self._bytes_max or size_bytes <= 0
+        return (self._all is None or self._all.add(size_bytes)) and fits
 
 
 class Line(Protocol):
     """The connection, as its calls see it."""
 
     connection: Connection[Opening]
+    is_receiving: bool  # what is written now leaves at the end of this read of the socket
 
     @property
     def house(self) -> House: ...
@@ -63,7 +94,7 @@ class Line(Protocol):
 
 
 class Stranger:
-    """A call of which it is not known yet who makes it."""
+    """A procedure that is not opened yet: it is not known who asks for it."""
 
     __slots__ = ("counts", "data", "opening")
 
@@ -72,24 +103,40 @@ class Stranger:
         self.counts = counts
         self.data = bytearray()  # what has come meanwhile
 
-    def take(self, data: bytes, bytes_max: int) -> bool:
-        """Keep it for later; False when it is too much."""
-        self.data += data
-        return len(self.data) <= bytes_max
+    @property
+    def waiting_bytes(self) -> int:
+        return len(self.data)
 
 
 class CommandCall:
-    """A call that is one command, until its message is whole."""
+    """A call that is one command, until its message is whole and its caller known."""
 
-    __slots__ = ("caller", "counts", "is_submitted", "method", "reader", "timeout_ms")
+    __slots__ = (
+        "caller",
+        "counts",
+        "held_bytes",
+        "is_gzip",
+        "is_submitted",
+        "method",
+        "reader",
+        "request",
+        "timeout_ms",
+    )
 
-    def __init__(self, method: Method, counts: MethodCounts, caller: Caller, timeout_ms: Milliseconds) -> None:
+    def __init__(self, method: Method, counts: MethodCounts, head: RequestHead) -> None:
         self.method = method
         self.counts = counts
-        self.caller = caller
-        self.timeout_ms = timeout_ms
-        self.reader: MessageReader | None = None
+        self.timeout_ms: Milliseconds = head.timeout_ms
+        self.is_gzip = head.is_gzip
+        self.caller: Caller | None = None  # not known yet
+        self.reader: MessageReader | None = None  # of a message that does not come in one piece
+        self.request: Any = None  # waits for its caller
+        self.held_bytes = 0
         self.is_submitted = False
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self.held_bytes + (self.reader.waiting_bytes if self.reader is not None else 0)
 
 
 class ProcedureCall:
@@ -103,7 +150,7 @@ class ProcedureCall:
         self.caller: Final = caller
         self.timeout_ms: Final = opening.head.timeout_ms
         self.counts = counts
-        self.reader: Final = MessageReader(message_bytes_max)
+        self.reader: Final = MessageReader(message_bytes_max, is_gzip=opening.head.is_gzip)
         self._procedure = procedure
         self._line = line
         self._stream = stream
@@ -120,6 +167,10 @@ class ProcedureCall:
 
     def _begin(self) -> None:
         self._receiver = self._procedure.open(self._line.house, self)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self.reader.waiting_bytes
 
     # What comes from the client.
 

@@ -4,6 +4,8 @@ import asyncio
 from typing import Callable, Final
 
 from raftkv.daemon.api.grpc import GrpcConnection
+from raftkv.daemon.api.grpc_calls import Hoard
+from raftkv.daemon.api.grpc_pulse import Pulse
 from raftkv.daemon.etcd.house import House
 from raftkv.units import Milliseconds
 
@@ -14,8 +16,16 @@ GOAWAY_GRACE_S: Final = 0.1  # a round trip, in which a client hears that it sho
 class GrpcDoor:
     """A factory of connections for daemon/mux.py."""
 
-    def __init__(self, house: House, leader_wait_ms: Milliseconds, certificate_name: Callable[..., str]) -> None:
+    def __init__(
+        self,
+        house: House,
+        leader_wait_ms: Milliseconds,
+        certificate_name: Callable[..., str],
+        pulse: Pulse = Pulse(),  # noqa: B008 (a tuple)
+    ) -> None:
         self.house = house
+        self.pulse = pulse
+        self.hoard = Hoard(house.limits.http2_partial_bytes_total_max)
         self.certificate_name: Callable[[asyncio.Transport], str] = certificate_name
         self._leader_wait_s = leader_wait_ms / 1000  # etcd's: three election timeouts
         self._connections: set[GrpcConnection] = set()
@@ -61,6 +71,7 @@ class GrpcDoor:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(LOOK_INTERVAL_S, self._look)
+        self._share_streams()
         if self.house.view.knows_leader:
             self._leaderless_since = None
         elif self._leaderless_since is None:
@@ -68,3 +79,13 @@ class GrpcDoor:
         elif loop.time() - self._leaderless_since >= self._leader_wait_s:
             for connection in list(self._connections):
                 connection.end_streams_without_leader()
+
+    def _share_streams(self) -> None:
+        """While all connections together have too many calls open, none may have more than its share of what there may be."""
+        limits = self.house.limits
+        open_streams = sum(len(connection.connection.streams) for connection in self._connections)
+        streams_max = limits.http2_streams_max
+        if open_streams > limits.http2_streams_total_max:
+            streams_max = min(streams_max, max(1, limits.http2_streams_total_max // len(self._connections)))
+        for connection in self._connections:
+            connection.connection.streams_max = streams_max

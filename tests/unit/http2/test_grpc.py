@@ -1,5 +1,7 @@
 """gRPC in HTTP/2: heads, messages in any pieces, and blocks that a standard decoder reads back."""
 
+import gzip
+
 import hpack
 import pytest
 from hypothesis import given
@@ -77,8 +79,38 @@ def test_what_is_not_grpc(fields: list[Field]) -> None:
 
 
 def test_compressed_requests_are_refused_as_a_server_without_a_decompressor_does() -> None:
-    refusal = read_head([*BASE, (b"grpc-encoding", b"gzip")]).refusal
-    assert refusal == (12, 'grpc: Decompressor is not installed for grpc-encoding "gzip"')
+    refusal = read_head([*BASE, (b"grpc-encoding", b"deflate")]).refusal
+    assert refusal == (12, 'grpc: Decompressor is not installed for grpc-encoding "deflate"')
+    assert read_head([*BASE, (b"grpc-encoding", b"gzip")]).is_gzip
+
+
+def compressed(message: bytes) -> bytes:
+    return b"\1" + prefixed(message)[1:]
+
+
+@given(st.lists(st.tuples(st.binary(max_size=300), st.booleans()), max_size=6), st.integers(1, 40))
+def test_compressed_messages_beside_others(messages: list[tuple[bytes, bool]], size: int) -> None:
+    body = b"".join(compressed(gzip.compress(data)) if packed else prefixed(data) for data, packed in messages)
+    reader = MessageReader(1_000, is_gzip=True)
+    read: list[bytes] = []
+    for position in range(0, len(body), size):
+        read += reader.feed(body[position : position + size])
+    assert read == [data for data, _ in messages]
+
+
+def test_what_does_not_unpack_is_refused() -> None:
+    whole = gzip.compress(b"x" * 50)
+    liar = gzip.compress(b"x" * 5_000)[:-4] + (50).to_bytes(4, "little")
+    for data, number in (
+        (b"", 13),
+        (b"nonsense", 8),
+        (whole[:-8] + b"\0\0\0\0", 13),
+        (liar, 8),
+        (gzip.compress(b"x" * 101), 8),
+    ):
+        with pytest.raises(MessageError) as error:
+            MessageReader(100, is_gzip=True).feed(compressed(data))
+        assert error.value.failure.number == number, data
 
 
 @given(st.text(max_size=200), st.integers(1, 16))
