@@ -20,11 +20,16 @@ NOT_DONE_CODES = frozenset(
 """Nobody was there who could have done it; with may_have_happened=False it surely was not done."""
 
 
+NOT_FOUND_CODES = frozenset(
+    {"key_not_found", "lease_not_found", "job_not_found", "pool_not_found", "pool_request_not_found"}
+)
+
+
 def exit_code_of(error: RaftKVError, *, writes: bool) -> int:
     """The exit code for an error of a verb that writes or only reads."""
     if writes and error.may_have_happened:
         return UNKNOWN
-    if error.code in ("key_not_found", "lease_not_found"):
+    if error.code in NOT_FOUND_CODES:
         return NOT_FOUND
     if error.code == "config":
         return USAGE

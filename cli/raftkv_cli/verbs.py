@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "queue": ("queue", "hand items to workers, each to one at a time"),
     "counter": ("counter", "add to a number, once per call"),
     "pool": ("pool", "share machines, memory and licences by weight"),
+    "job": ("job", "submit jobs, work on them, and see what became of them"),
     "compact": ("compact", "let go of history before a revision"),
     "status": ("status", "what every member says about itself"),
     "health": ("health", "can the endpoints serve right now?"),

@@ -65,3 +65,19 @@ class TooManyPoolRequests(RaftKVError):
     """The cluster keeps as many requests as it may."""
 
     code = "too_many_pool_requests"
+
+
+# Jobs.
+
+
+class JobNotFound(RaftKVError):
+    """There is no such job."""
+
+    code = "job_not_found"
+
+
+class JobState(RaftKVError):
+    """The job is in a state from which this does not follow."""
+
+    # details: state
+    code = "job_state"

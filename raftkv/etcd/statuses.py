@@ -109,6 +109,8 @@ _NUMBERS: Final[dict[str, int]] = {
     "lock_lost": FAILED_PRECONDITION,
     "not_held": FAILED_PRECONDITION,
     "pool_not_found": NOT_FOUND,
+    "job_not_found": NOT_FOUND,
+    "job_state": FAILED_PRECONDITION,
     "pool_exists": FAILED_PRECONDITION,
     "pool_busy": FAILED_PRECONDITION,
     "demand_too_large": INVALID_ARGUMENT,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from raftkv.recipes.counter import Counter
     from raftkv.recipes.election import Election
     from raftkv.recipes.group import Group
+    from raftkv.recipes.jobs_blocking import Jobs
     from raftkv.recipes.lock import Lock
     from raftkv.recipes.pool_blocking import Pool
     from raftkv.recipes.queue import Queue
@@ -117,3 +118,9 @@ class Client(PlainClient):
         from raftkv.recipes.pool_blocking import Pool
 
         return Pool(self, name)
+
+    def jobs(self, name: Bytes, *, ttl: float = 10.0, lease: Any = None, worker: str = "") -> "Jobs":
+        """Jobs, who works on them and what became of them; see docs/recipes.md. `worker`: what the history calls us."""
+        from raftkv.recipes.jobs_blocking import Jobs
+
+        return Jobs(self, name, ttl=ttl, lease=lease, worker=worker)

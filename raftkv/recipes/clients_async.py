@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from raftkv.recipes.counter import AsyncCounter
     from raftkv.recipes.election import AsyncElection
     from raftkv.recipes.group import AsyncGroup
+    from raftkv.recipes.jobs import AsyncJobs
     from raftkv.recipes.lock import AsyncLock
     from raftkv.recipes.pool import AsyncPool
     from raftkv.recipes.queue import AsyncQueue
@@ -120,6 +121,12 @@ class AsyncClient(PlainClient):
         from raftkv.recipes.pool import AsyncPool
 
         return AsyncPool(self, name)
+
+    def jobs(self, name: Bytes, *, ttl: float = 10.0, lease: Any = None, worker: str = "") -> "AsyncJobs":
+        """Jobs, who works on them and what became of them; see docs/recipes.md. `worker`: what the history calls us."""
+        from raftkv.recipes.jobs import AsyncJobs
+
+        return AsyncJobs(self, name, ttl=ttl, lease=lease, worker=worker)
 
 
 def _made_by(cls: Callable[P, R]) -> Callable[P, R]:

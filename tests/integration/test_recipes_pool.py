@@ -326,7 +326,7 @@ def test_the_command_line(healthy: Cluster, kv: raftkv.Client, tmp_path: Path) -
         assert grant.lost.wait(10)
         with pytest.raises(LockLost):
             grant.release()
-    assert raftkv_(healthy, "pool", "why", "all")[0] == 1
+    assert raftkv_(healthy, "pool", "why", "all")[0] == 3
     assert raftkv_(healthy, "pool", "set", "cli", "gpu=1,mem=1", "--max-run", "0.5")[0] == 0
     ended = raftkv_(healthy, "pool", "set", "cli", "--notice", "0.2")
     assert ended[0] == 0

@@ -6,7 +6,19 @@ from typing import Any
 import pytest
 
 import raftkv
-from raftkv.recipes import barrier, counter, election, group, lock, pool, pool_blocking, queue, semaphore
+from raftkv.recipes import (
+    barrier,
+    counter,
+    election,
+    group,
+    jobs,
+    jobs_blocking,
+    lock,
+    pool,
+    pool_blocking,
+    queue,
+    semaphore,
+)
 from raftkv.recipes.clients import Client
 from raftkv.recipes.clients_async import AsyncClient
 
@@ -19,6 +31,8 @@ PAIRS = [
     (queue.AsyncQueue, queue.Queue),
     (queue.AsyncClaim, queue.Claim),
     (counter.AsyncCounter, counter.Counter),
+    (jobs.AsyncJobs, jobs_blocking.Jobs),
+    (jobs.AsyncJobClaim, jobs_blocking.JobClaim),
     (pool.AsyncPool, pool_blocking.Pool),
     (pool.AsyncGrant, pool_blocking.Grant),
     (group.AsyncGroup, group.Group),
@@ -27,7 +41,8 @@ METHODS = [name for name in vars(AsyncClient) if not name.startswith("_")]
 
 
 def public(cls: type) -> dict[str, Any]:
-    return {name: member for name, member in vars(cls).items() if not name.startswith("_")}
+    bases = reversed(cls.__mro__[:-1])
+    return {name: member for base in bases for name, member in vars(base).items() if not name.startswith("_")}
 
 
 def test_users_get_the_clients_with_recipes() -> None:
