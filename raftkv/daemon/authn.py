@@ -1,6 +1,6 @@
 """Who is it? Names and passwords, tokens and client certificates become a Caller here, for every door of a member.
 
-A password is compared in a thread of its own (scrypt takes tens of milliseconds), one at a time, a bounded number waits. A refusal is
+A password is compared beside the loop (comparing.py); a bounded number waits. A refusal is
 answered no sooner than after `login_refusal_ms`, and takes as long for a name that does not exist: nobody learns names from times. Before
 it is compared, the member makes sure that it knows what was acknowledged; one that is cut off from the others compares with what it
 has, because what such a login can read there is as old, and whatever it writes is judged elsewhere.
@@ -8,9 +8,9 @@ has, because what such a login can read there is as old, and whatever it writes 
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Awaitable, Callable, Final, Protocol, Sequence
 
+from raftkv.daemon.comparing import Comparing
 from raftkv.daemon.tokens import Tokens, digest_of, draw_token, index_of
 from raftkv.errors import (
     AuthFailed,
@@ -20,9 +20,7 @@ from raftkv.errors import (
     InvalidAuthToken,
     InvalidRequest,
     NoPasswordUser,
-    Overloaded,
     RaftKVError,
-    ShuttingDown,
 )
 from raftkv.limits import Limits
 from raftkv.replica.groups import ReadGroup, WriteGroup
@@ -32,7 +30,7 @@ from raftkv.store.store import Store
 from raftkv.units import Milliseconds
 from raftkv.wire.commands import FAILED, Answer, error_of
 from raftkv.wire.identity import AGELESS, ANYBODY, MEMBER_USER, Caller
-from raftkv.wire.passwords import PASSWORD_BYTES_MAX, hash_password, verify_password
+from raftkv.wire.passwords import PASSWORD_BYTES_MAX, hash_password
 from raftkv.wire.users import ISSUE_TOKEN
 
 log = logging.getLogger("raftkv.authn")
@@ -77,12 +75,11 @@ class Authenticator:
         self.peers_are_secure: Callable[[], bool] = lambda: False
         """Whether members authenticate each other (mutual TLS on the peer port); whoever builds that replaces it."""
         self.tokens = Tokens(lambda: holder.store.auth, loop.time, limits.token_ttl_ms / 1000, limits.tokens_max)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="logins")
-        self._pending = 0
+        self._comparing = Comparing(loop, limits.logins_pending_max)
         self._looking = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._refresh_timer: asyncio.TimerHandle | None = None
-        self.logins = self.logins_refused = self.logins_turned_away = 0
+        self.logins = self.logins_refused = 0
 
     def start(self) -> None:
         """From here on tokens are taken note of."""
@@ -95,7 +92,7 @@ class Authenticator:
             self._refresh_timer.cancel()
         for task in self._tasks:
             task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._comparing.close()
 
     # Logging in.
 
@@ -111,6 +108,11 @@ class Authenticator:
             raise
         self.logins += 1
         return caller
+
+    @property
+    def logins_turned_away(self) -> int:
+        """Because too many waited."""
+        return self._comparing.turned_away
 
     def begin_login(self, name: str, password: str, done: Found) -> None:
         """`log_in` for doors that do not wait: `done` is called once, later."""
@@ -138,7 +140,7 @@ class Authenticator:
         """The hash to propose for a new password. Raises InvalidRequest, Overloaded."""
         if len(password.encode(errors="surrogatepass")) > PASSWORD_BYTES_MAX:
             raise InvalidRequest(f"a password has at most {PASSWORD_BYTES_MAX} bytes")
-        text: str = await self._in_thread(lambda: hash_password(password))
+        text: str = await self._comparing.run(lambda: hash_password(password))
         return text
 
     async def _compare(self, name: str, password: str) -> Caller:
@@ -153,7 +155,7 @@ class Authenticator:
         revision = auth.revision
         user = auth.users.get(name)
         text = user.password if user is not None and user.password else NOBODY_S_HASH
-        fits = await self._in_thread(lambda: verify_password(password, text))
+        fits = await self._comparing.fits(password, text)
         if user is not None and user.no_password:
             raise behind or NoPasswordUser()
         if user is None or not fits:
@@ -161,18 +163,6 @@ class Authenticator:
         if not self._holder.store.auth.is_current(name, revision):
             raise AuthOldRevision("the user was changed while it logged in")
         return Caller(name, revision)
-
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        if self._pending >= self._limits.logins_pending_max:
-            self.logins_turned_away += 1
-            raise Overloaded("too many logins wait on this member")
-        self._pending += 1
-        try:
-            return await self._loop.run_in_executor(self._thread, work)
-        except RuntimeError as error:  # the thread is gone
-            raise ShuttingDown() from error
-        finally:
-            self._pending -= 1
 
     # Who shows a token or a certificate.
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from raftkv.daemon import authn
+from raftkv.daemon import authn, comparing
 from raftkv.daemon.api.gate import caller_of, make_judge
 from raftkv.daemon.authn import Authenticator
 from raftkv.daemon.login_metrics import LoginMetrics
@@ -24,6 +24,7 @@ from raftkv.errors import (
     Overloaded,
     PermissionDenied,
     RaftKVError,
+    ShuttingDown,
     UserEmpty,
 )
 from raftkv.limits import Limits
@@ -147,7 +148,7 @@ async def test_a_name_that_does_not_exist_costs_as_much_as_one_that_does(
         compared.append(text)
         return verify_password(password, text)
 
-    monkeypatch.setattr(authn, "verify_password", compare)
+    monkeypatch.setattr(comparing, "verify_password", compare)
     for name in ("ann", "bob", "cert"):
         with pytest.raises((AuthFailed, NoPasswordUser)):
             await house.authenticator.log_in(name, "wrong")
@@ -198,18 +199,56 @@ async def test_a_password_that_changes_during_the_login_ends_it(house: House, mo
         house.do([USER_CHANGE_PASSWORD, 0, "ann", HASH])
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(authn, "verify_password", compare)
+    monkeypatch.setattr(comparing, "verify_password", compare)
     with pytest.raises(AuthOldRevision):
         await house.authenticator.log_in("ann", "secret")
 
 
 async def test_too_many_logins_are_turned_away(house: House) -> None:
-    results = await asyncio.gather(
-        *(house.authenticator.log_in("ann", "secret") for _ in range(5)), return_exceptions=True
-    )
+    wrong = [house.authenticator.log_in("ann", f"wrong {number}") for number in range(5)]
+    results = await asyncio.gather(*wrong, return_exceptions=True)
     assert [type(result) for result in results].count(Overloaded) == 3
     assert house.authenticator.logins_turned_away == 3
     assert (await house.authenticator.log_in("ann", "secret")).user == "ann", "there is room again"
+
+
+async def test_many_clients_of_one_user_cost_one_comparison(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failover all come at once."""
+    compared: list[str] = []
+
+    def compare(password: str, text: str) -> bool:
+        compared.append(password)
+        return verify_password(password, text)
+
+    monkeypatch.setattr(comparing, "verify_password", compare)
+    callers = await asyncio.gather(*(house.authenticator.log_in("ann", "secret") for _ in range(50)))
+    assert {caller.user for caller in callers} == {"ann"}
+    await house.authenticator.log_in("ann", "secret")
+    assert compared == ["secret"]
+    for _ in range(2):
+        with pytest.raises(AuthFailed):
+            await house.authenticator.log_in("ann", "wrong")
+    assert compared == ["secret", "wrong", "wrong"], "what does not fit is not remembered"
+    house.do([USER_CHANGE_PASSWORD, 0, "ann", hash_password("newer")])
+    with pytest.raises(AuthFailed):
+        await house.authenticator.log_in("ann", "secret")
+    assert (await house.authenticator.log_in("ann", "newer")).user == "ann"
+
+
+async def test_who_shares_a_comparison_shares_its_refusal(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.authenticator._comparing.close()
+    results = await asyncio.gather(
+        *(house.authenticator.log_in("ann", "secret") for _ in range(3)), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [ShuttingDown] * 3
+
+
+async def test_only_so_much_is_remembered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "REMEMBERED_MAX", 1)
+    for name in ("ann", "root", "ann"):
+        house.do([USER_CHANGE_PASSWORD, 0, name, hash_password("secret")])
+        assert (await house.authenticator.log_in(name, "secret")).user == name
+    assert len(house.authenticator._comparing._fitting) == 1
 
 
 async def test_a_token_is_of_its_user_and_in_the_log_only_as_a_digest(house: House) -> None:
