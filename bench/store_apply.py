@@ -19,7 +19,9 @@ from raftkv.limits import GIB, Limits
 from raftkv.raft.messages import ENTRY_COMMANDS, Entry
 from raftkv.store.lmdb_keyspace import LmdbKeyspace
 from raftkv.store.store import Store
-from raftkv.wire.commands import APPEND, GET, INCREMENT, PUT, RANGE, TXN, encode_batch
+from raftkv.wire.commands import APPEND, GET, INCREMENT, PUT, RANGE, TXN, encode_batch, prefix_range_end
+from raftkv.wire.passwords import hash_password
+from raftkv.wire.users import AUTH_ENABLE, READWRITE, ROLE_ADD, ROLE_GRANT_PERMISSION, USER_ADD, USER_GRANT_ROLE
 
 LIMITS = Limits(map_bytes=8 * GIB, overlay_bytes_max=4 * GIB, overlay_records_max=10_000_000)
 SESSION = b"bench-session-16"
@@ -30,6 +32,7 @@ class Bench:
         self.store = Store.open(LmdbKeyspace.open(path, LIMITS), LIMITS)
         self.batch = batch
         self.sequence = 1
+        self.user: str | None = None
 
     def apply(self, name: str, commands: list[list[Any]]) -> None:
         entries = []
@@ -39,7 +42,7 @@ class Bench:
             for command in piece:
                 command[1] = self.sequence
                 self.sequence += 1
-            data = encode_batch(0, [[SESSION, True, ack_below, None, 0, piece]])
+            data = encode_batch(0, [[SESSION, True, ack_below, self.user, 1 << 40, piece]])
             entries.append(Entry(self.store.applied_index + len(entries) + 1, 1, ENTRY_COMMANDS, data))
         count = len(commands)
         commands.clear()
@@ -47,6 +50,23 @@ class Bench:
         refused = sum(answer[0] for entry in entries for answers in self.store.apply(entry) for answer in answers)
         report(f"apply {name}", time.process_time() - started, count)
         assert not refused, f"{refused} commands were refused"
+
+    def log_in(self) -> None:
+        """From here on all is done by a user with 100 roles of one range each, authentication being on."""
+        roles = [b"/bench/%02x" % number for number in range(100)] + [b"/bench/"]
+        hashed = hash_password("secret")
+        commands: list[list[Any]] = [[USER_ADD, 0, name, hashed, False] for name in ("root", "ann")]
+        commands.append([USER_GRANT_ROLE, 0, "root", "root"])
+        for number, prefix in enumerate(roles):
+            commands += [
+                [ROLE_ADD, 0, f"r{number}"],
+                [ROLE_GRANT_PERMISSION, 0, f"r{number}", READWRITE, prefix, prefix_range_end(prefix)],
+                [USER_GRANT_ROLE, 0, "ann", f"r{number}"],
+            ]
+        data = encode_batch(0, [[None, False, 0, None, 0, [*commands, [AUTH_ENABLE, 0]]]])
+        answers = self.store.apply(Entry(self.store.applied_index + 1, 1, ENTRY_COMMANDS, data))[0]
+        assert not any(answer[0] for answer in answers), "everybody is there"
+        self.user = "ann"
 
     def read(self, name: str, commands: list[list[Any]]) -> None:
         started = time.process_time()
@@ -131,6 +151,9 @@ def main() -> None:
         for switch_ms in (5, 1, 0.2):
             bench.commit_beside_a_busy_loop("of overwrites", count, switch_ms)
             bench.apply("put over committed keys", puts(chosen()))
+        bench.log_in()
+        bench.apply("put over keys in the overlay by a user", puts(chosen()))
+        bench.apply("txn by a user", [[TXN, 0, compares, puts([key]), puts([key])] for key in chosen()[: count // 10]])
         print(
             f"  {bench.store.db_size_bytes / 1e6:.0f} MB on disk, {bench.store.db_size_in_use_bytes / 1e6:.0f} in use"
         )
