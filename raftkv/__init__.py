@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RangeResult,
         TxnResult,
     )
+    from raftkv.client.tls import Tls
     from raftkv.client.txn import (
         CreateRevision,
         Delete,
@@ -52,6 +53,7 @@ _HOME = {
     "WaitResult": "raftkv.client.watch_verbs",
     "KeptLease": "raftkv.client.keptlease",
     "AsyncKeptLease": "raftkv.client.keptlease_async",
+    "Tls": "raftkv.client.tls",
     **dict.fromkeys(
         ("KeyValue", "PutResult", "DeleteResult", "RangeResult", "TxnResult", "Member", "GrantedLease", "LeaseInfo"),
         "raftkv.client.results",
@@ -94,6 +96,7 @@ __all__ = [
     "WatchCompacted",
     "GrantedLease",
     "LeaseInfo",
+    "Tls",
     "KeptLease",
     "AsyncKeptLease",
     "Value",

@@ -26,6 +26,8 @@ class BenchPlan(NamedTuple):
     workers: int
     user: str | None = None
     password: str = ""
+    tls: list[Any] | None = None
+    """As raftkv.Tls."""
 
 
 def plan_from_data(data: dict[str, Any]) -> BenchPlan:

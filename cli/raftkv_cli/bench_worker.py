@@ -75,6 +75,7 @@ async def work(plan: BenchPlan) -> None:
         timeout=plan.timeout_seconds,
         user=plan.user,
         password=plan.password,
+        tls=None if plan.tls is None else raftkv.Tls(*plan.tls),
     ) as client:
         value = os.urandom(plan.value_bytes)
         await prepare(client, plan, value)

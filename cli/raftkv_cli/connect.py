@@ -20,6 +20,7 @@ def open_client(settings: Settings) -> "Client":
         timeout=settings.timeout_seconds,
         user=user,
         password=password,
+        tls=settings.tls,
     )
 
 

@@ -17,6 +17,10 @@ GLOBAL_OPTIONS = (
     Option("--cluster-name", "refuse to talk to a cluster of another name (RAFTKV_CLUSTER_NAME)", "NAME"),
     Option("--user", "log in as this user; asks for a password that is not given (RAFTKV_USER)", "NAME[:PASSWORD]"),
     Option("--password", "the password of --user (RAFTKV_PASSWORD)", "PASSWORD"),
+    Option("--cacert", "speak TLS with members whose certificate this CA vouches for (RAFTKV_CACERT)", "FILE"),
+    Option("--cert", "own certificate, for members that ask for one (RAFTKV_CERT)", "FILE"),
+    Option("--key", "its private key (RAFTKV_KEY)", "FILE"),
+    Option("--insecure-skip-tls-verify", "speak TLS, and believe anybody: for tries only"),
     Option("--timeout", "how long to wait for an answer (default 5)", "SECONDS", convert=positive_seconds),
     OUTPUT,
 )

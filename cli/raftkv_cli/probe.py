@@ -4,12 +4,14 @@ http.client would cost more start-up time than the request; the body of a health
 connection's end.
 """
 
+import contextlib
 import socket
 import threading
 import time
 from typing import NamedTuple, Sequence
 
 from raftkv.client.endpoints import split_address
+from raftkv.client.tls import TlsConnector
 
 REPLY_BYTES_MAX = 64 * 1024
 
@@ -26,12 +28,12 @@ class ProbeReply(NamedTuple):
         return self.status == 200
 
 
-def probe(endpoint: str, path: str, timeout_seconds: float) -> ProbeReply:
+def probe(endpoint: str, path: str, timeout_seconds: float, tls: TlsConnector | None = None) -> ProbeReply:
     """GET `path` from `endpoint` within `timeout_seconds`. Never raises for a member that is away: the reply says so."""
     host, port = split_address(endpoint)
     began = time.monotonic()
     try:
-        status, text = exchange(host, port, path, began + timeout_seconds)
+        status, text = exchange(host, port, path, began + timeout_seconds, tls)
     except TimeoutError:
         status, text = 0, f"no answer within {timeout_seconds:g} s"
     except OSError as error:
@@ -39,12 +41,14 @@ def probe(endpoint: str, path: str, timeout_seconds: float) -> ProbeReply:
     return ProbeReply(status, text, time.monotonic() - began)
 
 
-def probe_all(endpoints: Sequence[str], path: str, timeout_seconds: float) -> list[ProbeReply]:
+def probe_all(
+    endpoints: Sequence[str], path: str, timeout_seconds: float, tls: TlsConnector | None = None
+) -> list[ProbeReply]:
     """Ask all at once, so that members that hang do not add up; the replies are in the order of the endpoints."""
     replies: dict[str, ProbeReply] = {}
 
     def ask(endpoint: str) -> None:
-        replies[endpoint] = probe(endpoint, path, timeout_seconds)
+        replies[endpoint] = probe(endpoint, path, timeout_seconds, tls)
 
     threads = [threading.Thread(target=ask, args=(endpoint,), daemon=True) for endpoint in set(endpoints)]
     for thread in threads:
@@ -54,9 +58,12 @@ def probe_all(endpoints: Sequence[str], path: str, timeout_seconds: float) -> li
     return [replies[endpoint] for endpoint in endpoints]
 
 
-def exchange(host: str, port: int, path: str, deadline: float) -> tuple[int, str]:
+def exchange(host: str, port: int, path: str, deadline: float, tls: TlsConnector | None) -> tuple[int, str]:
     remaining = max(0.001, deadline - time.monotonic())
-    with socket.create_connection((host, port), remaining) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection((host, port), remaining))
+        if tls is not None:
+            connection = stack.enter_context(tls.wrap(connection, host))
         request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
         connection.sendall(request.encode("ascii"))
         reply = bytearray()

@@ -5,7 +5,8 @@ A bad value is refused here with the place it came from, before anything connect
 
 from typing import Mapping, NamedTuple
 
-from raftkv.client.endpoints import split_address
+from raftkv.client.endpoints import split_address, without_scheme
+from raftkv.client.tls import Tls, connector
 from raftkv.errors import ConfigError
 
 DEFAULT_ENDPOINTS = "127.0.0.1:2379"
@@ -22,6 +23,7 @@ class Settings(NamedTuple):
     user: str | None = None
     password: str | None = None
     """None with a user: it is asked for."""
+    tls: Tls | None = None
 
 
 def resolve_settings(options: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
@@ -42,7 +44,26 @@ def resolve_settings(options: Mapping[str, object], environment: Mapping[str, st
         raise ValueError("--cluster-name is empty")
     user, password = login_of(options, environment)
     cluster_name = None if cluster_name is None else str(cluster_name)
-    return Settings(checked_endpoints(text, where), cluster_name, timeout, user, password)
+    tls = tls_of(options, environment)
+    if tls is None and text.lower().startswith("https://"):
+        tls = Tls()
+    return Settings(checked_endpoints(text, where), cluster_name, timeout, user, password, tls)
+
+
+def tls_of(options: Mapping[str, object], environment: Mapping[str, str]) -> Tls | None:
+    """TLS as etcdctl is told of it; None when nothing of it is. Raises ValueError."""
+
+    def given(name: str) -> str | None:
+        value = options.get(f"--{name}")
+        return str(value) if value is not None else environment.get(f"RAFTKV_{name.upper()}") or None
+
+    ca_file, cert_file, key_file = given("cacert"), given("cert"), given("key")
+    skips = "--insecure-skip-tls-verify" in options or environment.get("RAFTKV_INSECURE_SKIP_TLS_VERIFY") == "true"
+    if (cert_file is None) != (key_file is None):
+        raise ValueError("--cert and --key belong together")
+    if ca_file is None and cert_file is None and not skips:
+        return None
+    return Tls(ca_file, cert_file, key_file, verify=not skips)
 
 
 def login_of(options: Mapping[str, object], environment: Mapping[str, str]) -> tuple[str | None, str | None]:
@@ -69,6 +90,8 @@ def checked_endpoints(text: str, where: str) -> tuple[str, ...]:
     if len(endpoints) > ENDPOINTS_MAX:
         raise ValueError(f"{where} names {len(endpoints)} endpoints, at most {ENDPOINTS_MAX} are accepted")
     try:
+        connector(None, endpoints)  # all with TLS, or none
+        endpoints = tuple(without_scheme(endpoint) for endpoint in endpoints)
         for endpoint in endpoints:
             split_address(endpoint)
     except ConfigError as error:

@@ -11,6 +11,7 @@ from typing import Final
 from raftkv.client import verdict
 from raftkv.client.endpoints import split_address
 from raftkv.client.session import Session
+from raftkv.client.tls import TlsConnector
 from raftkv.client.wireconn import LOGIN_TIMEOUT_S, WireConnection
 from raftkv.errors import RaftKVError
 from raftkv.wire.commands import Answer, Command
@@ -40,11 +41,17 @@ class BlockingConnection:
 
     @classmethod
     def open(
-        cls, address: str, wire: WireConnection, deadline: float, login_deadline: float = float("inf")
+        cls,
+        address: str,
+        wire: WireConnection,
+        deadline: float,
+        login_deadline: float = float("inf"),
+        *,
+        tls: TlsConnector | None = None,
     ) -> "BlockingConnection":
         """Connect, greet, and log in, which takes longer. Raises Unreachable, ClusterMismatch, ProtocolError, or why the login is refused."""
         try:
-            connection = cls(address, open_socket(address, deadline), wire)
+            connection = cls(address, open_socket(address, deadline, tls), wire)
         except (OSError, UnicodeError) as error:
             raise verdict.not_connected(error) from None
         try:
@@ -99,7 +106,8 @@ class BlockingConnection:
         """Nothing speaks against it: the member has not hung up. Costs two system calls and waits for nothing."""
         try:
             self._socket.settimeout(0.0)
-            return bool(self._socket.recv(1, socket.MSG_PEEK))
+            # The connection below TLS is asked, where TLS cannot be: whatever is there, it is not the end.
+            return bool(socket.socket.recv(self._socket, 1, socket.MSG_PEEK))
         except BlockingIOError:
             return True
         except OSError:
@@ -141,8 +149,8 @@ class BlockingConnection:
         return self.wire.receive(data)
 
 
-def open_socket(address: str, deadline: float) -> socket.socket:
-    """A connected socket; names are resolved anew every time. Raises OSError."""
+def open_socket(address: str, deadline: float, tls: TlsConnector | None = None) -> socket.socket:
+    """A connected socket, encrypted with `tls`; names are resolved anew every time. Raises OSError."""
     host, port = split_address(address)
     # As bytes: the interpreter loads its tables for international names (2 ms) for text only.
     name: str | bytes = host.encode("ascii") if host.isascii() else host
@@ -153,6 +161,9 @@ def open_socket(address: str, deadline: float) -> socket.socket:
             sock.settimeout(_remaining_s(deadline))
             sock.connect(target)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                sock.settimeout(_remaining_s(deadline))
+                sock = tls.wrap(sock, host)
         except OSError as error:
             sock.close()
             failure = error

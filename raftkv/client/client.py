@@ -32,6 +32,7 @@ from raftkv.client.results import (
     key_value_or_none,
     txn_result,
 )
+from raftkv.client.tls import Tls, connector
 from raftkv.client.txn import Txn
 from raftkv.client.watch_verbs import AsyncWatchVerbs
 from raftkv.errors import ClientClosed, RaftKVError
@@ -60,12 +61,14 @@ def connect(
     client_name: str = "raftkv-python-async",
     user: str | None = None,
     password: str = "",
+    tls: Tls | None = None,
 ) -> "AsyncClient":
     """A client for asyncio: `async with raftkv.connect("a:2379,b:2379") as kv:`. It connects with its first call.
 
     `cluster_name` pins the cluster: another one is refused with ClusterMismatch. `timeout` (seconds) is the deadline of a call,
     `attempt_timeout` that of one member within it (default: a third of `timeout`, at most 1 s). With `session=False` an uncertain
-    write raises OutcomeUnknown instead of being repeated. Each connection logs in as `user`, if there is one. `connection_lifetime` and `idle_check_after` are seconds too. Raises ConfigError.
+    write raises OutcomeUnknown instead of being repeated. Each connection logs in as `user`, if there is one, and speaks TLS with `tls` or with
+    endpoints that begin with https://. `connection_lifetime` and `idle_check_after` are seconds too. Raises ConfigError.
     """
     return AsyncClient(
         endpoints,
@@ -78,6 +81,7 @@ def connect(
         client_name=client_name,
         user=user,
         password=password,
+        tls=tls,
     )
 
 
@@ -97,6 +101,7 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs, AsyncAuth
         client_name: str = "raftkv-python-async",
         user: str | None = None,
         password: str = "",
+        tls: Tls | None = None,
     ) -> None:
         self._options = make_options(
             cluster_name=cluster_name,
@@ -108,6 +113,7 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs, AsyncAuth
             client_name=client_name,
             user=user,
             password=password,
+            tls=connector(tls, endpoints),
         )
         self._directory = Directory(parse_endpoints(endpoints))
         self._write_kind = WRITE if session else BARE_WRITE

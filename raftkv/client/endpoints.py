@@ -22,7 +22,7 @@ MISMATCH_PENALTY_S: Final = 30.0
 def parse_endpoints(endpoints: str | Sequence[str]) -> tuple[str, ...]:
     """ "a:2379,b:2379", or a sequence of such, as addresses in the given order, each once.
 
-    A missing port is 2379; IPv6 addresses stand in brackets. Raises ConfigError that names the part that is wrong.
+    A missing port is 2379; IPv6 addresses stand in brackets; https:// in front asks for TLS (client/tls.py), http:// for none. Raises ConfigError that names the part that is wrong.
     """
     parts = endpoints.split(",") if isinstance(endpoints, str) else [p for e in endpoints for p in e.split(",")]
     addresses = [_normal_address(part.strip()) for part in parts if part.strip()]
@@ -45,9 +45,18 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def without_scheme(text: str) -> str:
+    """HOST:PORT of https://HOST:PORT. Raises ConfigError for any other scheme."""
+    scheme, has_scheme, rest = text.partition("://")
+    if not has_scheme:
+        return text
+    if scheme.lower() not in ("http", "https"):
+        raise ConfigError(f"endpoint {text!r} is not HOST:PORT, nor https://HOST:PORT")
+    return rest.rstrip("/")
+
+
 def _normal_address(text: str) -> str:
-    if "://" in text:
-        raise ConfigError(f"endpoint {text!r} is not HOST:PORT: leave out the scheme")
+    text = without_scheme(text)
     bare_host = text.endswith("]") if text.startswith("[") else ":" not in text
     address = f"{text}:{DEFAULT_PORT}" if bare_host else text
     split_address(address)

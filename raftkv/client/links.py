@@ -147,7 +147,7 @@ class Link:
             async with asyncio.timeout(timeout_s) as patience:
                 connection.on_login = lambda: patience.reschedule(self._loop.time() + LOGIN_TIMEOUT_S)
                 host, port = split_address(self.address)
-                await self._loop.create_connection(lambda: connection, host, port)
+                await self._loop.create_connection(lambda: connection, host, port, **self._options.arguments(host))
                 await connection.greeted
             if not connection.usable:
                 raise connection.wire.broken or verdict.lost(None)

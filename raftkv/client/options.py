@@ -1,11 +1,12 @@
 """What a client can be told, checked once, with the defaults that both clients share."""
 
 from os import urandom
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from raftkv.client.decisions import PATIENT_READ
 from raftkv.client.retry import default_attempt_timeout_s
 from raftkv.client.session import Session
+from raftkv.client.tls import TlsConnector
 from raftkv.client.wireconn import WireConnection
 from raftkv.errors import ConfigError
 
@@ -28,11 +29,16 @@ class Options(NamedTuple):
     client_name: str
     login: tuple[str, str] | None = None
     """Name and password of a user."""
+    tls: TlsConnector | None = None
 
     @property
     def connect_timeout_s(self) -> float:
         """For the connection and its greeting together: two round trips, where an attempt includes a disk."""
         return self.attempt_timeout_s / 2
+
+    def arguments(self, host: str) -> dict[str, Any]:
+        """What loop.create_connection is told beside host and port."""
+        return {} if self.tls is None else self.tls.arguments(host)
 
     def new_wire(self, session: Session | None) -> WireConnection:
         """The protocol of a new connection under this session."""
@@ -60,6 +66,7 @@ def make_options(
     client_name: str,
     user: str | None = None,
     password: str = "",
+    tls: TlsConnector | None = None,
 ) -> Options:
     """Raises ConfigError that names the option which has a bad value."""
     for name, value in (
@@ -81,6 +88,7 @@ def make_options(
         idle_s=idle_check_after,
         client_name=client_name,
         login=None if user is None else (user, password),
+        tls=tls,
     )
 
 

@@ -191,6 +191,7 @@ class Pool:
             self._new_wire(session),
             monotonic() + min(connect_timeout_s, max(0.0, deadline - now)),
             monotonic() + max(0.0, deadline - now),
+            tls=self._options.tls,
         )
         connection.retire_at = now + self._options.draw_lifetime_s(draw())
         return connection

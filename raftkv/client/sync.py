@@ -34,6 +34,7 @@ from raftkv.client.results import (
     put_result,
     txn_result,
 )
+from raftkv.client.tls import Tls, connector
 from raftkv.client.watch_verbs import WatchVerbs
 from raftkv.errors import ClientClosed, ConfigError, RaftKVError
 from raftkv.units import Revision
@@ -55,7 +56,8 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
 
     `cluster_name` pins the cluster: another one is refused with ClusterMismatch. `timeout` (seconds) is the deadline of a call,
     `attempt_timeout` that of one member within it (default: a third of `timeout`, at most 1 s). With `session=False` an uncertain
-    write raises OutcomeUnknown instead of being repeated. Each connection logs in as `user`, if there is one. `connection_lifetime` and `idle_check_after` are seconds too;
+    write raises OutcomeUnknown instead of being repeated. Each connection logs in as `user`, if there is one, and speaks TLS with `tls` or with
+    endpoints that begin with https://. `connection_lifetime` and `idle_check_after` are seconds too;
     `connections_max` is per member: each call holds one for as long as it runs. Raises ConfigError.
     """
 
@@ -72,6 +74,7 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
         client_name: str = "raftkv-python",
         user: str | None = None,
         password: str = "",
+        tls: Tls | None = None,
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         options = make_options(
@@ -84,6 +87,7 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
             client_name=client_name,
             user=user,
             password=password,
+            tls=connector(tls, endpoints),
         )
         if connections_max < 1:
             raise ConfigError(f"connections_max is at least 1, not {connections_max!r}")

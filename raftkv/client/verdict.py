@@ -124,8 +124,15 @@ def _reason(reason: BaseException | str) -> str:
     if isinstance(reason, TimeoutError):
         return "timed out"
     text = str(reason) or type(reason).__name__
+    if (said := getattr(reason, "verify_message", "")) or type(reason).__module__ == "ssl":
+        return f"no TLS: {(said or _without_numbers(text)).lower()}"
     if isinstance(reason, OSError):
         # asyncio puts its own words in front, and joins the failures of a name's addresses ("Multiple exceptions: [Errno 111] ...").
         number = text.partition("[Errno ")[2].partition("]")[0]
         return os.strerror(int(number)).lower() if number.isdecimal() else (reason.strerror or text).lower()
     return text
+
+
+def _without_numbers(text: str) -> str:
+    """OpenSSL's words: "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)" is "wrong version number"."""
+    return text.rpartition("] ")[2].partition(" (_ssl.c")[0]

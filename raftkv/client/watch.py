@@ -145,7 +145,9 @@ class Watch:
         options = self._options
         wire = options.new_wire(None)
         try:
-            connection = BlockingConnection.open(address, wire, monotonic() + options.connect_timeout_s)
+            connection = BlockingConnection.open(
+                address, wire, monotonic() + options.connect_timeout_s, tls=options.tls
+            )
         except RaftKVError as error:
             self._on_failed(address, error)
             return

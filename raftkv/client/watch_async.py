@@ -314,7 +314,7 @@ class AsyncWatches:
             async with asyncio.timeout(options.connect_timeout_s) as patience:
                 line.on_login = lambda: patience.reschedule(self._loop.time() + LOGIN_TIMEOUT_S)
                 host, port = split_address(address)
-                await self._loop.create_connection(lambda: line, host, port)
+                await self._loop.create_connection(lambda: line, host, port, **options.arguments(host))
                 await line.greeted
             assert wire.handshake is not None, "a line that is greeted has met somebody"
             self._directory.on_handshake(address, wire.handshake)

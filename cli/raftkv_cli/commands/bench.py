@@ -138,6 +138,7 @@ def make_plans(call: Call) -> list[BenchPlan]:
             worker=number,
             workers=processes,
             user=user,
+            tls=None if call.settings.tls is None else list(call.settings.tls),
             password=password,
         )
         for number, share in enumerate(shares(in_flight, processes))

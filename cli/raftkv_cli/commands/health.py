@@ -3,6 +3,7 @@
 It asks over HTTP and not over the native protocol: this is what load balancers and container engines see.
 """
 
+from raftkv.client.tls import TlsConnector
 from raftkv_cli import exits
 from raftkv_cli.output import write_json, write_line, write_table
 from raftkv_cli.probe import ProbeReply, probe_all
@@ -10,8 +11,9 @@ from raftkv_cli.spec import Call, Verb
 
 
 def run(call: Call) -> int:
-    endpoints = call.settings.endpoints
-    replies = list(zip(endpoints, probe_all(endpoints, "/readyz", call.settings.timeout_seconds), strict=True))
+    endpoints, settings = call.settings.endpoints, call.settings
+    tls = None if settings.tls is None else TlsConnector(settings.tls)
+    replies = list(zip(endpoints, probe_all(endpoints, "/readyz", settings.timeout_seconds, tls), strict=True))
     healthy_count = sum(reply.ok for _, reply in replies)
     if call.output == "json":
         write_json([document(endpoint, reply) for endpoint, reply in replies])

@@ -1,0 +1,296 @@
+"""Three members with mutual TLS on both ports: what works as without, who is kept out, and certificates that change meanwhile."""
+
+import asyncio
+import datetime
+import json
+import os
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+import raftkv
+from raftkv.errors import Unreachable
+
+from .conftest import StartCluster
+from .harness.cluster import Cluster, Place
+from .harness.node import Node
+from .harness.ports import PortReservations
+from .harness.process import RAFTKV, raftkv_environment
+from .harness.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+class Shop:
+    """A CA and certificates of it, in files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ca = trustme.CA()
+        self.directory = directory
+        self.ca_file = self._write("ca.pem", self.ca.cert_pem)
+
+    def _write(self, name: str, blob: trustme.Blob) -> str:
+        path = str(self.directory / name)
+        blob.write_to_path(path + ".new")
+        os.replace(path + ".new", path)
+        return path
+
+    def issue(
+        self, stem: str, *names: str, common_name: str | None = None, ca: trustme.CA | None = None, **more: Any
+    ) -> tuple[str, str]:
+        """Certificate and key, over what was there."""
+        issued = (ca or self.ca).issue_cert(*names, common_name=common_name, **more)
+        certificate = self._write(f"{stem}.pem", issued.cert_chain_pems[0])
+        return certificate, self._write(f"{stem}-key.pem", issued.private_key_pem)
+
+    def settings(self, name: str) -> dict[str, str]:
+        """Both ports of a member."""
+        own, peer = self.issue(name, "127.0.0.1", name), self.issue(f"peer-{name}", host_of(name))
+        return {
+            "RAFTKV_CERT_FILE": own[0],
+            "RAFTKV_KEY_FILE": own[1],
+            "RAFTKV_TRUSTED_CA_FILE": self.ca_file,
+            "RAFTKV_CLIENT_CERT_AUTH": "true",
+            "RAFTKV_PEER_CERT_FILE": peer[0],
+            "RAFTKV_PEER_KEY_FILE": peer[1],
+            "RAFTKV_PEER_TRUSTED_CA_FILE": self.ca_file,
+            "RAFTKV_PEER_CLIENT_CERT_AUTH": "true",
+        }
+
+
+def host_of(name: str) -> str:
+    """Each member has an address of its own to the others, all of them on loopback."""
+    return f"127.0.1.{name.removeprefix('n')}"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+class Town:
+    """A cluster with TLS, and one client's certificate."""
+
+    def __init__(self, shop: Shop, cluster: Cluster) -> None:
+        self.shop = shop
+        self.cluster = cluster
+        self.tls = raftkv.Tls(shop.ca_file, *shop.issue("client", "client", common_name="root"))
+        self.endpoints = ",".join(f"https://{node.client_endpoint}" for node in cluster.nodes)
+
+    def client(self, **options: Any) -> raftkv.Client:
+        options.setdefault("tls", self.tls)
+        return raftkv.Client(self.endpoints, **options)
+
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        assert self.tls.ca_file and self.tls.cert_file and self.tls.key_file
+        given = {"RAFTKV_CACERT": self.tls.ca_file, "RAFTKV_CERT": self.tls.cert_file, "RAFTKV_KEY": self.tls.key_file}
+        return subprocess.run(
+            [*RAFTKV, *arguments],
+            env=raftkv_environment({"RAFTKV_ENDPOINTS": self.endpoints, **given, **environment}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def statuses(self) -> list[dict[str, Any]]:
+        answer = self.run("status", "-o", "json", "--timeout", "2")
+        return list(json.loads(answer.stdout)) if answer.returncode == 0 else []
+
+    def leader(self) -> Node:
+        def found() -> str:
+            return next((row["name"] for row in self.statuses() if row["role"] == "leader"), "")
+
+        wait_until(lambda: bool(found()), "a leader", deadline_s=30)
+        return self.cluster[found()]
+
+
+@pytest.fixture
+def town(make_cluster: StartCluster, shop: Shop) -> Town:
+    """Serving."""
+    return start(make_cluster, shop)
+
+
+def start(make_cluster: StartCluster, shop: Shop) -> Town:
+    ports = PortReservations()
+    places = [Place(f"127.0.0.1:{ports.take()}", f"{host_of(f'n{i}')}:{ports.take()}") for i in range(1, 4)]
+    cluster = make_cluster(places=places)
+    cluster.at_close(ports.close)
+    for node in cluster.nodes:
+        node.environment.update(shop.settings(node.name))
+        node.start()
+    town = Town(shop, cluster)
+    wait_until(lambda: town.run("health", "--timeout", "2").returncode == 0, "all members to be ready", deadline_s=40)
+    return town
+
+
+def test_clients_and_command_line_through_the_death_of_a_leader(town: Town) -> None:
+    with town.client() as kv:
+        kv.put("a", "1")
+        town.leader().kill()
+        kv.put("b", "2", timeout=20)
+        assert (kv.get("a"), kv.get("b")) == (b"1", b"2")
+
+    async def scenario() -> None:
+        async with raftkv.connect(town.endpoints, tls=town.tls) as kv:
+            await asyncio.gather(*[kv.put(f"k{i}", b"x" * 1000) for i in range(500)])
+            assert (await kv.range(prefix="k", count_only=True)).count == 500
+            async with kv.watch("w") as watch:
+                await watch.started()
+                await kv.put("w", "1")
+                assert (await anext(watch)).kv.value == b"1"
+
+    asyncio.run(scenario())
+    assert town.run("get", "a").stdout == "1\n"
+
+
+def test_who_is_kept_out_and_told_why(town: Town, make_cluster: StartCluster) -> None:
+    strangers = trustme.CA()
+    expired = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    shop = town.shop
+    late = shop.issue("late", "client", not_after=expired)
+    foreign = shop.issue("foreign", "client", ca=strangers)
+    for tls, told in (
+        (raftkv.Tls(), "no TLS"),
+        (town.tls._replace(server_name="elsewhere"), "not valid for 'elsewhere'"),
+        (raftkv.Tls(shop.ca_file), ""),  # no certificate: the member hangs up
+        (raftkv.Tls(shop.ca_file, *late), ""),
+        (raftkv.Tls(shop.ca_file, *foreign), ""),
+    ):
+        with town.client(tls=tls, timeout=2) as kv, pytest.raises(Unreachable) as refused:
+            kv.put("a", "1")
+        assert told in refused.value.message
+        assert not refused.value.may_have_happened
+    plain = town.run(
+        "get",
+        "a",
+        "--timeout",
+        "2",
+        RAFTKV_CACERT="",
+        RAFTKV_CERT="",
+        RAFTKV_KEY="",
+        RAFTKV_ENDPOINTS=",".join(node.client_endpoint for node in town.cluster.nodes),
+    )
+    assert plain.returncode == 4
+    assert plain.stderr.count("\n") == 1
+    with town.client() as kv:
+        assert kv.get("a") is None
+    plain_cluster = make_cluster(size=1).start()
+    with (
+        raftkv.Client(f"https://{plain_cluster.nodes[0].client_endpoint}", tls=town.tls, timeout=2) as kv,
+        pytest.raises(Unreachable),
+    ):
+        kv.get("a")
+    with raftkv.Client(plain_cluster.nodes[0].client_endpoint) as kv:
+        kv.put("a", "still serving")
+
+
+def test_certificates_change_while_everybody_works(town: Town) -> None:
+    stopped = False
+    written = 0
+
+    async def scenario() -> None:
+        nonlocal written
+
+        async def write(kv: Any) -> None:
+            nonlocal written
+            while not stopped:
+                written += 1
+                await kv.put(f"n{written}", "1")
+
+        # Connections live for two seconds, so that new ones are made all the time.
+        async with raftkv.connect(town.endpoints, tls=town.tls, connection_lifetime=2.0) as kv:
+            writers = [asyncio.create_task(write(kv)) for _ in range(4)]
+            await asyncio.to_thread(rotate)
+            for writer in writers:
+                await writer
+
+    def rotate() -> None:
+        nonlocal stopped
+        try:
+            for _ in range(2):
+                before = {node.name: serial_of(town, node) for node in town.cluster.nodes}
+                for node in town.cluster.nodes:
+                    town.shop.settings(node.name)
+                for node in town.cluster.nodes:
+                    wait_until(
+                        lambda node=node, before=before: serial_of(town, node) != before[node.name],
+                        f"{node.name} to show its new certificate",
+                        deadline_s=20,
+                    )
+        finally:
+            stopped = True
+
+    asyncio.run(scenario())
+    assert written > 0
+    with town.client() as kv:
+        assert kv.range(prefix="n", count_only=True).count == written
+
+
+def serial_of(town: Town, node: Node) -> str:
+    """Of the certificate that a member shows now."""
+    assert town.tls.cert_file
+    context = ssl.create_default_context(cafile=town.shop.ca_file)
+    context.load_cert_chain(town.tls.cert_file, town.tls.key_file)
+    host, _, port = node.client_endpoint.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as line,
+        context.wrap_socket(line, server_hostname=host) as tls,
+    ):
+        certificate: Any = tls.getpeercert()
+        return str(certificate["serialNumber"])
+
+
+def test_a_member_with_the_certificate_of_another_is_not_heard(make_cluster: StartCluster, shop: Shop) -> None:
+    town = start(make_cluster, shop)
+    victim = next(node for node in town.cluster.nodes if node is not town.leader())
+    other = next(node for node in town.cluster.nodes if node is not victim)
+    assert victim.terminate() == 0
+    victim.environment["RAFTKV_PEER_CERT_FILE"] = str(shop.directory / f"peer-{other.name}.pem")
+    victim.environment["RAFTKV_PEER_KEY_FILE"] = str(shop.directory / f"peer-{other.name}-key.pem")
+    victim.start()
+    wait_until(
+        lambda: any(
+            f"the certificate of '{victim.name}' is for {host_of(other.name)}" in node.log_path.read_text()
+            for node in town.cluster.nodes
+            if node is not victim
+        ),
+        "the others to say why they do not listen",
+        deadline_s=30,
+    )
+    with town.client() as kv:
+        kv.put("a", "two are enough", timeout=20)
+    row = next(row for row in town.statuses() if row["name"] == victim.name)
+    assert row["leader"] == ""
+
+
+def test_handshakes_that_never_end_stop_nobody(town: Town) -> None:
+    node = town.cluster.nodes[0]
+    host, _, port = node.client_endpoint.rpartition(":")
+    hanging = [socket.create_connection((host, int(port)), timeout=5) for _ in range(300)]
+    try:
+        with raftkv.Client(f"https://{node.client_endpoint}", tls=town.tls, timeout=20) as kv:
+            kv.put("a", "1")
+            assert kv.get("a") == b"1"
+    finally:
+        for line in hanging:
+            line.close()
+
+
+def test_a_member_joins_over_tls(town: Town) -> None:
+    asked = town.cluster.nodes[0]
+    joining = town.cluster.add_node("n4", join=asked.client_endpoint, environment=town.shop.settings("n4"))
+    joining.environment["RAFTKV_ADVERTISE_PEER"] = joining.peer_endpoint = (
+        f"{host_of('n4')}:{joining.peer_endpoint.rpartition(':')[2]}"
+    )
+    joining.start()
+    wait_until(
+        lambda: any(row["name"] == "n4" and row["role"] == "follower" for row in town.statuses()),
+        "n4 to be a voter",
+        deadline_s=40,
+    )
