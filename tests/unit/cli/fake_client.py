@@ -18,6 +18,7 @@ from raftkv.client.results import (
     RangeResult,
     TxnResult,
 )
+from raftkv.client.tls import Tls
 from raftkv.client.txn import Txn
 from raftkv.client.watchstate import WatchBatch
 from raftkv.errors import LeaseNotFound, NoSpace, RaftKVError
@@ -52,6 +53,7 @@ class Cluster:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.opened_with: list[tuple[str, str | None, float]] = []
         self.logins: list[tuple[str | None, str]] = []
+        self.tls: list[Tls | None] = []
         self.users: dict[str, list[str]] = {}
         self.roles: dict[str, list[Permission]] = {}
 
@@ -120,7 +122,9 @@ class FakeClient(FakeUsers):
         timeout: float = 5.0,
         user: str | None = None,
         password: str = "",
+        tls: Tls | None = None,
     ) -> None:
+        self.cluster.tls.append(tls)
         self.cluster.opened_with.append((endpoints, cluster_name, timeout))
         self.cluster.logins.append((user, password))
 

@@ -114,7 +114,7 @@ def test_endpoints(text: str, endpoints: tuple[str, ...]) -> None:
         "a:0",
         "a:65536",
         "::1:2379",
-        "http://a:1",
+        "ftp://a:1",
         "a b:1",
         "u@a:1",
         "a:-1",

@@ -25,15 +25,15 @@ def handshake(member_id: int, *, cluster_id: int = 7, leader: Peer | None = None
         ("[::1]:5", ("[::1]:5",)),
         ("a:1,a:1", ("a:1",)),
         (["a:1", "b:2,c:3"], ("a:1", "b:2", "c:3")),
+        ("https://a:1,https://b", ("a:1", "b:2379")),
+        ("http://a:1", ("a:1",)),
     ],
 )
 def test_endpoints_as_written(text: str | list[str], addresses: tuple[str, ...]) -> None:
     assert parse_endpoints(text) == addresses
 
 
-@pytest.mark.parametrize(
-    "text", ["", " , ", "a:", ":1", "a:x", "a:0", "a:70000", "http://a:1", "::1", "a b:1", "u@h:1"]
-)
+@pytest.mark.parametrize("text", ["", " , ", "a:", ":1", "a:x", "a:0", "a:70000", "ftp://a:1", "::1", "a b:1", "u@h:1"])
 def test_endpoints_that_are_none_are_named(text: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_endpoints(text)

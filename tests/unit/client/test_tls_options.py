@@ -1,0 +1,49 @@
+"""When a client speaks TLS, and what is refused before it connects."""
+
+from pathlib import Path
+
+import pytest
+
+import raftkv
+from raftkv.client.tls import Tls, connector
+from raftkv.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("tls", "endpoints", "speaks"),
+    [
+        (None, "a:1,b:2", False),
+        (None, "http://a:1", False),
+        (None, "https://a:1,https://b:2", True),
+        (None, ["https://a:1", "https://b:2"], True),
+        (Tls(), "a:1", True),
+        (Tls(), "https://a:1", True),
+    ],
+)
+def test_who_speaks_tls(tls: Tls | None, endpoints: str | list[str], speaks: bool) -> None:
+    assert (connector(tls, endpoints) is not None) is speaks
+
+
+@pytest.mark.parametrize(
+    ("tls", "endpoints", "told"),
+    [
+        (None, "https://a:1,b:2", "before all of them, or before none"),
+        (None, "https://a:1,http://b:2", "before all of them, or before none"),
+        (Tls(), "http://a:1", "has no TLS"),
+        (Tls(cert_file="/x"), "a:1", "belong together"),
+        (Tls(ca_file="/nowhere/ca.pem"), "a:1", "/nowhere/ca.pem cannot be read"),
+    ],
+)
+def test_what_does_not_fit_together(tls: Tls | None, endpoints: str, told: str) -> None:
+    for make in (raftkv.Client, raftkv.connect):
+        with pytest.raises(ConfigError, match=told):
+            make(endpoints, tls=tls)
+
+
+def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text("no certificate")
+    made = connector(Tls(ca_file=str(path)), "a:1")
+    assert made is not None
+    with pytest.raises(ConfigError, match=str(path)):
+        made.arguments("a")
