@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raftkv.errors import InsecurePeers, InvalidRequest, RaftKVError, UserEmpty
-from raftkv.wire import commands, protocol, users
+from raftkv.wire import commands, pools, protocol, users
 from raftkv.wire.passwords import hash_password
 from raftkv.wire.watching import UNTIL_EXISTS
 
@@ -50,6 +50,13 @@ REQUESTS: dict[int, list[Any]] = {
     protocol.BACKUP_READ: [protocol.BACKUP_READ, 1, 0, 10],
     protocol.BACKUP_CLOSE: [protocol.BACKUP_CLOSE, 1],
     protocol.DEFRAGMENT: [protocol.DEFRAGMENT],
+    pools.POOL_SET: [pools.POOL_SET, 0, "mine", 1, {"capacity": {"gpu": 1}}],
+    pools.POOL_DELETE: [pools.POOL_DELETE, 0, "mine"],
+    pools.POOL_REQUEST: [pools.POOL_REQUEST, 0, "mine/1", 7, {"mine": {"gpu": 1}}, {}],
+    pools.POOL_RELEASE: [pools.POOL_RELEASE, 0, "mine/1", 0],
+    pools.POOLS: [pools.POOLS, 0],
+    pools.POOL_QUEUE: [pools.POOL_QUEUE, 0, ""],
+    pools.POOL_WHY: [pools.POOL_WHY, 0, "mine/1"],
     users.AUTH_ENABLE: [users.AUTH_ENABLE, 0],
     users.AUTH_DISABLE: [users.AUTH_DISABLE, 0],
     users.USER_ADD: [users.USER_ADD, 0, "eve", "", True],
