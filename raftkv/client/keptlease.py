@@ -15,7 +15,7 @@ from raftkv.client.blocking import Caller
 from raftkv.client.decisions import QUESTION
 from raftkv.client.options import draw
 from raftkv.client.renewal import NEVER, Plan, Renewal
-from raftkv.errors import ClientClosed, RaftKVError
+from raftkv.errors import ClientClosed, LeaseExists, LeaseNotFound, RaftKVError
 
 if TYPE_CHECKING:
     from raftkv.client.lease_verbs import LeaseVerbs
@@ -25,7 +25,12 @@ class KeptLease:
     """A lease that is kept alive while its `with` block runs; made by `Client.lease`."""
 
     def __init__(
-        self, client: "LeaseVerbs", keeper: "Callable[[], Keeper]", ttl: float, timeout: float | None = None
+        self,
+        client: "LeaseVerbs",
+        keeper: "Callable[[], Keeper]",
+        ttl: float,
+        timeout: float | None = None,
+        shared_id: int = 0,
     ) -> None:
         self.lost = threading.Event()
         """Set when the lease is gone, or when nobody can tell any more: its keys may be somebody else's. Never cleared."""
@@ -35,6 +40,7 @@ class KeptLease:
         self._get_keeper = keeper
         self._ttl = ttl
         self._timeout = timeout
+        self._shared_id = shared_id
         self._renewal: Renewal | None = None
         self._keeper: Keeper | None = None
 
@@ -57,8 +63,8 @@ class KeptLease:
     def __enter__(self) -> "KeptLease":
         assert self._renewal is None, "a lease is entered once: ask the client for another"
         sent_at = monotonic()
-        granted = self._client.lease_grant(self._ttl, timeout=self._timeout)
-        self._renewal = Renewal(granted.id, granted.ttl, sent_at, draw, self._on_change)
+        lease_id, ttl = self._begin()
+        self._renewal = Renewal(lease_id, ttl, sent_at, draw, self._on_change)
         self._keeper = self._get_keeper()
         self._keeper.add(self._renewal)
         return self
@@ -68,11 +74,29 @@ class KeptLease:
     ) -> None:
         self.revoke()
 
+    def _begin(self) -> tuple[int, float]:
+        """Grant it, or come in to those who share it. An id, and the seconds that it has."""
+        if not self._shared_id:
+            granted = self._client.lease_grant(self._ttl, timeout=self._timeout)
+            return granted.id, granted.ttl
+        while True:
+            try:
+                granted = self._client.lease_grant(self._ttl, lease_id=self._shared_id, timeout=self._timeout)
+                return granted.id, granted.ttl
+            except LeaseExists:
+                pass
+            try:
+                return self._shared_id, self._client.lease_keep_alive_once(self._shared_id, timeout=self._timeout)
+            except LeaseNotFound:
+                pass  # it ended between the two
+
     def revoke(self) -> None:
-        """End it now, with its keys. When the cluster cannot be reached it expires by itself."""
+        """End it now, with its keys; a shared one only for us. When the cluster cannot be reached it expires by itself."""
         renewal, keeper = self._held(), self._keeper
         assert keeper is not None, "it was entered"
         keeper.remove(renewal)
+        if self._shared_id:
+            return  # the others need it
         if not renewal.lost:
             try:
                 self._client.lease_revoke(renewal.lease_id)

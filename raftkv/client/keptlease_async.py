@@ -13,7 +13,7 @@ from raftkv.client.decisions import QUESTION
 from raftkv.client.dispatch import Dispatcher
 from raftkv.client.options import draw
 from raftkv.client.renewal import NEVER, Plan, Renewal
-from raftkv.errors import ClientClosed, RaftKVError
+from raftkv.errors import ClientClosed, LeaseExists, LeaseNotFound, RaftKVError
 from raftkv.wire.commands import Answer
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ class AsyncKeptLease:
     """A lease that is kept alive while its `async with` block runs; made by `AsyncClient.lease`."""
 
     def __init__(
-        self, client: "AsyncLeaseVerbs", keeper: "Callable[[], AsyncKeeper]", ttl: float, timeout: float | None = None
+        self,
+        client: "AsyncLeaseVerbs",
+        keeper: "Callable[[], AsyncKeeper]",
+        ttl: float,
+        timeout: float | None = None,
+        shared_id: int = 0,
     ) -> None:
         self.lost = asyncio.Event()
         """Set when the lease is gone, or when nobody can tell any more: its keys may be somebody else's. Never cleared."""
@@ -34,6 +39,7 @@ class AsyncKeptLease:
         self._get_keeper = keeper
         self._ttl = ttl
         self._timeout = timeout
+        self._shared_id = shared_id
         self._renewal: Renewal | None = None
         self._keeper: AsyncKeeper | None = None
 
@@ -56,8 +62,8 @@ class AsyncKeptLease:
     async def __aenter__(self) -> "AsyncKeptLease":
         assert self._renewal is None, "a lease is entered once: ask the client for another"
         sent_at = asyncio.get_running_loop().time()
-        granted = await self._client.lease_grant(self._ttl, timeout=self._timeout)
-        self._renewal = Renewal(granted.id, granted.ttl, sent_at, draw, self._on_change)
+        lease_id, ttl = await self._begin()
+        self._renewal = Renewal(lease_id, ttl, sent_at, draw, self._on_change)
         self._keeper = self._get_keeper()
         self._keeper.add(self._renewal)
         return self
@@ -67,11 +73,29 @@ class AsyncKeptLease:
     ) -> None:
         await self.revoke()
 
+    async def _begin(self) -> tuple[int, float]:
+        """Grant it, or come in to those who share it. An id, and the seconds that it has."""
+        if not self._shared_id:
+            granted = await self._client.lease_grant(self._ttl, timeout=self._timeout)
+            return granted.id, granted.ttl
+        while True:
+            try:
+                granted = await self._client.lease_grant(self._ttl, lease_id=self._shared_id, timeout=self._timeout)
+                return granted.id, granted.ttl
+            except LeaseExists:
+                pass
+            try:
+                return self._shared_id, await self._client.lease_keep_alive_once(self._shared_id, timeout=self._timeout)
+            except LeaseNotFound:
+                pass  # it ended between the two
+
     async def revoke(self) -> None:
-        """End it now, with its keys. When the cluster cannot be reached it expires by itself."""
+        """End it now, with its keys; a shared one only for us. When the cluster cannot be reached it expires by itself."""
         renewal, keeper = self._held(), self._keeper
         assert keeper is not None, "it was entered"
         keeper.remove(renewal)
+        if self._shared_id:
+            return  # the others need it
         if not renewal.lost:
             try:
                 await self._client.lease_revoke(renewal.lease_id)

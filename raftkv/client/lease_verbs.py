@@ -32,16 +32,17 @@ class LeaseVerbs:
     def _lease_keeper(self) -> "Keeper":
         raise NotImplementedError
 
-    def lease(self, ttl: float, *, timeout: float | None = None) -> "KeptLease":
+    def lease(self, ttl: float, *, timeout: float | None = None, shared_id: int = 0) -> "KeptLease":
         """A lease that lives as long as its block, however long that is: `with kv.lease(10) as lease:`.
 
         It is granted on entry, kept alive beside your code, and revoked on exit, with its keys. `lease.lost` is set when it is surely or
         possibly gone, `lease.valid_for` says for how many seconds it surely is not. `ttl` is how long it outlives this process,
-        `timeout` the deadline of the grant.
+        `timeout` the deadline of the grant. `shared_id`: a lease of this id that several keep alive together: the first one grants it, and it
+        ends, with its keys, when the last one has stopped for as long as `ttl`.
         """
         from raftkv.client.keptlease import KeptLease
 
-        return KeptLease(self, self._lease_keeper, ttl, timeout)
+        return KeptLease(self, self._lease_keeper, ttl, timeout, shared_id)
 
     def lease_grant(self, ttl: float, *, lease_id: int = 0, timeout: float | None = None) -> GrantedLease:
         """A lease that expires after `ttl` seconds unless it is kept alive; then the keys that were put with it are deleted.
@@ -93,16 +94,17 @@ class AsyncLeaseVerbs:
     def _lease_keeper(self) -> "AsyncKeeper":
         raise NotImplementedError
 
-    def lease(self, ttl: float, *, timeout: float | None = None) -> "AsyncKeptLease":
+    def lease(self, ttl: float, *, timeout: float | None = None, shared_id: int = 0) -> "AsyncKeptLease":
         """A lease that lives as long as its block, however long that is: `with kv.lease(10) as lease:`.
 
         It is granted on entry, kept alive beside your code, and revoked on exit, with its keys. `lease.lost` is set when it is surely or
         possibly gone, `lease.valid_for` says for how many seconds it surely is not. `ttl` is how long it outlives this process,
-        `timeout` the deadline of the grant.
+        `timeout` the deadline of the grant. `shared_id`: a lease of this id that several keep alive together: the first one grants it, and it
+        ends, with its keys, when the last one has stopped for as long as `ttl`.
         """
         from raftkv.client.keptlease_async import AsyncKeptLease
 
-        return AsyncKeptLease(self, self._lease_keeper, ttl, timeout)
+        return AsyncKeptLease(self, self._lease_keeper, ttl, timeout, shared_id)
 
     async def lease_grant(self, ttl: float, *, lease_id: int = 0, timeout: float | None = None) -> GrantedLease:
         """A lease that expires after `ttl` seconds unless it is kept alive; then the keys that were put with it are deleted.

@@ -81,3 +81,12 @@ class JobState(RaftKVError):
 
     # details: state
     code = "job_state"
+
+
+# Rendezvous.
+
+
+class QueueEmpty(RaftKVError):
+    """The queue of a rendezvous has nothing in it."""
+
+    code = "queue_empty"

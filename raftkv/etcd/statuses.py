@@ -110,6 +110,7 @@ _NUMBERS: Final[dict[str, int]] = {
     "not_held": FAILED_PRECONDITION,
     "pool_not_found": NOT_FOUND,
     "job_not_found": NOT_FOUND,
+    "queue_empty": FAILED_PRECONDITION,
     "job_state": FAILED_PRECONDITION,
     "pool_exists": FAILED_PRECONDITION,
     "pool_busy": FAILED_PRECONDITION,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from raftkv.recipes.lock import Lock
     from raftkv.recipes.pool_blocking import Pool
     from raftkv.recipes.queue import Queue
+    from raftkv.recipes.rendezvous_blocking import Store
     from raftkv.recipes.semaphore import Semaphore
 
 
@@ -124,3 +125,14 @@ class Client(PlainClient):
         from raftkv.recipes.jobs_blocking import Jobs
 
         return Jobs(self, name, ttl=ttl, lease=lease, worker=worker)
+
+    def rendezvous(self, run_id: str, round_: int = 0, *, ttl: float = 30.0, timeout: float = 300.0) -> "Store":
+        """Where the ranks of a run find each other, with the semantics of TCPStore, seen by this round alone; see docs/recipes.md.
+
+        It lives until nobody has kept it alive for `ttl` seconds. `timeout`: how long its calls wait at most. Raises InvalidRequest.
+        """
+        from raftkv.recipes.rendezvous import AsyncStore, Scope
+        from raftkv.recipes.rendezvous_blocking import Store
+        from raftkv.recipes.verbs import blocking
+
+        return Store(AsyncStore(Scope(blocking(self), run_id, round_, ttl), timeout=timeout))

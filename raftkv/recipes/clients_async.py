@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raftkv.recipes.lock import AsyncLock
     from raftkv.recipes.pool import AsyncPool
     from raftkv.recipes.queue import AsyncQueue
+    from raftkv.recipes.rendezvous import AsyncStore
     from raftkv.recipes.semaphore import AsyncSemaphore
 
 P = ParamSpec("P")
@@ -127,6 +128,15 @@ class AsyncClient(PlainClient):
         from raftkv.recipes.jobs import AsyncJobs
 
         return AsyncJobs(self, name, ttl=ttl, lease=lease, worker=worker)
+
+    def rendezvous(self, run_id: str, round_: int = 0, *, ttl: float = 30.0, timeout: float = 300.0) -> "AsyncStore":
+        """Where the ranks of a run find each other, with the semantics of TCPStore, seen by this round alone; see docs/recipes.md.
+
+        It lives until nobody has kept it alive for `ttl` seconds. `timeout`: how long its calls wait at most. Raises InvalidRequest.
+        """
+        from raftkv.recipes.rendezvous import AsyncStore, Scope
+
+        return AsyncStore(Scope(self, run_id, round_, ttl), timeout=timeout)
 
 
 def _made_by(cls: Callable[P, R]) -> Callable[P, R]:

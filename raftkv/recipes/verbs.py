@@ -134,7 +134,7 @@ class Verbs(Protocol):
 
     def guarded(self, key: Bytes, create_revision: Revision) -> "GuardedVerbs": ...
 
-    def lease(self, ttl: float, *, timeout: float | None = None) -> Kept: ...
+    def lease(self, ttl: float, *, timeout: float | None = None, shared_id: int = 0) -> Kept: ...
 
     async def lease_grant(self, ttl: float, *, lease_id: int = 0, timeout: float | None = None) -> GrantedLease: ...
 
@@ -286,9 +286,9 @@ class BlockingVerbs:
         """As the client's."""
         return BlockingVerbs(self.kv.guarded(key, create_revision))
 
-    def lease(self, ttl: float, *, timeout: float | None = None) -> Kept:
+    def lease(self, ttl: float, *, timeout: float | None = None, shared_id: int = 0) -> Kept:
         """As the client's."""
-        return _BlockingKept(self.kv.lease(ttl, timeout=timeout))
+        return _BlockingKept(self.kv.lease(ttl, timeout=timeout, shared_id=shared_id))
 
     def watch(self, *args: Any, **kwargs: Any) -> Watching:
         """As the client's."""

@@ -17,6 +17,8 @@ from raftkv.recipes import (
     pool,
     pool_blocking,
     queue,
+    rendezvous,
+    rendezvous_blocking,
     semaphore,
 )
 from raftkv.recipes.clients import Client
@@ -31,6 +33,7 @@ PAIRS = [
     (queue.AsyncQueue, queue.Queue),
     (queue.AsyncClaim, queue.Claim),
     (counter.AsyncCounter, counter.Counter),
+    (rendezvous.AsyncStore, rendezvous_blocking.Store),
     (jobs.AsyncJobs, jobs_blocking.Jobs),
     (jobs.AsyncJobClaim, jobs_blocking.JobClaim),
     (pool.AsyncPool, pool_blocking.Pool),

@@ -1,0 +1,307 @@
+"""Rendezvous: the store in which the ranks of a training job find each other, with the semantics of PyTorch's TCPStore.
+
+One rendezvous is (run id, round): its keys live under `rdzv/RUN/ROUND/` and on one lease that all participants keep alive together, so nobody can
+see what an earlier round has left, and nothing is left when all are gone; no rank's host matters more than another's. Waiting
+is a wait in the cluster, not a loop of questions. Below that prefix: `k/KEY` values, `e/KEY` where a queue begins and ends (it exists while
+the queue is not empty, which is what "a queue counts as existing" needs), `q/KEY/NUMBER` its items, `b/KEY` barriers.
+"""
+
+from functools import partial
+from hashlib import blake2b
+from typing import Any, Awaitable, Callable, Final, Sequence, TypeVar
+
+from raftkv.client.requests import Bytes, as_bytes
+from raftkv.client.results import RangeResult, TxnResult
+from raftkv.client.txn import Delete, Get, Lease, Operation, Put, Range, Value, exists, missing
+from raftkv.errors import DeadlineExceeded, InvalidRequest, LeaseNotFound, LockLost, NotANumber, QueueEmpty
+from raftkv.recipes.places import check_seconds
+from raftkv.recipes.verbs import Kept, Verbs
+from raftkv.recipes.waiting import Deadline, wait_keys
+from raftkv.wire.commands import IGNORE_VALUE
+
+TTL_S: Final = 30.0
+TIMEOUT_S: Final = 300.0
+OPERATIONS_PER_TXN: Final = 64
+KEYS_PER_WAIT: Final = 1_000
+
+T = TypeVar("T")
+
+
+class Scope:
+    """One (run id, round) of one client: the prefix, and the lease, which is entered with the first write."""
+
+    def __init__(self, kv: Verbs, run_id: str, round_: int, ttl: float) -> None:
+        check_seconds(ttl, "ttl")
+        if not run_id or "/" in run_id:
+            raise InvalidRequest("a run id is text without /")
+        if round_ < 0:
+            raise InvalidRequest(f"a round is a number of 0 or more, not {round_}")
+        self.kv = kv
+        self.prefix = f"rdzv/{run_id}/{round_}/".encode()
+        self._ttl = ttl
+        self._lease: Kept | None = None
+
+    async def lease_id(self) -> int:
+        """Of the round; kept alive from here on. Raises LockLost when the round has ended without us."""
+        if self._lease is None:
+            shared_id = (int.from_bytes(blake2b(self.prefix, digest_size=8).digest()) >> 1) or 1
+            lease = self.kv.lease(self._ttl, shared_id=shared_id)
+            await lease.__aenter__()
+            self._lease = lease
+        if self._lease.lost.is_set():
+            raise LockLost("the round is over: its lease has ended")
+        return self._lease.id
+
+    async def leave(self) -> None:
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            await lease.revoke()
+
+
+class AsyncStore:
+    """The store of a rendezvous; made by `kv.rendezvous(run_id, round_)`. Methods are named as TCPStore's, and do as they do."""
+
+    def __init__(self, scope: Scope, prefix: bytes = b"", timeout: float = TIMEOUT_S) -> None:
+        self._scope = scope
+        self._kv = scope.kv
+        self._prefix = prefix
+        self._timeout = timeout
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that `get`, `wait`, `barrier` and the like wait at most, unless they are told otherwise."""
+        return self._timeout
+
+    def set_timeout(self, timeout: float) -> None:
+        """For this store; clones and prefixed stores have their own."""
+        check_seconds(timeout, "timeout")
+        self._timeout = timeout
+
+    async def set(self, key: Bytes, value: Bytes) -> None:
+        """Write; wakes who waits."""
+        await self._write(lambda lease: self._kv.put(self._key(key), value, lease=lease))
+
+    async def get(self, key: Bytes, timeout: float | None = None) -> bytes:
+        """The value, once it exists. Raises DeadlineExceeded."""
+        return (await self.multi_get([key], timeout))[0]
+
+    async def add(self, key: Bytes, amount: int) -> int:
+        """Add to a number, which begins at 0 and is decimal text for `get`. Returns the new one. Raises NotANumber."""
+        name = self._key(key)
+        total = await self._kv.increment(name, amount)
+        if total == amount:
+            await self._adopt(name)
+        return total
+
+    async def append(self, key: Bytes, value: Bytes) -> None:
+        """Append to a value, which begins empty."""
+        name, tail = self._key(key), as_bytes(value)
+        if await self._kv.append(name, tail) == len(tail):
+            await self._adopt(name)
+
+    async def compare_set(self, key: Bytes, expected: Bytes, desired: Bytes) -> bytes:
+        """Write `desired` if the value is `expected`, or if there is none and `expected` is empty. What the value is then.
+
+        Where there is none, and `expected` is not empty, nothing is written and `expected` is returned.
+        """
+        name, wanted, new = self._key(key), as_bytes(expected), as_bytes(desired)
+
+        def swap(lease: int) -> Awaitable[TxnResult]:
+            put = Put(name, new, lease=lease)
+            otherwise = self._kv.txn().if_(missing(name)).then(*([] if wanted else [put])).else_(Get(name))
+            return self._kv.txn().if_(Value(name) == wanted).then(put).else_(otherwise).commit()
+
+        done = await self._write(swap)
+        if done.succeeded:
+            return new
+        inner = done.responses[0]
+        assert isinstance(inner, TxnResult), "the branch is a transaction"
+        if inner.succeeded:
+            return wanted if wanted else new
+        found = inner.responses[0]
+        assert isinstance(found, RangeResult), "a read"
+        return found.kvs[0].value
+
+    async def check(self, keys: Sequence[Bytes]) -> bool:
+        """Whether all exist; True for none."""
+        return not await self._missing(list(keys))
+
+    async def wait(self, keys: Sequence[Bytes], timeout: float | None = None) -> None:
+        """Until all exist; a queue that is not empty counts. Raises DeadlineExceeded."""
+        deadline = self._deadline(timeout)
+        waiting = await self._missing(list(keys))
+        while waiting:
+            either = [self._key(waiting[0]), self._mark(waiting[0])]
+            if await wait_keys(self._kv, either, until="exists", any=True, deadline=deadline) is None:
+                raise DeadlineExceeded(f"waited in vain for {as_bytes(waiting[0])!r} and {len(waiting) - 1} other keys")
+            waiting = await self._missing(waiting[1:]) if len(waiting) > 1 else []
+
+    async def multi_get(self, keys: Sequence[Bytes], timeout: float | None = None) -> list[bytes]:
+        """The values, once all exist. Raises DeadlineExceeded."""
+        deadline = self._deadline(timeout)
+        names = [self._key(key) for key in keys]
+        values: list[bytes] = []
+        for start in range(0, len(names), KEYS_PER_WAIT):
+            part = names[start : start + KEYS_PER_WAIT]
+            found = await wait_keys(self._kv, part, until="exists", deadline=deadline)
+            if found is None:
+                raise DeadlineExceeded(f"waited in vain for {as_bytes(keys[start])!r} and {len(part) - 1} other keys")
+            values += [kv.value for kv in found.kvs if kv is not None]
+        assert len(values) == len(names), "all of them exist"
+        return values
+
+    async def multi_set(self, keys: Sequence[Bytes], values: Sequence[Bytes]) -> None:
+        """Write all: up to 64 at once, more in parts. Raises InvalidRequest."""
+        if len(keys) != len(values):
+            raise InvalidRequest(f"{len(keys)} keys and {len(values)} values")
+        pairs = {self._key(key): value for key, value in zip(keys, values, strict=True)}
+        names = list(pairs)
+        for start in range(0, len(names), OPERATIONS_PER_TXN):
+            part = {name: pairs[name] for name in names[start : start + OPERATIONS_PER_TXN]}
+            await self._write(partial(self._put_all, part))
+
+    def _put_all(self, pairs: dict[bytes, Bytes], lease: int) -> Awaitable[TxnResult]:
+        return self._kv.txn().then(*(Put(name, value, lease=lease) for name, value in pairs.items())).commit()
+
+    async def delete_key(self, key: Bytes) -> bool:
+        """Whether there was one."""
+        return bool(await self._kv.delete(self._key(key)))
+
+    async def num_keys(self) -> int:
+        """Of the whole round, also through a prefix; queues are not counted."""
+        return (await self._kv.range(prefix=self._scope.prefix + b"k/", count_only=True)).count
+
+    async def list_keys(self) -> list[bytes]:
+        """Those with this store's prefix, without it; queues are not listed."""
+        start = self._scope.prefix + b"k/" + self._prefix
+        found = await self._kv.range(prefix=start, keys_only=True)
+        return [kv.key[len(start) :] for kv in found.kvs]
+
+    async def queue_push(self, key: Bytes, value: Bytes) -> None:
+        """Append to a queue, first in first out; wakes who waits."""
+        while True:
+            head, tail, mark = await self._bounds(key)
+            done = await self._write(partial(self._push, key, value, head, tail, mark))
+            if done.succeeded:
+                return
+
+    async def queue_pop(self, key: Bytes, block: bool = True, timeout: float | None = None) -> bytes:
+        """The first of a queue, once there is one. Raises DeadlineExceeded, or QueueEmpty without `block`."""
+        deadline = self._deadline(timeout)
+        while True:
+            head, tail, mark = await self._bounds(key)
+            if head == tail:
+                if not block:
+                    raise QueueEmpty(f"queue {as_bytes(key)!r} is empty")
+                if await wait_keys(self._kv, [self._mark(key)], until="exists", deadline=deadline) is None:
+                    raise DeadlineExceeded(f"waited in vain for something in queue {as_bytes(key)!r}")
+                continue
+            item = self._item(key, head)
+            taken = await self._write(partial(self._pop, key, item, head, tail, mark))
+            if taken.succeeded:
+                found = taken.responses[0]
+                assert isinstance(found, RangeResult), "a read"
+                return found.kvs[0].value
+
+    def _push(self, key: Bytes, value: Bytes, head: int, tail: int, mark: Any, lease: int) -> Awaitable[TxnResult]:
+        bounds = Put(self._mark(key), b"%d %d" % (head, tail + 1), lease=lease)
+        return self._kv.txn().if_(mark).then(bounds, Put(self._item(key, tail), value, lease=lease)).commit()
+
+    def _pop(self, key: Bytes, item: bytes, head: int, tail: int, mark: Any, lease: int) -> Awaitable[TxnResult]:
+        bounds: Operation = Put(self._mark(key), b"%d %d" % (head + 1, tail), lease=lease)
+        if head + 1 == tail:
+            bounds = Delete(self._mark(key))
+        return self._kv.txn().if_(mark).then(Get(item), Delete(item), bounds).commit()
+
+    async def queue_len(self, key: Bytes) -> int:
+        """How many are in a queue."""
+        head, tail, _ = await self._bounds(key)
+        return tail - head
+
+    async def barrier(self, key: Bytes, world_size: int, timeout: float | None = None) -> None:
+        """Until `world_size` have come. Once per key: a second barrier on it is passed at once. Raises DeadlineExceeded."""
+        deadline = self._deadline(timeout)
+        count = self._scope.prefix + b"b/" + self._prefix + as_bytes(key)
+        opened = count + b"/open"
+        arrived = await self._kv.increment(count + b"/n")
+        if arrived == 1:
+            await self._adopt(count + b"/n")
+        if arrived >= world_size:
+            await self._write(lambda lease: self._kv.put(opened, "", lease=lease))
+            return
+        if await wait_keys(self._kv, [opened], until="exists", deadline=deadline) is None:
+            raise DeadlineExceeded(
+                f"{arrived} of {world_size} had come to barrier {as_bytes(key)!r} with us, not all came"
+            )
+
+    def prefixed(self, prefix: Bytes) -> "AsyncStore":
+        """The same store with `prefix/` in front of all keys; prefixes of prefixes stand in front of each other, as PrefixStore's do."""
+        return AsyncStore(self._scope, self._prefix + as_bytes(prefix) + b"/", self._timeout)
+
+    def clone(self) -> "AsyncStore":
+        """Another one of the same, with its own timeout."""
+        return AsyncStore(self._scope, self._prefix, self._timeout)
+
+    async def close(self) -> None:
+        """Keep the round alive no more: it ends when the last participant has stopped for as long as its `ttl`."""
+        await self._scope.leave()
+
+    async def __aenter__(self) -> "AsyncStore":
+        await self._scope.lease_id()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        await self.close()
+
+    def _key(self, key: Bytes) -> bytes:
+        return self._scope.prefix + b"k/" + self._prefix + as_bytes(key)
+
+    def _mark(self, key: Bytes) -> bytes:
+        return self._scope.prefix + b"e/" + self._prefix + as_bytes(key)
+
+    def _item(self, key: Bytes, number: int) -> bytes:
+        return self._scope.prefix + b"q/" + self._prefix + as_bytes(key) + b"/%020d" % number
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(self._timeout if timeout is None else timeout)
+
+    async def _write(self, write: Callable[[int], Awaitable[T]]) -> T:
+        """A write on the round's lease. Raises LockLost when that has ended."""
+        lease = await self._scope.lease_id()
+        try:
+            return await write(lease)
+        except LeaseNotFound as error:
+            raise LockLost("the round is over: its lease has ended") from error
+
+    async def _adopt(self, name: bytes) -> None:
+        """INCREMENT and APPEND make keys without a lease: put a new one on the round's."""
+
+        def attach(lease: int) -> Awaitable[TxnResult]:
+            put = Put(name, b"", lease=lease)
+            put.command[5] |= IGNORE_VALUE
+            return self._kv.txn().if_(exists(name), Lease(name) == 0).then(put).commit()
+
+        await self._write(attach)
+
+    async def _bounds(self, key: Bytes) -> tuple[int, int, Any]:
+        """Where a queue begins and ends, and the condition that it still does."""
+        mark = self._mark(key)
+        kv = await self._kv.get_kv(mark)
+        if kv is None:
+            return 0, 0, missing(mark)
+        head, tail = map(int, kv.value.split())
+        return head, tail, Value(mark) == kv.value
+
+    async def _missing(self, keys: list[Bytes]) -> list[Bytes]:
+        """Those that neither have a value nor a queue with something in it; asked for in one request each 64."""
+        absent: list[Bytes] = []
+        for start in range(0, len(keys), OPERATIONS_PER_TXN):
+            part = keys[start : start + OPERATIONS_PER_TXN]
+            looks = [Range(name, count_only=True) for key in part for name in (self._key(key), self._mark(key))]
+            found = (await self._kv.txn().then(*looks).commit()).responses
+            counts = [row.count for row in found if isinstance(row, RangeResult)]
+            absent += [key for place, key in enumerate(part) if not (counts[2 * place] or counts[2 * place + 1])]
+        return absent
+
+
+__all__ = ["AsyncStore", "NotANumber", "Scope"]
