@@ -63,6 +63,8 @@ def build_etcd_house(service: Service, member: MemberControl, view: View, config
     house = House(service, member, view, config.limits, timeout_ms, CallCounts(PROCEDURES))
     house.calls.kinds = KINDS
     view.calls = house.calls
+    view.client_scheme = "https" if config.cert_file else "http"
+    view.peer_scheme = "https" if config.peer_cert_file else "http"
     house.authenticate = authenticate_with(member.authenticator)
     return house
 

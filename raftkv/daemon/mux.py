@@ -42,6 +42,7 @@ BACKLOG: Final = 1024
 HANDSHAKES_MAX: Final = 512  # of TLS, at the same time
 FIRST_BYTES_DEADLINE_MS: Final = 5_000
 CLOSE_DEADLINE_S: Final = 0.5
+FAREWELL_TURNS: Final = 5
 
 NATIVE, HTTP1, HTTP2 = "native", "http/1.1", "http/2"
 _TOKENS: Final = ((PREFACE, NATIVE), (HTTP2_PREFACE, HTTP2), *((method, HTTP1) for method in HTTP_METHODS))
@@ -136,6 +137,8 @@ class ClientPort:
         """Stop accepting, let HTTP finish what it is doing, then close every connection; what clients do not take is lost."""
         if self._server is not None:
             self._server.close()
+        for _ in range(FAREWELL_TURNS):
+            await asyncio.sleep(0)  # who has heard of the end has something to say, and it has to be written
         self._http_server.pre_shutdown()
         await self._http_server.shutdown(CLOSE_DEADLINE_S)
         for transport in self._transports:

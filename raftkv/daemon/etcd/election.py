@@ -74,12 +74,12 @@ async def leader(house: House, call: Call, request: pb.LeaderRequest) -> pb.Lead
 
 async def observe(house: House, call: Call, request: pb.LeaderRequest) -> AsyncIterator[pb.LeaderResponse]:
     """Who is elected, each value that it proclaims, and then the next one; it waits while there is none."""
-    told: Revision = 0
+    told = (0, 0)  # the reign and the revision of its last word
     while True:
         try:
             async for items, revision in _reign(house, call, request.name):
-                if items[2] > told:  # a reign may be looked at again after trouble
-                    told = items[2]
+                if items[1] != told[0] or items[2] > told[1]:  # a reign may be looked at again after trouble
+                    told = (items[1], items[2])
                     yield recipes.leader_response(items, house.origin(), revision)
         except RaftKVError as error:
             raise Refused(UNKNOWN, status_of(error).text) from error

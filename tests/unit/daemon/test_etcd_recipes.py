@@ -283,13 +283,13 @@ def test_who_observes_hears_of_everyone_elected_and_of_all_they_say(on_both: Tol
         await scene.turns()
         assert not observer.replies, "there is nobody yet"
         won = (await scene.campaign(1, b"one")).leader
+        following, _ = scene.begin_campaign(2, b"four")  # its key is older than the last words of the first
+        await scene.turns()
         for value in (b"two", b"three"):
             await scene.election("Proclaim", election.ProclaimRequest(leader=won, value=value))
         await scene.turns()
         late, _ = scene.begin("/v3electionpb.Election/Observe", election.LeaderRequest(name=b"e"))
         await scene.until(lambda: late is not None and len(late.replies) == 1)
-        following, _ = scene.begin_campaign(2, b"four")
-        await scene.turns()
         await scene.house.ask([PUT, 0, b"e2/9", b"not of this election", 0, 0])
         scene.house.service.watching.send_away(NoQuorum())
         await scene.election("Resign", election.ResignRequest(leader=won))
