@@ -11,7 +11,7 @@ from raftkv.daemon.api.gate import make_judge
 from raftkv.daemon.api.http import ChangeMembers, build_http_server
 from raftkv.daemon.api.native import NativeConnection
 from raftkv.daemon.config import DaemonConfig
-from raftkv.daemon.encryption import client_tls
+from raftkv.daemon.encryption import client_tls, schemes
 from raftkv.daemon.mux import ClientPort, Http2Door
 from raftkv.daemon.view import View
 from raftkv.replica.service import Service
@@ -29,6 +29,7 @@ def build_client_port(
     service: Service, member: MemberControl, view: View, config: DaemonConfig, change_members: ChangeMembers
 ) -> ClientPort:
     """The client port with all its doors, not listening yet."""
+    view.client_scheme, view.peer_scheme = schemes(config)
     house = build_etcd_house(service, member, view, config)
     gateway = build_gateway(house) if house is not None else None
     http = build_http_server(view, change_members, make_judge(member.authenticator, service), gateway)

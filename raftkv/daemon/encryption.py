@@ -25,3 +25,10 @@ def peer_tls(config: DaemonConfig) -> PeerTls | None:
         config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file, config.peer_client_cert_auth
     )
     return PeerTls(files, config.peer_cert_allowed_cn)
+
+
+def schemes(config: DaemonConfig) -> tuple[str, str]:
+    """How URLs of the client port and of the peer port begin: etcd's clients go to other members by what a list of members says."""
+    secure = (config.cert_file is not None, config.peer_cert_file is not None)
+    client, peer = ("https" if is_secure else "http" for is_secure in secure)
+    return client, peer

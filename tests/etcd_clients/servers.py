@@ -66,14 +66,14 @@ class EtcdNode:
     flags: dict[str, str]
     launcher: tuple[str, ...] = ()
     process: Process | None = None
-    paused: bool = False
 
     @property
     def running(self) -> bool:
         return self.process is not None and self.process.exit_code is None
 
     def start(self) -> None:
-        client, peer = f"http://{self.client_endpoint}", f"http://{self.peer_endpoint}"
+        scheme = "https" if "cert-file" in self.flags else "http"
+        client, peer = f"{scheme}://{self.client_endpoint}", f"http://{self.peer_endpoint}"
         flags = {
             "name": self.name,
             "data-dir": str(self.data_directory),
@@ -107,10 +107,6 @@ class EtcdNode:
     def is_leader(self) -> bool:
         page = http_get(self.client_endpoint, "/metrics")[1] if self.running else b""
         return b"\netcd_server_is_leader 1" in page
-
-    def connects_to_leader(self) -> bool:
-        page = http_get(self.client_endpoint, "/metrics")[1] if self.running else b""
-        return b"\netcd_server_has_leader 1" in page
 
 
 @dataclass(slots=True, kw_only=True)
@@ -209,6 +205,16 @@ QUOTA: dict[str, Callable[[int], dict[str, Any]]] = {
     ETCD: lambda quota_bytes: {"flags": {"quota-backend-bytes": str(quota_bytes)}},
     RAFTKV: lambda quota_bytes: {"environment": {"RAFTKV_LIMITS_QUOTA_BYTES": str(quota_bytes)}},
 }
+
+
+def make_guarded(kind: str, files: dict[str, str]) -> Servers:
+    """One member whose client port speaks TLS with these files (cert_file, key_file, trusted_ca_file) and asks clients for theirs. Not started."""
+    if kind == ETCD:
+        flags = {name.replace("_", "-"): path for name, path in files.items()}
+        return EtcdCluster(EtcdOptions(size=1, flags={**flags, "client-cert-auth": "true"}))
+    variables = {f"RAFTKV_{name.upper()}": path for name, path in files.items()}
+    variables |= {"RAFTKV_CLIENT_CERT_AUTH": "true", "RAFTKV_ALLOW_INSECURE_PEERS": "true"}
+    return RaftkvCluster(ClusterOptions(size=1, environment=variables))
 
 
 def make_servers(kind: str, *, size: int = 1, quota_bytes: int = 0, places: Sequence[Place] | None = None) -> Servers:

@@ -4,6 +4,7 @@ Runs in a virtual environment of its own; it ends with 0 only when everything ca
 """
 
 import io
+import os
 import sys
 import threading
 import time
@@ -14,6 +15,9 @@ from writing import raised, write_for_ever
 
 def connect(endpoint, **options):
     host, _, port = endpoint.rpartition(":")
+    if "TLS_CA" in os.environ:
+        files = (os.environ[name] for name in ("TLS_CA", "TLS_CERT", "TLS_KEY"))
+        options.update(zip(("ca_cert", "cert_cert", "cert_key"), files, strict=True))
     return etcd3.client(host=host, port=int(port), timeout=20, **options)
 
 

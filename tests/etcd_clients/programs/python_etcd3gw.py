@@ -3,6 +3,7 @@
 Runs in a virtual environment of its own; it ends with 0 only when everything came out as the library promises.
 """
 
+import os
 import sys
 import threading
 import time
@@ -13,6 +14,9 @@ from writing import raised, write_for_ever
 
 def connect(endpoint, **options):
     host, _, port = endpoint.rpartition(":")
+    if "TLS_CA" in os.environ:
+        files = (os.environ[name] for name in ("TLS_CA", "TLS_CERT", "TLS_KEY"))
+        options.update(zip(("ca_cert", "cert_cert", "cert_key"), files, strict=True), protocol="https")
     return etcd3gw.client(host=host, port=int(port), timeout=20, **options)
 
 

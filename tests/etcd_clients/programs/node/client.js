@@ -3,6 +3,7 @@
 "use strict";
 
 const assert = require("node:assert/strict");
+const { readFileSync } = require("node:fs");
 const { setTimeout: pause } = require("node:timers/promises");
 const { Etcd3, EtcdLeaseInvalidError } = require("etcd3");
 
@@ -158,8 +159,14 @@ async function write(kv, prefix) {
 
 async function main([what, endpoints, ...words]) {
   const callOptions = () => ({ deadline: Date.now() + 20_000 });
-  const hosts = endpoints.split(",").map((endpoint) => `http://${endpoint}`);
-  const kv = new Etcd3({ hosts, defaultCallOptions: (context) => (context.isStream ? {} : callOptions()) });
+  const { TLS_CA, TLS_CERT, TLS_KEY } = process.env;
+  const hosts = endpoints.split(",").map((endpoint) => `${TLS_CA ? "https" : "http"}://${endpoint}`);
+  const credentials = TLS_CA && {
+    rootCertificate: readFileSync(TLS_CA),
+    certChain: readFileSync(TLS_CERT),
+    privateKey: readFileSync(TLS_KEY),
+  };
+  const kv = new Etcd3({ hosts, credentials, defaultCallOptions: (context) => (context.isStream ? {} : callOptions()) });
   await { check, write }[what](kv, ...words);
   kv.close();
 }
