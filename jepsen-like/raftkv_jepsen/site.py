@@ -15,14 +15,19 @@ from raftkv_jepsen.machines.disk import DiskFaultUnavailable
 from raftkv_jepsen.machines.loopdisk import LoopDisk
 from raftkv_jepsen.machines.netns import NamespacesUnavailable, Network
 from raftkv_jepsen.machines.node import Node
-from raftkv_jepsen.machines.process import HARNESS_PATH, REPOSITORY
 from raftkv_jepsen.machines.proxies import ProxyNetwork
 from raftkv_jepsen.nemesis import clocks
 from raftkv_jepsen.options import ETCD, NATIVE, Options
-from raftkv_jepsen.testbuild import bugs
-from raftkv_jepsen.testbuild.program import PROGRAM
+from raftkv_jepsen.testbuild import bugs, clock
+from raftkv_jepsen.testbuild.program import ENVIRONMENT, PROGRAM
 
 DISK_BYTES: Final = 192 * 1024 * 1024
+SMALLER_LOG: Final = {
+    **SMALL_LOG,
+    "RAFTKV_LIMITS_LOG_RETAINED_ENTRIES_MAX": "20",
+    "RAFTKV_LIMITS_HISTORY_REVISIONS_MAX": "1000",
+}
+"""A member that was away for a moment needs a snapshot, and history is compacted while watches hang on it."""
 CLUSTER_NAME: Final = "jepsen"
 
 
@@ -58,7 +63,7 @@ class Site:
         self.network = self._make_network()
         self._stack.callback(self.network.close)
         self._stack.enter_context(self.network.entered())
-        environment = {**(SMALL_LOG if options.small_log else {}), **options.environment}
+        environment = {**(SMALLER_LOG if options.small_log else {}), **options.environment}
         self.cluster = Cluster(
             ClusterOptions(
                 cluster_name=CLUSTER_NAME,
@@ -94,10 +99,9 @@ class Site:
         return ProxyNetwork(self._options.nodes)
 
     def _plant(self) -> None:
-        paths = f"{REPOSITORY}:{REPOSITORY / 'cli'}:{HARNESS_PATH}"
         for node in self.cluster.nodes:
             node.program = PROGRAM
-            node.environment |= {bugs.PLANT: self._options.bug, "PYTHONPATH": paths}
+            node.environment |= {bugs.PLANT: self._options.bug, **ENVIRONMENT}
 
     def _make_disks(self) -> None:
         try:
@@ -119,11 +123,15 @@ class Site:
             return
         library = clocks.find_library()
         if not library:
-            self.no_clocks = "libfaketime is not installed"
-            return
+            self._say("wall clocks are moved by the test build: libfaketime is missing, or breaks Python's sleep here")
         for node in self.cluster.nodes:
-            self.clock_files[node.name] = self.cluster.directory / f"{node.name}.clock"
-            node.environment |= clocks.environment(library, self.clock_files[node.name])
+            file = self.clock_files[node.name] = self.cluster.directory / f"{node.name}.clock"
+            file.write_text(clocks.AS_IT_IS)
+            if library:
+                node.environment |= clocks.environment(library, file)
+            else:
+                node.program = PROGRAM
+                node.environment |= {clock.FILE: str(file), **ENVIRONMENT}
         self.no_clocks = ""
 
     def make_client(self, number: int, session: bool) -> Client:

@@ -1,8 +1,13 @@
-"""Wall clocks that jump, by libfaketime: a file per node is read anew by the running daemon. The monotonic clock is left alone.
+"""Wall clocks that jump: a file per node is read anew by the running daemon. The monotonic clock is left alone.
 
-raftkv keeps no promise by the wall clock, so nothing at all may follow from this.
+By libfaketime where it works. It is tried first, because some versions make Python's sleep fail and its timed waits late, which is no fault of
+clocks; the test build moves its own wall clock then. raftkv keeps no promise by the wall clock, so nothing at all may follow.
 """
 
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +20,34 @@ LIBRARIES: Final = (
 )
 JUMPS_S: Final = (-86_400 * 400, -3_600, -60, -2, 2, 60, 3_600, 86_400 * 400)
 AS_IT_IS: Final = "+0"
+TRIAL: Final = """
+import queue, time
+began = time.monotonic()
+time.sleep(0.05)
+try:
+    queue.SimpleQueue().get(timeout=0.2)
+except queue.Empty:
+    pass
+assert 0.2 < time.monotonic() - began < 2
+"""
+TRIAL_S: Final = 5.0
 
 
 def find_library() -> str:
-    """Its path; empty when it is not installed."""
-    return next((path for path in LIBRARIES if Path(path).exists()), "")
+    """Its path; empty when it is not installed, or breaks more than the wall clock."""
+    return next((path for path in LIBRARIES if Path(path).exists() and _works(path)), "")
+
+
+def _works(library: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        variables = {**os.environ, **environment(library, Path(folder) / "clock")}
+        try:
+            tried = subprocess.run(
+                [sys.executable, "-c", TRIAL], env=variables, capture_output=True, check=False, timeout=TRIAL_S
+            )
+        except subprocess.TimeoutExpired:
+            return False
+    return tried.returncode == 0
 
 
 def environment(library: str, file: Path) -> dict[str, str]:

@@ -7,14 +7,13 @@ unharmed. A point that it does not come by while the fault lasts is said to be m
 from typing import Final
 
 from raftkv_jepsen.machines.node import Node
-from raftkv_jepsen.machines.process import HARNESS_PATH, REPOSITORY
 from raftkv_jepsen.machines.waiting import wait_until
-from raftkv_jepsen.nemesis.arena import Arena, Injection, Kind
+from raftkv_jepsen.nemesis.arena import Arena, Injection, Kind, Occupied
 from raftkv_jepsen.testbuild.crashpoints import ARM, POINTS, TORN
-from raftkv_jepsen.testbuild.program import PROGRAM
+from raftkv_jepsen.testbuild.program import ENVIRONMENT, PROGRAM
 
 REACHED_S: Final = 6.0
-PATHS: Final = f"{REPOSITORY}:{REPOSITORY / 'cli'}:{HARNESS_PATH}"
+WRITES_AWAY: Final = 400
 
 
 def _crash_at(arena: Arena, node: Node, point: str, at_most: int) -> Injection:
@@ -22,7 +21,7 @@ def _crash_at(arena: Arena, node: Node, point: str, at_most: int) -> Injection:
     arena.kill(node)
     node.program, released = PROGRAM, node.program
     try:
-        node.start(environment={ARM: f"{point}:{count}", "PYTHONPATH": PATHS})
+        node.start(environment={ARM: f"{point}:{count}", **ENVIRONMENT})
     finally:
         node.program = released
     try:
@@ -53,11 +52,13 @@ def _among(prefix: str) -> tuple[str, ...]:
 
 
 def crash_snapshot(arena: Arena) -> Injection:
-    """While one is made, received or put in place; with the small log a member that was away needs one."""
-    node = arena.take_any()
+    """While one is received or put in place; with the small log a member that was away needs one."""
+    if arena.busy:
+        raise Occupied  # it needs a quorum that writes on
+    node = arena.take_follower()
     arena.kill(node)
-    arena.wait_writes(150)
-    point = arena.draw.choice(_among("snapshot."))
+    arena.wait_writes(WRITES_AWAY)
+    point = arena.draw.choice([point for point in _among("snapshot.") if "copy" not in point])
     return _crash_at(arena, node, point, 1)
 
 

@@ -2,12 +2,15 @@
 
 import os
 import runpy
+from pathlib import Path
 
-from raftkv_jepsen.testbuild import bugs, crashpoints
+from raftkv_jepsen.testbuild import bugs, clock, crashpoints
 
 
 def main() -> None:
-    """Both may be absent: then it is the product."""
+    """All may be absent: then it is the product."""
+    if os.environ.get(clock.FILE):
+        clock.MovedClock(Path(os.environ[clock.FILE])).install()
     if os.environ.get(crashpoints.ARM):
         crashpoints.arm(os.environ[crashpoints.ARM])
     if os.environ.get(bugs.PLANT):

@@ -3,4 +3,7 @@
 import sys
 from typing import Final
 
+from raftkv_jepsen.machines.process import HARNESS_PATH, REPOSITORY
+
 PROGRAM: Final = (sys.executable, "-m", "raftkv_jepsen.testbuild")
+ENVIRONMENT: Final = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'cli'}:{HARNESS_PATH}"}

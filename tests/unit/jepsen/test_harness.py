@@ -3,6 +3,7 @@
 import asyncio
 import re
 import struct
+import time
 from pathlib import Path
 from typing import Any, Awaitable
 
@@ -15,13 +16,14 @@ from raftkv_jepsen.history import FAIL, INFO, NEVER_NS, OK, HistoryWriter, Opera
 from raftkv_jepsen.machines import linkqueue
 from raftkv_jepsen.main import options_of, parser
 from raftkv_jepsen.nemesis import catalogue as faults
+from raftkv_jepsen.nemesis import clocks
 from raftkv_jepsen.options import Options
 from raftkv_jepsen.recorder import Recorder
 from raftkv_jepsen.report.figures import Figures
 from raftkv_jepsen.report.page import page
 from raftkv_jepsen.runner import Result
 from raftkv_jepsen.selftest import CASES
-from raftkv_jepsen.testbuild import bugs, crashpoints
+from raftkv_jepsen.testbuild import bugs, clock, crashpoints
 from raftkv_jepsen.workloads import catalogue as workloads
 
 S = 1_000_000_000
@@ -209,3 +211,29 @@ def test_options_are_checked() -> None:
     assert (options.time_s, options.nemesis, options.seed) == (5.0, ("kill", "pause"), 9)
     with pytest.raises(ValueError, match="above 0"):
         options_of(parser().parse_args(["--time", "0"]))
+
+
+# Clocks.
+
+
+def test_the_test_build_moves_its_wall_clock_and_leaves_the_other_alone(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    file.write_text("+3600")
+    moved = clock.MovedClock(file)
+    assert 3500 < moved.time() - time.time() < 3700
+    file.write_text("half a numb")
+    moved._read_at = 0.0
+    assert 3500 < moved.time() - time.time() < 3700, "what is half written does not count"
+    file.write_text("-60")
+    moved._read_at = 0.0
+    assert -70 < moved.time() - time.time() < -50
+
+
+@pytest.mark.parametrize(("trial", "works"), [(clocks.TRIAL, True), ("raise OSError(22)", False)])
+def test_a_clock_library_that_breaks_sleep_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial: str, works: bool
+) -> None:
+    monkeypatch.setattr(clocks, "TRIAL", trial)
+    monkeypatch.setattr(clocks, "LIBRARIES", (str(tmp_path),))
+    monkeypatch.setattr(clocks, "environment", lambda library, file: {})
+    assert bool(clocks.find_library()) is works
