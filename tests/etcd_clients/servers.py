@@ -149,6 +149,10 @@ class EtcdCluster:
         self.nodes.append(node)
         return node
 
+    def add_node(self, name: str, *, join: str) -> EtcdNode:
+        """Another member on loopback, not started: it needs the `initial-cluster` that `member add` will print. `join` is raftkv's way."""
+        return self._append(name, self._loopback_place(), {"initial-cluster-state": "existing"})
+
     def __enter__(self) -> "EtcdCluster":
         return self
 

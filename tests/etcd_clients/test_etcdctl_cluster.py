@@ -10,7 +10,7 @@ import pytest
 from raftkv_jepsen.machines.waiting import wait_until
 
 from .etcdctl import Etcdctl
-from .servers import Servers, make_servers
+from .servers import ETCD, Servers, make_servers
 
 pytestmark = pytest.mark.integration
 
@@ -151,6 +151,38 @@ def test_members_come_and_go(ctl3: Etcdctl, three: Servers) -> None:
     assert "etcdserver: member not found" in ctl3.refused("member", "remove", member_id)
     assert "etcdserver: member not found" in ctl3.refused("member", "update", "7b", "--peer-urls=http://127.0.0.1:9")
     assert len(ctl3("member", "list").splitlines()) == 3
+
+
+def test_a_learner_joins_is_promoted_and_leaves(kind: str, make: Any) -> None:
+    """Announced by its URL, then started; it gets all that is there, a vote when it has caught up, and stops when it is removed."""
+    servers = make(size=1)
+    ctl = Etcdctl(servers.endpoints)
+    for number in range(50):
+        ctl("put", f"before/{number}", str(number))
+    node = servers.add_node("n2", join=servers.nodes[0].client_endpoint)
+    said = ctl("member", "add", "n2", "--learner", f"--peer-urls=http://{node.peer_endpoint}")
+    member_id = said.split()[1]
+    if kind == ETCD:
+        node.flags["initial-cluster"] = re.search('ETCD_INITIAL_CLUSTER="(.*)"', said)[1]  # type: ignore[index]
+    node.start()
+
+    def row() -> dict[str, Any]:
+        return next(each for each in ctl.json("member", "list")["members"] if format(each["ID"], "x") == member_id)
+
+    wait_until(lambda: row().get("clientURLs"), "the member to have started", deadline_s=40, seen=row)
+    assert (row()["name"], row().get("isLearner")) == ("n2", True)
+    promote = lambda: ctl.run("member", "promote", member_id)  # noqa: E731
+    wait_until(lambda: promote().returncode == 0, "a vote", deadline_s=40, seen=lambda: promote().stderr)
+    assert not row().get("isLearner")
+    there = Etcdctl(node.client_endpoint)
+    assert there("get", "before/49", "--print-value-only") == "49\n"
+    assert there("put", "after", "v") == "OK\n"
+    remove = lambda: ctl.run("member", "remove", member_id)  # noqa: E731  (etcd wants members to have been connected for a while)
+    said = wait_until(lambda: remove().stdout.decode(), "it to be removed", seen=lambda: remove().stderr)
+    assert f"Member {member_id} removed" in said
+    wait_until(lambda: not node.running, "a removed member to stop", deadline_s=40)
+    assert ctl("get", "after", "--print-value-only") == "v\n"
+    assert len(ctl("member", "list").splitlines()) == 1
 
 
 def test_alarm(kind: str, make: Any) -> None:

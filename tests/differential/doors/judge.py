@@ -10,6 +10,7 @@ from typing import Any, Callable
 from raftkv.etcdpb import rpc_pb2 as rpc
 from tests.differential.doors.ends import COMPACT, DELETE, PUT, EitherEnd, End, GatewayEnd, GrpcEnd
 from tests.differential.judge import LENGTH, Difference, Pair, run_seed, shown
+from tests.differential.stories import operations_of
 
 DOORS: dict[str, Callable[[str], End]] = {"grpc": GrpcEnd, "gateway": GatewayEnd, "either": EitherEnd}
 
@@ -21,6 +22,7 @@ class DoorPair(Pair):
         align(real, ours)
         self._seed = seed
         self._asked = 0
+        self.is_behind = False  # whether ours may be behind the others of its cluster
         self._etcd: Any = real
         self.twin: Any = ours
         self._base = real.compact_revision - 1
@@ -29,6 +31,8 @@ class DoorPair(Pair):
 
     def ask(self, method: Any, request: Any, where: str) -> tuple[Any, Any]:
         self._turn()
+        if self.is_behind:
+            request = linearizable(request)
         both = super().ask(method, request, where)
         if self._etcd.seen != self.twin.seen:
             lines = [
@@ -51,6 +55,18 @@ class DoorPair(Pair):
             end.turn(Random(self._seed * 1_000_003 + self._asked))
 
 
+def linearizable(request: Any) -> Any:
+    """A copy in which no range is content with what the member happens to have."""
+    copy = type(request)()
+    copy.CopyFrom(request)
+    ranges = [copy] if isinstance(copy, rpc.RangeRequest) else []
+    if isinstance(copy, rpc.TxnRequest):
+        ranges = [each.request_range for each in operations_of(copy) if each.HasField("request_range")]
+    for each in ranges:
+        each.serializable = False
+    return copy
+
+
 def align(*ends: End) -> None:
     """Nothing in any of them, one revision, all before it compacted."""
     for end in ends:
@@ -68,15 +84,18 @@ def align(*ends: End) -> None:
 class Pairs:
     """Makes the two anew for each story. A context manager: connections end with it."""
 
-    def __init__(self, real_endpoint: str, our_endpoint: str, door: str, seed: int) -> None:
+    def __init__(self, real_endpoint: str, our_endpoint: str, door: str, seed: int, *, is_behind: bool = False) -> None:
         self._endpoints, self._door, self._seed = (real_endpoint, our_endpoint), door, seed
+        self._is_behind = is_behind
         self._ends: list[End] = []
 
     def __call__(self) -> DoorPair:
         self.close()
         self._ends = [DOORS[self._door](endpoint) for endpoint in self._endpoints]
         real, ours = self._ends
-        return DoorPair(real, ours, self._seed)
+        pair = DoorPair(real, ours, self._seed)
+        pair.is_behind = self._is_behind
+        return pair
 
     def __enter__(self) -> "Pairs":
         return self
@@ -89,7 +108,9 @@ class Pairs:
             self._ends.pop().close()
 
 
-def run_door_seed(real_endpoint: str, our_endpoint: str, door: str, seed: int, length: int = LENGTH) -> None:
-    """Raises Difference with the shortest story that still shows one, and how to run it again."""
-    with Pairs(real_endpoint, our_endpoint, door, seed) as make_pair:
+def run_door_seed(
+    real_endpoint: str, our_endpoint: str, door: str, seed: int, length: int = LENGTH, *, is_behind: bool = False
+) -> None:
+    """Raises Difference with the shortest story that still shows one, and how to run it again. `is_behind`: ours is a follower."""
+    with Pairs(real_endpoint, our_endpoint, door, seed, is_behind=is_behind) as make_pair:
         run_seed(make_pair, seed, length, replay=f"python -m tests.differential.doors {door}")

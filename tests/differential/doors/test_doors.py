@@ -86,6 +86,14 @@ def test_fresh_stories(both: Both, door: str) -> None:
     until_time_is_up(partial(run_door_seed, both.real.endpoints, both.ours.endpoints, door))
 
 
+def test_a_follower_answers_alike(both: Both) -> None:
+    """What it cannot answer by itself it asks the leader for, and clients see no difference."""
+    with make_servers(servers_under_test()[0], size=3) as three:
+        three.start()
+        follower = three.followers()[0].client_endpoint
+        until_time_is_up(partial(run_door_seed, both.real.endpoints, follower, "either", is_behind=True))
+
+
 def test_fresh_watch_streams(ends: tuple[GrpcEnd, GrpcEnd]) -> None:
     until_time_is_up(partial(run_stream_seed, *ends))
 
