@@ -1,4 +1,4 @@
-"""etcd through the thinnest client that Python can be: HTTP/2 frames written by hand on one asyncio.Protocol.
+"""etcd, or whoever speaks its gRPC, through the thinnest client that Python can be: HTTP/2 frames written by hand on one asyncio.Protocol.
 
 It exists to be fair to etcd on a small machine, where the client's own CPU takes throughput away from the servers. It speaks just
 enough of RFC 9113 for unary gRPC to one server: constant header blocks without compression state, flow control in both
@@ -187,8 +187,8 @@ class _Connection(asyncio.Protocol):
 
 
 def _is_success(block: bytes) -> bool:
-    """Does a trailers block say grpc-status 0? The name huffman-coded as Go writes it (RFC 7541 appendix B), then length 1, "0"."""
-    return b"\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x01\x30" in block
+    """Does a trailers block say grpc-status 0? The name huffman-coded as Go writes it (RFC 7541 appendix B), or plain; then length 1, "0"."""
+    return b"\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x01\x30" in block or b"\x0bgrpc-status\x010" in block
 
 
 class EtcdH2Target:

@@ -39,6 +39,7 @@ class Spec:
     per_second: float = 0.0  # open
     count: int = 0  # count
     first: int = 0  # count: number of the first key
+    connections: int = 1  # that share the operations in turn
     distinct_keys: int = 0  # count: go round over so many keys, one version each time; 0: as many keys as operations
     keys: int = 100_000  # operations are spread over so many keys; 0: a new random key for each put
     key_bytes: int = 16
@@ -74,6 +75,14 @@ def operation_of(spec: Spec, target: Target) -> Operation:
     return lambda number: get(names[number % keys])
 
 
+def spread(operations: list[Operation]) -> Operation:
+    """One after the other over all connections."""
+    if len(operations) == 1:
+        return operations[0]
+    count = len(operations)
+    return lambda number: operations[number % count](number)
+
+
 class CpuWatch:
     """CPU seconds of this process and of the watched ones, within the counted time."""
 
@@ -101,10 +110,11 @@ def save(latencies: list[float], path: Path) -> None:
 
 
 async def run_load(spec: Spec) -> dict[str, Any]:
-    target = await connect(spec.driver, spec.endpoints)
-    operation = operation_of(spec, target)
+    targets = [await connect(spec.driver, spec.endpoints) for _ in range(spec.connections)]
+    operation = spread([operation_of(spec, target) for target in targets])
     if spec.shape != "count":
-        await operation(0)
+        for number in range(spec.connections):
+            await operation(number)
     await wait_for_go()
     gc.collect()
     gc.freeze()  # a full collection over prepared keys is no part of what is measured
@@ -116,7 +126,8 @@ async def run_load(spec: Spec) -> dict[str, Any]:
         outcome = await fixed_count(operation, spec.in_flight, spec.count)
     else:
         outcome = await closed_loop(operation, spec.in_flight, spec.seconds, spec.warmup_seconds)
-    await target.close()
+    for target in targets:
+        await target.close()
     if spec.latencies_path:
         save(outcome.latencies, Path(spec.latencies_path))
     return {

@@ -8,14 +8,14 @@ from typing import Any, Callable, Final, NamedTuple
 
 from google.protobuf.message import Message
 
-from raftkv.etcd import requests, responses
+from raftkv.etcd import encoding, requests, responses
 from raftkv.etcd.responses import Origin
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.commands import Answer, Command
 
 
 class Method(NamedTuple):
-    """One procedure. `command` and `response` are its translations; `gateway` lists its paths behind /v3."""
+    """One procedure. `command` and `response` are its translations; `gateway` lists its paths behind /v3. `encoded`: a quick way to the response's bytes."""
 
     path: str
     gateway: tuple[str, ...]
@@ -23,6 +23,7 @@ class Method(NamedTuple):
     answered_by: type[Message]
     command: Callable[[Any], Command]
     response: Callable[[Any, Answer, Origin], Message]
+    encoded: Callable[[Answer, encoding.Headers], bytes | None] | None = None
 
 
 METHODS: Final[tuple[Method, ...]] = (
@@ -31,8 +32,9 @@ METHODS: Final[tuple[Method, ...]] = (
         ("/kv/range",),
         rpc.RangeRequest,
         rpc.RangeResponse,
-        requests.range_command,
-        responses.range_response,
+        requests.read_command,
+        responses.read_response,
+        encoding.encoded_read,
     ),
     Method(
         "/etcdserverpb.KV/Put",
@@ -41,6 +43,7 @@ METHODS: Final[tuple[Method, ...]] = (
         rpc.PutResponse,
         requests.put_command,
         responses.put_response,
+        encoding.encoded_put,
     ),
     Method(
         "/etcdserverpb.KV/DeleteRange",

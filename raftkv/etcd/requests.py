@@ -15,6 +15,7 @@ from raftkv.wire.commands import (
     COMPARE_VERSION,
     COUNT_ONLY,
     DELETE_RANGE,
+    GET,
     IGNORE_LEASE,
     IGNORE_VALUE,
     KEYS_ONLY,
@@ -66,6 +67,24 @@ def range_command(request: rpc.RangeRequest) -> Command:
         request.min_create_revision,
         request.max_create_revision,
     ]
+
+
+def read_command(request: rpc.RangeRequest) -> Command:
+    """A GET if it is one key as it is now, which most are and which costs a third; else a RANGE."""
+    if (
+        request.range_end
+        or request.revision
+        or request.sort_order
+        or request.sort_target
+        or request.keys_only
+        or request.count_only
+        or request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    ):
+        return range_command(request)
+    return [GET, SERIALIZABLE if request.serializable else 0, request.key]
 
 
 def put_command(request: rpc.PutRequest) -> Command:

@@ -44,6 +44,14 @@ def range_response(request: rpc.RangeRequest, answer: Answer, origin: Origin) ->
     return response
 
 
+def read_response(request: rpc.RangeRequest, answer: Answer, origin: Origin) -> rpc.RangeResponse:
+    """To the answer of a GET or of a RANGE."""
+    if len(answer) == 3:
+        found = answer[2]
+        answer = [answer[0], answer[1], [] if found is None else [found], False, int(found is not None)]
+    return range_response(request, answer, origin)
+
+
 def put_response(request: rpc.PutRequest, answer: Answer, origin: Origin) -> rpc.PutResponse:
     response = rpc.PutResponse()
     stamp(response.header, origin, answer[1])

@@ -163,7 +163,8 @@ class Gateway:
 
     takes_answers = True
 
-    def on_response(self, tag: int, response: Message) -> None:
+    def on_response(self, tag: int, response: Reply) -> None:
+        assert isinstance(response, Message), "bytes were not asked for"
         self._resolve(tag, response)
 
     def on_failure(self, tag: int, status: Status) -> None:

@@ -18,6 +18,7 @@ from raftkv.daemon.api.grpc_calls import (
 )
 from raftkv.daemon.api.grpc_pulse import Pulse, PulseWatch
 from raftkv.daemon.api.grpc_requests import Requests
+from raftkv.daemon.etcd.calls import Reply
 from raftkv.daemon.etcd.desk import Desk
 from raftkv.daemon.etcd.house import House
 from raftkv.errors import DeadlineExceeded, NotLeader
@@ -58,7 +59,7 @@ class GrpcConnection(asyncio.Protocol):
         limits = door.house.limits
         self._door = door
         self._limits = limits
-        self._desk = Desk(door.house, self)
+        self._desk = Desk(door.house, self, in_bytes=True)
         self._requests = Requests(self, self._desk, door.hoard, door.pulse.interval_ms_min)
         self.connection: Connection[Opening] = self._requests.connection
         self._sender = self.connection.sender
@@ -171,14 +172,15 @@ class GrpcConnection(asyncio.Protocol):
 
     # Answers: Responses of the desk.
 
-    def on_response(self, tag: int, response: Message) -> None:
+    def on_response(self, tag: int, response: Reply) -> None:
         stream = self.connection.streams.get(tag)
         if stream is None:
             return
         counts = stream.context.counts
         counts.handled[0] += 1
         counts.sent += 1
-        self.connection.respond(stream, RESPONSE_HEADERS, prefixed(response.SerializeToString()), OK_TRAILERS)
+        data = response if type(response) is bytes else cast(Message, response).SerializeToString()
+        self.connection.respond(stream, RESPONSE_HEADERS, prefixed(data), OK_TRAILERS)
 
     def on_failure(self, tag: int, status: Status) -> None:
         stream = self.connection.streams.get(tag)

@@ -152,17 +152,27 @@ class Requests:
     def _receive_command(self, stream: Stream, call: CommandCall, data: bytes) -> None:
         reader = call.reader
         if reader is None:
+            # Nearly always: the message and nothing else, in one frame.
+            if (
+                stream.is_heard
+                and data[:1] == b"\0"
+                and int.from_bytes(data[1:5], "big") == len(data) - 5 <= self._message_bytes_max
+            ):
+                self._take_message(stream, call, data[5:])
+                return
             reader = call.reader = MessageReader(self._message_bytes_max, is_gzip=call.is_gzip)
         messages = self._read(stream, call, reader, data)
         if messages is None or call.is_submitted:
             return
-        if not messages:
-            if stream.is_heard:
-                self._end_call(stream, call, cut_short(call.method) if reader.waiting_bytes else _NO_MESSAGE)
-            return
+        if messages:
+            self._take_message(stream, call, messages[0])
+        elif stream.is_heard:
+            self._end_call(stream, call, cut_short(call.method) if reader.waiting_bytes else _NO_MESSAGE)
+
+    def _take_message(self, stream: Stream, call: CommandCall, message: bytes) -> None:
         call.counts.received += 1
         try:
-            request = call.method.request.FromString(messages[0])
+            request = call.method.request.FromString(message)
         except DecodeError as error:
             self._end_call(stream, call, unreadable(error))
             return
@@ -170,7 +180,7 @@ class Requests:
         if call.caller is not None:
             self._desk.submit(stream.id, call.method, request, call.caller, call.timeout_ms)
             return
-        call.request, call.held_bytes = request, len(messages[0])
+        call.request, call.held_bytes = request, len(message)
         if not self._hoard.add(call.held_bytes):
             self._end_call(stream, call, _TOO_MANY)
 

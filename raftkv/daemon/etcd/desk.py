@@ -6,20 +6,21 @@ client of etcd cannot be redirected; reads are answered here, on every member. A
 
 import asyncio
 from functools import partial
-from typing import Any, NamedTuple, Protocol, Sequence
+from typing import Any, Protocol, Sequence
 
-from google.protobuf.message import Message
-
+from raftkv.daemon.etcd.calls import Reply
 from raftkv.daemon.etcd.house import House, check
 from raftkv.daemon.etcd.identity import ANYBODY, Caller
 from raftkv.errors import RaftKVError
+from raftkv.etcd.encoding import Headers
 from raftkv.etcd.methods import Method
 from raftkv.etcd.paging import join_pages, next_page
 from raftkv.etcd.statuses import Status, status_of
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import QUESTIONS
 from raftkv.units import Milliseconds
-from raftkv.wire.commands import FAILED, RANGE, READS, SERIALIZABLE, Answer, Command, command_bytes, error_of
+from raftkv.wire.commands import FAILED, GET, RANGE, READS, SERIALIZABLE, Answer, Command, command_bytes, error_of
+from raftkv.wire.validate import is_plain_put, plain_value_bytes_max
 
 GROUP_COMMANDS_MAX = 2048  # as in the native door: per entry at most so many are applied in one go
 
@@ -32,7 +33,9 @@ class Responses(Protocol):
         """False while answers would only pile up."""
         ...
 
-    def on_response(self, tag: int, response: Message) -> None: ...
+    def on_response(self, tag: int, response: Reply) -> None:
+        """A message; or its bytes, if the desk may answer in them and has a quick way to."""
+        ...
 
     def on_failure(self, tag: int, status: Status) -> None: ...
 
@@ -41,14 +44,17 @@ class Responses(Protocol):
         ...
 
 
-class _Pending(NamedTuple):
-    """A call that waits for its answer; `pages`: what a long range has brought so far."""
+class _Pending:
+    """A call that waits for its answer."""
 
-    method: Method
-    request: Any
-    deadline_ms: Milliseconds
-    caller: Caller
-    pages: list[Answer]
+    __slots__ = ("caller", "deadline_ms", "method", "pages", "request")
+
+    def __init__(self, method: Method, request: Any, deadline_ms: Milliseconds, caller: Caller) -> None:
+        self.method = method
+        self.request = request
+        self.deadline_ms = deadline_ms
+        self.caller = caller
+        self.pages: list[Answer] | None = None  # what a long range has brought so far
 
 
 class _Gathering:
@@ -72,8 +78,13 @@ class _Gathering:
 class Desk:
     """The commands of one connection, on their way in and back. An Origin of replica/groups.py."""
 
-    def __init__(self, house: House, responses: Responses) -> None:
+    def __init__(self, house: House, responses: Responses, *, in_bytes: bool = False) -> None:
+        """`in_bytes`: whether responses may come as the bytes of their message."""
         self._house = house
+        self._in_bytes = in_bytes
+        self._headers: Headers | None = None
+        self._key_bytes_max = house.limits.key_bytes_max
+        self._plain_value_bytes_max = plain_value_bytes_max(house.limits)
         self._service = house.service
         self._limits = house.limits
         self._responses: Responses | None = responses
@@ -99,17 +110,20 @@ class Desk:
     ) -> None:
         """One call, to be carried out at the next `flush`; refused at once if it can never be done. `timeout_ms` 0: no bound of its own."""
         command = method.command(request)
-        try:
-            check(command, self._limits)
-        except RaftKVError as error:
-            self._fail(tag, status_of(error))
-            return
+        operation = command[0]
+        if not (operation == GET and 0 < len(command[2]) <= self._key_bytes_max) and not is_plain_put(
+            command, self._key_bytes_max, self._plain_value_bytes_max
+        ):
+            try:
+                check(command, self._limits)
+            except RaftKVError as error:
+                self._fail(tag, status_of(error))
+                return
         if caller != self._caller:
             self.flush()
             self._caller = caller
         timeout_ms = self._house.timeout_ms(timeout_ms)
-        self._pending[tag] = _Pending(method, request, self._service.deadline(timeout_ms), caller, [])
-        operation = command[0]
+        self._pending[tag] = _Pending(method, request, self._service.deadline(timeout_ms), caller)
         if operation in READS:
             (self._stale if command[1] & SERIALIZABLE else self._reads).add(tag, command, timeout_ms)
         elif operation in QUESTIONS:
@@ -183,6 +197,9 @@ class Desk:
         if responses is None:
             return
         origin = self._house.origin()
+        headers = self._headers
+        if headers is None or headers.origin != origin:
+            headers = self._headers = Headers(origin)
         for tag, command, answer in zip(group.tags, group.commands, answers, strict=True):
             call = pending.get(tag)
             if call is None:
@@ -197,7 +214,9 @@ class Desk:
                     continue
                 answer = whole
             del pending[tag]
-            responses.on_response(tag, call.method.response(call.request, answer, origin))
+            method = call.method
+            encoded = method.encoded(answer, headers) if self._in_bytes and method.encoded is not None else None
+            responses.on_response(tag, encoded or method.response(call.request, answer, origin))
         responses.on_batch_end()
 
     def on_refused(self, group: WriteGroup | ReadGroup, error: RaftKVError) -> None:
@@ -240,7 +259,8 @@ class Desk:
 
     def _turn_page(self, tag: int, call: _Pending, command: Command, answer: Answer) -> Answer | None:
         """The whole answer of a range when this was its last page; else the next page is asked for."""
-        call.pages.append(answer)
+        pages = call.pages = call.pages or []
+        pages.append(answer)
         try:
             further = next_page(command, answer)
         except RaftKVError as error:
@@ -248,7 +268,7 @@ class Desk:
             self._fail(tag, status_of(error))
             return None
         if further is None:
-            return join_pages(call.pages)
+            return join_pages(pages)
         user, auth_revision = call.caller
         group = ReadGroup(self, [tag], [further], deadline_ms=call.deadline_ms, user=user, auth_revision=auth_revision)
         # At the revision of the first page, which was confirmed: no further confirmation. In a later turn: pages are large.
