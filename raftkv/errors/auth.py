@@ -13,7 +13,7 @@ class PermissionDenied(RaftKVError):
 
 
 class UserEmpty(RaftKVError):
-    """A user is needed: authentication is on, and the request came without one, or names none."""
+    """Authentication is on, and the request came without a user: log in (--user)."""
 
     code = "user_empty"
 
