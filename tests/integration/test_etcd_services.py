@@ -22,6 +22,7 @@ from tests.differential.real import binary
 from tests.etcd_clients.etcdctl import Etcdctl
 
 from .harness.cluster import Cluster
+from .harness.netns import Network
 from .harness.node import Node
 from .harness.process import RAFTKV, raftkv_environment
 from .harness.waiting import wait_until
@@ -273,3 +274,24 @@ def test_probes_and_tools_find_what_they_ask_for(cluster: Cluster) -> None:
             following = pool.submit(next, told)
             assert member.node.terminate() == 0
             assert following.result(10).status == 2, "it says that it leaves"
+
+
+@pytest.mark.netns
+def test_who_waits_at_a_member_that_is_cut_off_is_told_and_stands_in_nobodys_way(
+    network: Network, separated: Cluster
+) -> None:
+    with members_of(separated) as members:
+        leader, one, other = with_leader_first(separated, members)
+        leader.grant(1, 3)
+        leader.call(f"{LEASE}LeaseGrant", rpc.LeaseGrantRequest(TTL=4, ID=2))  # nobody keeps it alive
+        leader.call(f"{LOCK}Lock", lock.LockRequest(name=b"l", lease=1))
+        second = one.begin(f"{LOCK}Lock", lock.LockRequest(name=b"l", lease=2), 60.0)
+        wait_until(lambda: keys(leader, b"l/") == [b"l/1", b"l/2"], "the second to stand in line")
+        third = other.begin(f"{LOCK}Lock", lock.LockRequest(name=b"l", lease=3), 60.0)
+        wait_until(lambda: b"l/3" in keys(leader, b"l/"), "the third to stand in line")
+        network.isolate(one.node.name, [leader.node.name, other.node.name])
+        with pytest.raises(grpc.RpcError) as caught:
+            second.result()
+        assert caught.value.code() == grpc.StatusCode.UNKNOWN, "as all errors of this service"
+        leader.call(f"{LOCK}Unlock", lock.UnlockRequest(key=b"l/1"))
+        assert third.result().key == b"l/3"
