@@ -241,6 +241,10 @@ def _told(request: Request, stands: str = "waiting") -> bytes:
     says: dict[str, Any] = {
         "demand": request.demand,
         "tenant": request.tenant,
+        "class": request.klass,
+        "weight": request.weight,
+        "staleness_ms": request.staleness_ms,
+        "submitted_ms": request.submitted_ms,
         "state": stands,
         "max_run_ms": request.max_run_ms,
     }
