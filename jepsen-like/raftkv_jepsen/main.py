@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     known.add_argument("--seed", type=int, default=None, help="of faults and clients; drawn and printed by default")
     known.add_argument("--out", type=Path, default=None, help="folder for history, report and logs")
     known.add_argument("--rate", type=float, default=150.0, help="operations per second, of all clients")
-    known.add_argument("--clients", type=int, default=20)
+    known.add_argument("--clients", type=int, default=30)
     known.add_argument("--engine", choices=ENGINES, default=NATIVE, help="what is run, by which clients")
     known.add_argument("--beside", choices=ENGINES, help="the same run again with another engine, figures side by side")
     known.add_argument("--loopback", action="store_true", help="TCP proxies instead of network namespaces")

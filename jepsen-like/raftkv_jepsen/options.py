@@ -27,7 +27,7 @@ class Options:
     out: Path
     rate: float = 150.0
     """Operations per second, of all clients together."""
-    clients: int = 20
+    clients: int = 30
     engine: str = NATIVE
     loopback: bool = False
     """Never network namespaces, also where they can be made."""

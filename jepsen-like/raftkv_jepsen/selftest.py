@@ -73,7 +73,7 @@ def run_case(case: Case, seed: int, out: Path, given: argparse.Namespace) -> Res
         workloads=case.workloads,
         out=out,
         rate=case.rate,
-        clients=16 if case.bug == HEALTHY else 8,
+        clients=24 if case.bug == HEALTHY else 8,
         loopback=given.loopback,
         bug=case.bug,
         small_log=case.small_log,

@@ -10,6 +10,7 @@ SESSIONS: Final = "exactly-once sessions"
 NUMBERS: Final = "increment and append"
 GUARDS: Final = "guarded writes"
 LOCKS: Final = "locks"
+RECIPES: Final = "recipes of raftkv"
 
 
 class ClientError(Exception):
@@ -75,6 +76,68 @@ class Lock(Protocol):
         ...
 
 
+class Share(Protocol):
+    """A part of something that is counted: of a semaphore, or of a pool."""
+
+    async def acquire(self, timeout_s: float) -> int:
+        """The fencing token. Raises ClientError."""
+        ...
+
+    async def release(self) -> None: ...
+
+    @property
+    def surely_held(self) -> bool: ...
+
+
+class Claim(Protocol):
+    """An item of a queue in somebody's hands."""
+
+    value: str
+    token: int
+
+    async def acknowledge(self) -> None:
+        """Raises ClientError: refused when the claim was lost."""
+        ...
+
+    async def give_back(self) -> None: ...
+
+
+class Queue(Protocol):
+    """raftkv.recipes.queue, for one worker."""
+
+    async def put(self, value: str) -> None: ...
+
+    async def claim(self, timeout_s: float) -> Claim:
+        """Raises ClientError when there is nothing to do."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Meeting(Protocol):
+    """raftkv.recipes.barrier's meeting point, for one participant."""
+
+    async def enter(self, timeout_s: float) -> None: ...
+
+    async def leave(self, timeout_s: float) -> None: ...
+
+
+class Recipes(Protocol):
+    """What raftkv's recipes offer on top of a client."""
+
+    def semaphore(self, name: str, capacity: int, weight: int, ttl_s: float) -> Share: ...
+
+    async def make_pool(self, name: str, capacity: int) -> None:
+        """It may exist already. Raises ClientError."""
+        ...
+
+    def pool(self, name: str, weight: int, ttl_s: float) -> Share: ...
+
+    def queue(self, name: str, ttl_s: float) -> Queue: ...
+
+    def meeting(self, name: str, count: int, ttl_s: float) -> Meeting: ...
+
+
 class Client(Protocol):
     """One client process. `session`: it may repeat an uncertain write, and must not do it twice."""
 
@@ -116,6 +179,9 @@ class Client(Protocol):
     def watch(self, prefix: str, start_revision: int) -> AsyncIterator[Batch]: ...
 
     def lock(self, name: str, ttl_s: float) -> Lock: ...
+
+    @property
+    def recipes(self) -> Recipes: ...
 
     async def close(self) -> None: ...
 

@@ -12,7 +12,7 @@ import grpc.aio  # type: ignore[import-untyped]
 
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.commands import prefix_range_end
-from raftkv_jepsen.clients.base import Batch, Change, ClientError, Held, Lock, Transacted
+from raftkv_jepsen.clients.base import Batch, Change, ClientError, Held, Lock, Recipes, Transacted
 
 TIMEOUT_S: Final = 4.0
 PINNED_TIMEOUT_S: Final = 2.0
@@ -191,6 +191,10 @@ class EtcdClient:
         finally:
             stream.cancel()
             self._turn += 1
+
+    @property
+    def recipes(self) -> Recipes:
+        raise NotImplementedError("recipes are raftkv's")
 
     def lock(self, name: str, ttl_s: float) -> Lock:
         raise NotImplementedError("etcd has no locks of raftkv.recipes")

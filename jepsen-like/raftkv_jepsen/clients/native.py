@@ -4,7 +4,7 @@ A read that names a member goes to it and nowhere else (a linearizable read that
 of where to go; everything else is the library as users have it, with or without sessions.
 """
 
-from typing import Any, AsyncIterator, Awaitable, Final, Mapping, Sequence, TypeVar
+from typing import Any, AsyncIterator, Final, Mapping, Sequence
 
 import raftkv
 from raftkv.client import requests
@@ -19,37 +19,23 @@ from raftkv_jepsen.clients.base import (
     GUARDS,
     LOCKS,
     NUMBERS,
+    RECIPES,
     SESSIONS,
     Batch,
     Change,
-    ClientError,
     Held,
     Transacted,
 )
-
-T = TypeVar("T")
+from raftkv_jepsen.clients.recipes import NativeRecipes, asked, error_of
 
 TIMEOUT_S: Final = 5.0
 PINNED_TIMEOUT_S: Final = 2.0
 
 
-def error_of(error: RaftKVError) -> ClientError:
-    """The code is what people look for; the text says where it was tried."""
-    return ClientError(f"{error.code}: {error.message}", may_have_happened=error.may_have_happened)
-
-
-async def asked(call: Awaitable[T]) -> T:
-    """The answer. Raises ClientError."""
-    try:
-        return await call
-    except RaftKVError as error:
-        raise error_of(error) from error
-
-
 class NativeClient:
     """One process of the history. Endpoints are given in its own order, so that processes begin at different members."""
 
-    features = frozenset({SESSIONS, NUMBERS, GUARDS, LOCKS})
+    features = frozenset({SESSIONS, NUMBERS, GUARDS, LOCKS, RECIPES})
 
     def __init__(
         self, endpoints: Sequence[str], addresses: Mapping[str, str], *, cluster_name: str, session: bool = True
@@ -149,6 +135,10 @@ class NativeClient:
                     )
         except RaftKVError as error:
             raise error_of(error) from error
+
+    @property
+    def recipes(self) -> NativeRecipes:
+        return NativeRecipes(self._kv)
 
     def lock(self, name: str, ttl_s: float) -> "NativeLock":
         return NativeLock(self._kv, name, ttl_s)

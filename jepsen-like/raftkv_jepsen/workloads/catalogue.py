@@ -10,14 +10,29 @@ from raftkv_jepsen.workloads.base import Workload
 from raftkv_jepsen.workloads.counter import Counter
 from raftkv_jepsen.workloads.leases import Leases
 from raftkv_jepsen.workloads.locks import Locks
+from raftkv_jepsen.workloads.queue import Queues
 from raftkv_jepsen.workloads.register import Register
+from raftkv_jepsen.workloads.rendezvous import Rendezvous
 from raftkv_jepsen.workloads.sets import Sets
+from raftkv_jepsen.workloads.shares import Pools, Semaphores
 from raftkv_jepsen.workloads.transactions import Transactions
 from raftkv_jepsen.workloads.watch import Watch
 
-WORKLOADS: Final[dict[str, type[Workload]]] = {
-    workload.name: workload for workload in (Register, Transactions, Counter, Appends, Sets, Watch, Leases, Locks)
-}
+WORKLOAD_CLASSES: Final[tuple[type[Workload], ...]] = (
+    Register,
+    Transactions,
+    Counter,
+    Appends,
+    Sets,
+    Watch,
+    Leases,
+    Locks,
+    Semaphores,
+    Pools,
+    Queues,
+    Rendezvous,
+)
+WORKLOADS: Final[dict[str, type[Workload]]] = {workload.name: workload for workload in WORKLOAD_CLASSES}
 
 
 def chosen(names: Sequence[str]) -> list[type[Workload]]:

@@ -6,9 +6,12 @@ import pytest
 
 from raftkv_jepsen.checkers.leases import ATTACH, GRANT, RENEW, REVOKE, check_leases
 from raftkv_jepsen.checkers.locks import ACQUIRE, GUARDED, HOLD, check_exclusion, check_fencing
+from raftkv_jepsen.checkers.meetings import check_meetings
 from raftkv_jepsen.checkers.members import check_agreement, check_crashes, check_logs
+from raftkv_jepsen.checkers.queues import ACKNOWLEDGE, CLAIM, PUT, check_queue
 from raftkv_jepsen.checkers.revisions import check_revisions
 from raftkv_jepsen.checkers.sets import ADD, check_sets
+from raftkv_jepsen.checkers.shares import check_capacity
 from raftkv_jepsen.checkers.sums import check_sums
 from raftkv_jepsen.checkers.verdict import INVALID, UNKNOWN, VALID
 from raftkv_jepsen.checkers.watches import HEAR, check_watches
@@ -183,6 +186,49 @@ def test_an_earlier_holder_writes_nothing_after_a_later_one(revisions: tuple[int
 def test_a_token_is_given_once() -> None:
     acquired = [op(ACQUIRE, "k", None, 5, (0, 1)), op(ACQUIRE, "k", None, 5, (2, 3), process=1)]
     assert check_fencing(acquired).word == INVALID
+
+
+# Shares, queues, meetings.
+
+
+@pytest.mark.parametrize(("third_at", "word"), [((2, 3), VALID), ((0.5, 2), INVALID), ((1, 2), VALID)])
+def test_no_more_is_held_than_there_is(third_at: tuple[float, float], word: str) -> None:
+    holds = [op(HOLD, "p", 2, None, (0, 1)), op(HOLD, "p", 1, None, (0.2, 0.6), process=1)]
+    assert check_capacity([*holds, op(HOLD, "p", 1, None, third_at, process=2)], 3).word == word
+
+
+ITEM = [op(PUT, "q", "1", None, (0, 1)), op(CLAIM, "q", None, ["1", 7], (2, 3)), op(ACKNOWLEDGE, "q", "1", 7, (4, 5))]
+DRAINED = op("drained", "q", None, None, (60, 60))
+
+
+@pytest.mark.parametrize(
+    ("more", "word", "why"),
+    [
+        ([DRAINED], VALID, ""),
+        ([op(PUT, "q", "2", None, (6, 7)), DRAINED], INVALID, "never acknowledged"),
+        ([op(PUT, "q", "2", None, (6, 7))], VALID, "it may still be in the queue"),
+        ([op(PUT, "q", "2", None, (6, 7), INFO), DRAINED], VALID, "nobody knows whether it was put"),
+        ([op(CLAIM, "q", None, ["3", 8], (6, 7))], INVALID, "never put"),
+        ([op(CLAIM, "q", None, ["1", 8], (6, 7))], INVALID, "after it was acknowledged"),
+        ([op(CLAIM, "q", None, ["1", 7], (2, 3), process=1)], INVALID, "under one token"),
+        ([op(ACKNOWLEDGE, "q", "1", 9, (4, 5), process=1)], INVALID, "2 times"),
+        ([op(ACKNOWLEDGE, "q", "1", None, (4, 5), FAIL, process=1)], VALID, "it was told that it was too late"),
+    ],
+)
+def test_each_promise_of_a_queue(more: list[Operation], word: str, why: str) -> None:
+    verdict = check_queue([*ITEM, *more])
+    assert verdict.word == word, verdict.faults
+    assert word == VALID or any(why in fault for fault in verdict.faults), verdict.faults
+
+
+def test_nobody_is_let_in_before_all_have_come_or_out_before_all_have_left() -> None:
+    first, second = op("enter", "r", 2, None, (0, 3)), op("enter", "r", 2, None, (2, 3), process=1)
+    assert check_meetings([first, second]).word == VALID
+    late = op("enter", "r", 2, None, (4, 5), process=1)
+    assert check_meetings([first, late]).word == INVALID
+    left, stayed = op("leave", "r", 2, None, (6, 7)), op("leave", "r", 2, None, (6.5, 7), process=1)
+    assert check_meetings([first, second, left, stayed]).word == VALID
+    assert check_meetings([first, second, left]).word == INVALID
 
 
 # Revisions, members, logs.
