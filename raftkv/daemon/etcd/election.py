@@ -1,7 +1,8 @@
 """etcd's election service: the election recipe, run by the member for who cannot run it (queueing.py)."""
 
 import asyncio
-from typing import Any, AsyncIterator, Final
+from contextlib import aclosing
+from typing import Any, AsyncGenerator, Final
 
 from raftkv.daemon.etcd.asking import insist
 from raftkv.daemon.etcd.calls import Call, Procedure, Refused
@@ -72,15 +73,16 @@ async def leader(house: House, call: Call, request: pb.LeaderRequest) -> pb.Lead
     return recipes.leader_response(found, house.origin(), answer[1])
 
 
-async def observe(house: House, call: Call, request: pb.LeaderRequest) -> AsyncIterator[pb.LeaderResponse]:
+async def observe(house: House, call: Call, request: pb.LeaderRequest) -> AsyncGenerator[pb.LeaderResponse, None]:
     """Who is elected, each value that it proclaims, and then the next one; it waits while there is none."""
     told = (0, 0)  # the reign and the revision of its last word
     while True:
         try:
-            async for items, revision in _reign(house, call, request.name):
-                if items[1] != told[0] or items[2] > told[1]:  # a reign may be looked at again after trouble
-                    told = (items[1], items[2])
-                    yield recipes.leader_response(items, house.origin(), revision)
+            async with aclosing(_reign(house, call, request.name)) as words:
+                async for items, revision in words:
+                    if items[1] != told[0] or items[2] > told[1]:  # a reign may be looked at again after trouble
+                        told = (items[1], items[2])
+                        yield recipes.leader_response(items, house.origin(), revision)
         except RaftKVError as error:
             raise Refused(UNKNOWN, status_of(error).text) from error
         except Interrupted as interrupted:
@@ -91,7 +93,7 @@ async def observe(house: House, call: Call, request: pb.LeaderRequest) -> AsyncI
             )  # `insist` finds out for how long; what was compacted meanwhile is not told
 
 
-async def _reign(house: House, call: Call, name: bytes) -> AsyncIterator[tuple[KeyValueItems, Revision]]:
+async def _reign(house: House, call: Call, name: bytes) -> AsyncGenerator[tuple[KeyValueItems, Revision], None]:
     """The key-values of one elected, from now or from its election on, until it is gone; each with a revision for the header."""
     prefix = recipes.prefix_of(name)
     answer = await insist(house, recipes.oldest_command(name), call.caller)

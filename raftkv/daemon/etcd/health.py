@@ -4,7 +4,7 @@ Whether clients should be sent here is told by /readyz.
 """
 
 import asyncio
-from typing import AsyncIterator, Final
+from typing import AsyncGenerator, Final
 
 from raftkv.daemon.etcd.calls import Call, Procedure, Refused
 from raftkv.daemon.etcd.house import House
@@ -22,7 +22,9 @@ async def check(house: House, call: Call, request: pb.HealthCheckRequest) -> pb.
     return _standing(house)
 
 
-async def watch(house: House, call: Call, request: pb.HealthCheckRequest) -> AsyncIterator[pb.HealthCheckResponse]:
+async def watch(
+    house: House, call: Call, request: pb.HealthCheckRequest
+) -> AsyncGenerator[pb.HealthCheckResponse, None]:
     """What Check would say, and again when it changes."""
     if request.service == THE_WHOLE_SERVER:
         yield _standing(house)

@@ -1,6 +1,6 @@
 """etcd's Maintenance service: status, alarms, downgrades, hashes, leadership, defragmentation, and a backup as a stream."""
 
-from typing import Any, AsyncIterator, Final
+from typing import Any, AsyncGenerator, Final
 
 from raftkv.daemon.etcd.asking import barrier, control, permit
 from raftkv.daemon.etcd.calls import Call, Procedure, Refused
@@ -103,7 +103,9 @@ async def move_leader(house: House, call: Call, request: rpc.MoveLeaderRequest) 
     return rpc.MoveLeaderResponse()
 
 
-async def snapshot(house: House, call: Call, request: rpc.SnapshotRequest) -> AsyncIterator[rpc.SnapshotResponse]:
+async def snapshot(
+    house: House, call: Call, request: rpc.SnapshotRequest
+) -> AsyncGenerator[rpc.SnapshotResponse, None]:
     """Of this member's store as of now; held while the client takes nothing."""
     _, made = await control(house, [BACKUP_OPEN], call.caller)
     stream = SnapshotStream(made["size_bytes"], TRAILER_BYTES, trailer)

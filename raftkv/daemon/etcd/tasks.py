@@ -6,7 +6,8 @@ with the one it carries, anything else as an internal error with a line in the l
 
 import asyncio
 import logging
-from typing import Any, AsyncIterator, Awaitable, Callable, TypeAlias
+from contextlib import aclosing
+from typing import Any, AsyncGenerator, Awaitable, Callable, TypeAlias
 
 from raftkv.daemon.etcd.calls import Call, Receiver, Refused, Reply
 from raftkv.daemon.etcd.house import House
@@ -16,7 +17,7 @@ from raftkv.etcd.statuses import INTERNAL, Status, status_of
 logger = logging.getLogger(__name__)
 
 Answering: TypeAlias = Callable[[House, Call, Any], Awaitable[Reply]]
-Streaming: TypeAlias = Callable[[House, Call, Any], AsyncIterator[Reply]]
+Streaming: TypeAlias = Callable[[House, Call, Any], AsyncGenerator[Reply, None]]
 
 
 def answered_by(answer: Answering) -> Callable[[House, Call], Receiver]:
@@ -32,11 +33,12 @@ def streamed_by(stream: Streaming) -> Callable[[House, Call], Receiver]:
     """The `open` of a procedure with one request and any number of answers; it is held while the client takes nothing."""
 
     async def run(house: House, call: Call, request: Any, room: asyncio.Event) -> None:
-        async for message in stream(house, call, request):
-            call.reply(message)
-            while not call.takes_messages:
-                room.clear()
-                await room.wait()
+        async with aclosing(stream(house, call, request)) as messages:  # what it holds is let go of with the call
+            async for message in messages:
+                call.reply(message)
+                while not call.takes_messages:
+                    room.clear()
+                    await room.wait()
 
     return lambda house, call: _Task(house, call, run)
 

@@ -1,7 +1,7 @@
 """Commands of etcd's API on their way through a desk, and procedures that are coroutines."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -199,7 +199,7 @@ def test_a_coroutine_answers_ends_and_is_canceled(run: Run) -> None:
 
 def test_a_stream_is_held_while_the_client_takes_nothing(run: Run) -> None:
     async def scenario() -> None:
-        async def count(house: House, call: Call, request: Any) -> AsyncIterator[rpc.StatusResponse]:
+        async def count(house: House, call: Call, request: Any) -> AsyncGenerator[rpc.StatusResponse, None]:
             for number in range(4):
                 yield rpc.StatusResponse(leader=number)
 

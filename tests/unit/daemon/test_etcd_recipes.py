@@ -27,6 +27,7 @@ class Scene:
         self.hand = HandHouse(size=3)
         self.hand.cluster.pass_time(1_000)
         member = self.hand.leader if through_leader else self.hand.cluster.followers()[0]
+        self.watches = member.storage.watches
         self.house: House = self.hand.of(member)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -299,9 +300,11 @@ def test_who_observes_hears_of_everyone_elected_and_of_all_they_say(on_both: Tol
         assert said(late) == [(b"e/1", b"three"), (b"e/2", b"four")]
         revisions = [reply.header.revision for reply in observer.replies]  # type: ignore[union-attr]
         assert revisions == sorted(revisions)
+        assert scene.watches.count == 2
         receiver.on_gone()
         await scene.turns()
         assert not observer.ended
+        assert scene.watches.count == 1, "that of the other observer"
 
     on_both(scenario)
 
