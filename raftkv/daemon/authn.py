@@ -83,8 +83,15 @@ class Authenticator:
 
     def start(self) -> None:
         """From here on tokens are taken note of."""
+        if self._holder.store.auth.enabled and not (self._allow_insecure_peers or self.peers_are_secure()):
+            log.warning(
+                "authentication is enabled, and the peer port is open to anybody: give it mutual TLS (docs/auth.md)"
+            )
+        self._refresh()
+
+    def _refresh(self) -> None:
         self.tokens.refresh()
-        self._refresh_timer = self._loop.call_later(REFRESH_SECONDS, self.start)
+        self._refresh_timer = self._loop.call_later(REFRESH_SECONDS, self._refresh)
 
     def close(self) -> None:
         """Nobody is let in any more."""

@@ -175,7 +175,9 @@ def _begin_log(fresh: DataDirectory, new: Membership, last_term: Term, start: Sn
     wal.close()
 
 
-def restore(backup: Path, path: Path, *, name: str, cluster_name: str | None, limits: Limits) -> Recovery:
+def restore(
+    backup: Path, path: Path, *, name: str, cluster_name: str | None, limits: Limits, keep_users: bool = True
+) -> Recovery:
     """Make a data directory out of a backup: a new cluster of one member. `cluster_name` None: as in the backup.
 
     Raises Corruption for a damaged backup, ConfigError for a directory that is not empty, NoSpace.
@@ -193,7 +195,7 @@ def restore(backup: Path, path: Path, *, name: str, cluster_name: str | None, li
         try:
             store = Store.open(keyspace, limits)
             index, term = store.applied_index, store.applied_term
-            _refound(keyspace, new, limits)
+            _refound(keyspace, new, limits, keep_users=keep_users)
             revision = Store.open(keyspace, limits).revision
         finally:
             keyspace.close()
@@ -207,7 +209,7 @@ def restore(backup: Path, path: Path, *, name: str, cluster_name: str | None, li
     return Recovery(new, revision, index, backup)
 
 
-def _refound(keyspace: LmdbKeyspace, new: Membership, limits: Limits) -> None:
+def _refound(keyspace: LmdbKeyspace, new: Membership, limits: Limits, *, keep_users: bool = True) -> None:
     refound(
         keyspace,
         settings_of(limits),
@@ -216,6 +218,7 @@ def _refound(keyspace: LmdbKeyspace, new: Membership, limits: Limits) -> None:
         node_id=new.node_id,
         name=new.name,
         address=new.initial_cluster[new.name],
+        keep_users=keep_users,
     )
 
 

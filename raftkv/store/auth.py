@@ -157,6 +157,16 @@ def role_key(name: str) -> bytes:
     return ROLE_PREFIX + name.encode()
 
 
+def auth_keys(keyspace: Keyspace) -> list[bytes]:
+    """The records of META that are about users and roles."""
+    found: list[bytes] = []
+    start: bytes | None = AUTH_KEY
+    while start is not None:
+        keys, start = keyspace.keys(META, start, _END, _SCAN_ITEMS)
+        found += keys
+    return found
+
+
 def load_auth(keyspace: Keyspace) -> Auth:
     """As committed; off and empty if there is nothing. Raises Unsupported for a newer format, Corruption."""
     auth = Auth()
@@ -191,4 +201,4 @@ def _pack(items: Any) -> bytes:
 
 _MEMBER: Final = Grants(MEMBER_USER, (), (), is_root=True)
 
-__all__ = ["Auth", "AuthChanges", "Issued", "User", "load_auth", "role_key", "user_key"]
+__all__ = ["Auth", "AuthChanges", "Issued", "User", "auth_keys", "load_auth", "role_key", "user_key"]

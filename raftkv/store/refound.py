@@ -9,6 +9,7 @@ from typing import Final
 
 from raftkv.raft.membership import encode_configuration
 from raftkv.raft.messages import Configuration
+from raftkv.store.auth import auth_keys
 from raftkv.store.keyspace import META, SESSIONS, Keyspace, TableChange
 from raftkv.store.meta import CLUSTER_KEY, STATE_KEY, load_cluster, load_state
 from raftkv.units import NodeId, Revision
@@ -27,10 +28,12 @@ def refound(
     node_id: NodeId,
     name: str,
     address: str,
+    keep_users: bool = True,
 ) -> None:
     """Make the committed state of `keyspace` that of a new cluster with one member, durably. Nobody else may use it.
 
-    `settings` count where the state has none; `address` is the member's peer address.
+    `settings` count where the state has none; `address` is the member's peer address. Without `keep_users` there are no users and roles in it,
+    and nobody has to log in.
     """
     state = load_state(keyspace)
     cluster = load_cluster(keyspace, settings)
@@ -46,7 +49,11 @@ def refound(
         sessions += keys
     keyspace.commit(
         [
-            TableChange(META, [(STATE_KEY, state.pack()), (CLUSTER_KEY, cluster.pack())]),
+            TableChange(
+                META,
+                [(STATE_KEY, state.pack()), (CLUSTER_KEY, cluster.pack())],
+                [] if keep_users else auth_keys(keyspace),
+            ),
             TableChange(SESSIONS, [], sessions),
         ]
     )

@@ -85,6 +85,7 @@ def restore(call: Call) -> int:
         name=call.text("--name"),
         cluster_name=call.settings.cluster_name,
         limits=DEFAULT_LIMITS,
+        keep_users=not call.flag("--without-users"),
     )
     member = done.membership
     if call.output == "json":
@@ -126,6 +127,7 @@ VERB = Verb(
     options=(
         Option("--data-dir", "restore: the new data directory, which must be empty or not exist", "DIR"),
         Option("--name", "restore: the name of the member that will use it", "NAME"),
+        Option("--without-users", "restore: without users and roles, and nobody has to log in"),
     ),
     examples=(
         ("raftkv snapshot save backup.rkv --endpoints n1:2379", "everything that n1 has, in one file"),

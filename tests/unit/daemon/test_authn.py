@@ -381,6 +381,29 @@ async def test_insecure_peers(house: House) -> None:
     house.authenticator.check_peers()
 
 
+async def test_a_member_warns_when_its_peers_are_not_what_they_were(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Authentication was enabled while they were secure; then somebody took the certificates away."""
+    house.authenticator.start()
+    assert "peer port is open" in caplog.text
+    house.authenticator.close()
+    caplog.clear()
+    house.authenticator.peers_are_secure = lambda: True
+    house.authenticator.start()
+    assert not caplog.text
+
+
+async def test_tokens_are_taken_note_of_without_anybody_asking(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one that nobody used on this member for an hour would begin its time with its first use."""
+    monkeypatch.setattr(authn, "REFRESH_SECONDS", 0.001)
+    house.authenticator.start()
+    house.store.auth.issued.append(Issued(digest_of("a"), "ann", house.store.auth.revision))
+    async with asyncio.timeout(10):
+        while not len(house.authenticator.tokens):
+            await asyncio.sleep(0.001)
+
+
 async def test_metrics(house: House) -> None:
     await house.authenticator.authenticate("ann", "secret")
     with pytest.raises(AuthFailed):

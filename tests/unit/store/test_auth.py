@@ -6,10 +6,12 @@ import pytest
 
 from raftkv.limits import Limits
 from raftkv.store.memory_keyspace import MemoryKeyspace
+from raftkv.store.refound import refound
 from raftkv.store.store import Store
 from raftkv.wire.commands import COMPACT, CREATE_CLUSTER, EXPIRE_SESSIONS, PUBLISH_MEMBER
 from raftkv.wire.identity import MEMBER_USER
 from raftkv.wire.passwords import hash_password
+from raftkv.wire.settings import Settings
 from raftkv.wire.users import (
     AUTH_DISABLE,
     AUTH_ENABLE,
@@ -333,3 +335,25 @@ def test_a_difference_in_users_is_a_difference_in_the_digest() -> None:
     one.do(USER_ADD, "ann", HASH, False)
     two.do(USER_ADD, "ann", OTHER, False)
     assert one.store.digest != two.store.digest
+
+
+@pytest.mark.parametrize("keep_users", [True, False])
+def test_a_new_cluster_of_the_same_data_keeps_its_users_unless_it_is_told_not_to(keep_users: bool) -> None:
+    driver = AuthDriver(MemoryKeyspace())
+    story(driver)
+    driver.commit()
+    keyspace = driver.store.keyspace
+    refound(
+        keyspace,
+        Settings(),
+        cluster_id=5,
+        cluster_name="new",
+        node_id=1,
+        name="n1",
+        address="h:1",
+        keep_users=keep_users,
+    )
+    store = Store.open(keyspace, LIMITS)
+    assert store.access.is_on is keep_users
+    assert sorted(store.auth.users) == (["ann", "root", "zoe"] if keep_users else [])
+    assert store.auth.revision == (driver.auth_revision if keep_users else 1)
