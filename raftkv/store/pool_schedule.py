@@ -118,6 +118,12 @@ class _Scene:
             line = self.lines.setdefault(pool, _Line(request))
             line.add(amounts)
 
+    def is_closed(self, pool: str) -> bool:
+        """Whether nobody else can be given anything of it: somebody stands there, and nothing is free or may be passed on."""
+        if not self.pools[pool].backfill:
+            return True
+        return all(self.free(pool, resource) <= 0 for resource in self.pools[pool].capacity)
+
     def delays_nobody(self, request: Request) -> bool:
         """Whether all who stand in front of its pools start as if it were not there. It fits."""
         for pool, amounts in request.demand.items():
@@ -182,11 +188,19 @@ def in_order(pools: Mapping[str, Pool], requests: Sequence[Request], now_ms: Mil
     return sorted(waiting, key=lambda request: (-weight_milli(request, pools, now_ms), request.order, request.id))
 
 
-def decide(pools: Mapping[str, Pool], requests: Sequence[Request], now_ms: Milliseconds) -> Decision:
-    """Who is granted now."""
+def decide(
+    pools: Mapping[str, Pool], requests: Sequence[Request], now_ms: Milliseconds, *, explain: bool = True
+) -> Decision:
+    """Who is granted now. Without `explain` it ends as soon as nobody else can be, and gives no reasons for the rest."""
     scene = _Scene(pools, requests, now_ms)
     decision = Decision()
+    open_pools = {pool for request in requests if request.waits for pool in request.demand} if not explain else set()
     for request in in_order(pools, requests, now_ms):
+        if not explain:
+            if not open_pools:
+                break
+            if open_pools.isdisjoint(request.demand):
+                continue  # whoever waits for closed pools alone changes nothing for the others
         passed_over = scene.too_large(request) or scene.below(request) or scene.over_quota(request)
         if passed_over is not None:
             decision.reasons[request.id] = passed_over
@@ -204,6 +218,8 @@ def decide(pools: Mapping[str, Pool], requests: Sequence[Request], now_ms: Milli
             assert shortage is not None, "nobody is ahead of it, so it does not fit"
             decision.reasons[request.id] = Reason(HEAD, shortage)
         scene.stand(request)
+        if not explain:
+            open_pools.difference_update([pool for pool in request.demand if scene.is_closed(pool)])
     return decision
 
 

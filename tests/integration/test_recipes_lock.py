@@ -11,7 +11,7 @@ from typing import Any, Awaitable, Callable, Iterator
 import pytest
 
 import raftkv
-from raftkv.errors import FencingTokenStale, InvalidRequest, LockLost, NotAcquired, NotHeld
+from raftkv.errors import FencingTokenStale, InvalidRequest, LockLost, NotAcquired, NotHeld, PoolExists
 
 from .harness.cluster import Cluster
 from .harness.netns import Network
@@ -87,6 +87,19 @@ def test_a_stale_holder_is_refused_and_told(kv: raftkv.Client) -> None:
     with pytest.raises(NotHeld):
         lock.release()
     assert kv.get("guarded/value") == b"second"
+
+
+def test_a_token_of_another_lock_is_no_token(kv: raftkv.Client) -> None:
+    with kv.lock("one") as one, kv.lock("two") as two:
+        for key, token in ((one.key, two.token), (two.key, one.token), (b"one/", one.token)):
+            with pytest.raises(FencingTokenStale):
+                kv.guarded(key, token).put("mixed", "x")
+        kv.guarded(one.key, one.token).guarded(two.key, two.token).put("mixed", "both")
+        two.release()
+        with pytest.raises(FencingTokenStale):
+            kv.guarded(one.key, one.token).guarded(two.key, one.token).put("mixed", "late")
+        two.acquire()
+    assert kv.get("mixed") == b"both"
 
 
 def test_leaving_the_block_of_a_lost_lock_says_so(kv: raftkv.Client) -> None:
@@ -270,8 +283,34 @@ async def test_exclusion_while_leaders_are_killed_and_paused(cluster: Cluster, h
     assert counted > 20, tally
 
 
+class Grantee:
+    """A grant of a pool of one, with the words of a lock."""
+
+    def __init__(self, kv: raftkv.AsyncClient) -> None:
+        self._pool = kv.pool("rivals")
+        self._grant: Any = None
+
+    @property
+    def token(self) -> int:
+        return int(self._grant.token)
+
+    async def acquire(self, timeout: float) -> None:
+        try:
+            await self._pool.create({"one": 1})
+        except PoolExists:
+            pass
+        self._grant = await self._pool.acquire({"one": 1}, timeout=timeout, ttl=TTL_S)
+
+    def guard(self) -> Any:
+        return self._grant.guard()
+
+    async def release(self) -> None:
+        await self._grant.release()
+
+
 @pytest.mark.netns
-async def test_exclusion_while_the_leader_is_cut_off(network: Network, separated: Cluster) -> None:
+@pytest.mark.parametrize("hold", [a_lock, a_semaphore, Grantee])
+async def test_exclusion_while_the_leader_is_cut_off(network: Network, separated: Cluster, hold: Any) -> None:
     async def meanwhile() -> None:
         await asyncio.sleep(2)
         leader = await asyncio.to_thread(separated.leader)
@@ -281,7 +320,7 @@ async def test_exclusion_while_the_leader_is_cut_off(network: Network, separated
         await asyncio.sleep(TTL_S)
         network.heal()
 
-    tally = await rivalry(separated.endpoints, a_lock, rivals=40, seconds=12, meanwhile=meanwhile)
+    tally = await rivalry(separated.endpoints, hold, rivals=40, seconds=12, meanwhile=meanwhile)
     counted = await asyncio.to_thread(check_count, separated.endpoints, tally)
     assert counted > 20, tally
 

@@ -164,6 +164,7 @@ def check(pair: Pair, most: dict[tuple[str, str], int]) -> dict[tuple[str, str],
     for place, amount in used.items():
         assert amount <= most.get(place, 0), "never more than there is is given"
     decision = decide(pools.pools, list(pools.requests.values()), pair.now_ms)
+    assert not decision.granted, "who looks at everything finds nobody who was left out"
     waiting = [request for request in pools.requests.values() if request.waits]
     for request in waiting:
         passed_over = decision.reasons[request.id].kind in (TOO_LARGE, BELOW_THRESHOLD, OVER_QUOTA)

@@ -18,6 +18,7 @@ from raftkv.raft.effects import ReadReady, RoleChange
 from raftkv.replica.groups import ReadGroup
 from raftkv.replica.service import SWEEP_INTERVAL_MS
 from raftkv.wire.commands import CREATE_CLUSTER, EXPIRE_SESSIONS, PUBLISH_MEMBER, RANGE, decode_batch
+from raftkv.wire.pools import POOL_TICK
 from tests.unit.replica.fakes import Bench
 from tests.unit.replica.origins import RecordingOrigin, get_group, put_group
 
@@ -353,6 +354,23 @@ def test_sessions_end_by_a_log_command_once_replicated_time_has_come() -> None:
     bench.service.flush(now_ms=6_000)
     time_ms, groups = decode_batch(bench.raft.proposed[-1].data)
     assert groups[0][5][0][0] == EXPIRE_SESSIONS
+    assert time_ms >= 5_000
+
+
+def test_the_time_of_pools_is_moved_by_a_log_command_and_only_when_it_matters() -> None:
+    bench, origin = Bench(), RecordingOrigin()
+    bench.service.submit_writes(put_group(origin, "k"))
+    bench.service.flush(now_ms=10)
+    bench.apply_all([[[0, 2]]])
+    bench.service.tick(now_ms=4_000)
+    bench.state_machine.pool_deadline_ms = 5_000
+    bench.service.tick(now_ms=4_600)
+    bench.service.flush(now_ms=4_600)
+    assert len(bench.raft.proposed) == 1, "it has not come yet"
+    bench.service.tick(now_ms=6_000)
+    bench.service.flush(now_ms=6_000)
+    time_ms, groups = decode_batch(bench.raft.proposed[-1].data)
+    assert groups[0][5] == [[POOL_TICK, 0]]
     assert time_ms >= 5_000
 
 

@@ -32,7 +32,9 @@ def running(name: str, demand: dict[str, Any], **fields: Any) -> Request:
 
 
 def granted(pools: dict[str, Pool], *requests: Request, now_ms: int = 0) -> list[str]:
-    return [one.id for one in decide(pools, requests, now_ms).granted]
+    with_reasons = [one.id for one in decide(pools, requests, now_ms).granted]
+    assert [one.id for one in decide(pools, requests, now_ms, explain=False).granted] == with_reasons
+    return with_reasons
 
 
 def kinds(pools: dict[str, Pool], *requests: Request, now_ms: int = 0) -> dict[str, str]:
