@@ -49,6 +49,8 @@ class MemberView(CheckedView, Protocol):
     def metrics_text(self) -> Callable[[], bytes]: ...
 
 
+CLIENT_LEFT: Final = 499  # as proxies write it down
+
 ChangeMembers: TypeAlias = Callable[[Any], Awaitable[Answer]]
 """Carry out what a JSON object asks for; raises InvalidRequest."""
 
@@ -75,6 +77,8 @@ def build_http_server(
             return open_to_all(request, await handle_page(request))
         try:
             return open_to_all(request, await gateway.handle(request))
+        except ConnectionError:
+            return web.Response(status=CLIENT_LEFT)  # nobody is there to get it
         except Exception:
             logger.exception("cannot answer %s", request.path)
             return open_to_all(request, error_response(500, "internal", "this is a bug in raftkv"))

@@ -272,6 +272,21 @@ def test_a_watch_in_both_directions_and_its_end(run: Run) -> None:
     here(run, scenario)
 
 
+def test_a_client_that_leaves_while_its_answer_begins_is_no_bug(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(gateway: Here) -> None:
+        answer = await gateway.open("/v3/leaves")
+        assert await answer.status() == 499, "if anybody were there"
+        answer.close()
+
+    async def leave(*_: Any) -> None:
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Gateway, "handle", leave)
+        here(run, scenario)
+    assert not caplog.records, "it would be looked for"
+
+
 def test_what_is_too_large_or_broken(run: Run) -> None:
     async def scenario(gateway: Here) -> None:
         large = '{"key":"Zm9v","value":"' + "A" * 2_800_000 + '"}'
