@@ -36,6 +36,8 @@ CASES: Final = (
     Case("dropped-sessions", ("partition-answers",), ("counter",), "counter: "),
     Case("unfenced", ("none",), ("locks",), "locks: fencing"),
     Case("skipping-watch", ("kill", "pause"), ("watch",), "watch: watches"),
+    Case("forgetful-leases", ("none",), ("leases",), "leases: leases"),
+    Case("generous-pool", ("none",), ("pool",), "pool: capacity"),
     Case("lock-without-recheck", ("none",), ("locks",), "locks: mutual exclusion"),
 )
 

@@ -135,6 +135,10 @@ class Recipes(Protocol):
 
     def queue(self, name: str, ttl_s: float) -> Queue: ...
 
+    def jobs(self, name: str, ttl_s: float) -> Queue:
+        """raftkv.recipes.jobs in the words of a queue: to acknowledge is to complete."""
+        ...
+
     def meeting(self, name: str, count: int, ttl_s: float) -> Meeting: ...
 
 

@@ -3,12 +3,13 @@
 They are the library's own, on the library's client; here their errors become ClientErrors and their bytes text.
 """
 
-from typing import Any, Awaitable, TypeVar
+from typing import Any, Awaitable, Final, TypeVar
 
 from raftkv.errors import RaftKVError
 from raftkv_jepsen.clients.base import ClientError
 
 T = TypeVar("T")
+ATTEMPTS: Final = 1_000
 
 
 def error_of(error: RaftKVError) -> ClientError:
@@ -45,6 +46,9 @@ class NativeRecipes:
 
     def queue(self, name: str, ttl_s: float) -> "WorkQueue":
         return WorkQueue(self._kv.queue(name, ttl=ttl_s))
+
+    def jobs(self, name: str, ttl_s: float) -> "JobQueue":
+        return JobQueue(self._kv.jobs(name, ttl=ttl_s))
 
     def meeting(self, name: str, count: int, ttl_s: float) -> "MeetingPoint":
         return MeetingPoint(self._kv.double_barrier(name, count, ttl=ttl_s))
@@ -118,6 +122,37 @@ class WorkQueue:
 
     async def close(self) -> None:
         await asked(self._queue.close())
+
+
+class JobClaim:
+    """A job that we work on."""
+
+    def __init__(self, claim: Any) -> None:
+        self._claim = claim
+        self.value = str(claim.id)
+        self.token = int(claim.token)
+
+    async def acknowledge(self) -> None:
+        await asked(self._claim.complete("done"))
+
+    async def give_back(self) -> None:
+        await asked(self._claim.give_back())
+
+
+class JobQueue:
+    """raftkv.recipes.jobs, for one worker or submitter. A job may be tried for ever: what counts here is that it is done once."""
+
+    def __init__(self, jobs: Any) -> None:
+        self._jobs = jobs
+
+    async def put(self, value: str) -> None:
+        await asked(self._jobs.submit("payload", job_id=value, attempts=ATTEMPTS))
+
+    async def claim(self, timeout_s: float) -> JobClaim:
+        return JobClaim(await asked(self._jobs.claim(timeout_s)))
+
+    async def close(self) -> None:
+        await asked(self._jobs.close())
 
 
 class MeetingPoint:

@@ -9,8 +9,9 @@ from raftkv.errors import LockLost
 from raftkv.recipes import lock
 from raftkv.recipes.waiting import check_lease, wait_keys
 from raftkv.replica.groups import ReadGroup
+from raftkv.replica.leases import LeaseBooks
 from raftkv.replica.service import LEADER, Service
-from raftkv.store import apply
+from raftkv.store import apply, pool_schedule
 from raftkv.store.watches import WatchHub
 from raftkv.wal.wal import Wal
 from raftkv.wire.commands import GUARDED, Answer
@@ -73,6 +74,25 @@ def skipping_watch() -> None:
     WatchHub.create = create_now  # type: ignore[assignment,method-assign]
 
 
+def forgetful_leases() -> None:
+    """The leader says that it has renewed a lease, and lets it run out as if it had not."""
+    renew = LeaseBooks.renew
+
+    def renew_in_words(self: LeaseBooks, lease_id: int, now_ms: int) -> Any:
+        before = self._deadlines.get(lease_id)
+        answer = renew(self, lease_id, now_ms)
+        if before is not None and answer is not None:
+            self._deadlines[lease_id] = before
+        return answer
+
+    LeaseBooks.renew = renew_in_words  # type: ignore[method-assign]
+
+
+def generous_pool() -> None:
+    """The scheduler finds that everything fits."""
+    pool_schedule._Scene.shortage = lambda self, request: None  # type: ignore[method-assign]
+
+
 def lock_without_recheck() -> None:
     """Whoever saw the place before its own go takes the lock for its own; that place may have been a waiter that gave up. In the client."""
 
@@ -97,6 +117,8 @@ BUGS: Final[dict[str, Callable[[], None]]] = {
     "dropped-sessions": dropped_sessions,
     "unfenced": unfenced,
     "skipping-watch": skipping_watch,
+    "forgetful-leases": forgetful_leases,
+    "generous-pool": generous_pool,
 }
 """In the daemon."""
 

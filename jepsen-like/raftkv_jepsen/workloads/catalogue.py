@@ -10,7 +10,7 @@ from raftkv_jepsen.workloads.base import Workload
 from raftkv_jepsen.workloads.counter import Counter
 from raftkv_jepsen.workloads.leases import Leases
 from raftkv_jepsen.workloads.locks import Locks
-from raftkv_jepsen.workloads.queue import Queues
+from raftkv_jepsen.workloads.queue import Jobs, Queues
 from raftkv_jepsen.workloads.register import Register
 from raftkv_jepsen.workloads.rendezvous import Rendezvous
 from raftkv_jepsen.workloads.sets import Sets
@@ -30,6 +30,7 @@ WORKLOAD_CLASSES: Final[tuple[type[Workload], ...]] = (
     Semaphores,
     Pools,
     Queues,
+    Jobs,
     Rendezvous,
 )
 WORKLOADS: Final[dict[str, type[Workload]]] = {workload.name: workload for workload in WORKLOAD_CLASSES}

@@ -1,4 +1,4 @@
-"""Queues (raftkv.recipes.queue): no item is lost, none is done twice, although workers give back, die and lose their sessions.
+"""Queues and jobs (raftkv.recipes): no item is lost, none is done twice, although workers give back, die and lose their sessions.
 
 Half of the clients put, half work; a worker acknowledges, gives back, or walks away from what it claimed. When all is healed the rest is
 worked off, and what was put and acknowledged to its putter must have been acknowledged by exactly one worker.
@@ -16,7 +16,6 @@ from raftkv_jepsen.workloads.base import Workload
 
 TTL_S: Final = 2.0
 DRAIN_S: Final = 30.0
-KEY: Final = "queue/0"
 
 
 class Queues(Workload):
@@ -31,8 +30,17 @@ class Queues(Workload):
 
     def _queue(self, process: int, client: Client) -> Queue:
         if process not in self._queues:
-            self._queues[process] = client.recipes.queue(KEY, TTL_S)
+            self._queues[process] = self.open(client)
         return self._queues[process]
+
+    def open(self, client: Client) -> Queue:
+        """A worker's end, or a putter's."""
+        return client.recipes.queue(self.key, TTL_S)
+
+    @property
+    def key(self) -> str:
+        """Of the one object."""
+        return f"{self.name}/0"
 
     async def step(self, process: int, client: Client, draw: random.Random) -> None:
         queue = self._queue(process, client)
@@ -41,12 +49,12 @@ class Queues(Workload):
         else:
             value = str(self.fresh_value())
             await self.stage.recorder.perform(
-                Operation(process, PUT, KEY, value), queue.put(value), result=lambda _: None
+                Operation(process, PUT, self.key, value), queue.put(value), result=lambda _: None
             )
 
     async def _work(self, process: int, queue: Queue, draw: random.Random) -> None:
         claim: Claim | None = await self.stage.recorder.perform(
-            Operation(process, CLAIM, KEY), queue.claim(0.5), result=lambda claim: [claim.value, claim.token]
+            Operation(process, CLAIM, self.key), queue.claim(0.5), result=lambda claim: [claim.value, claim.token]
         )
         if claim is None:
             return
@@ -63,7 +71,7 @@ class Queues(Workload):
             await self._walk_away(process)
 
     async def _acknowledge(self, process: int, claim: Claim) -> None:
-        operation = Operation(process, ACKNOWLEDGE, KEY, claim.value)
+        operation = Operation(process, ACKNOWLEDGE, self.key, claim.value)
         await self.stage.recorder.perform(operation, claim.acknowledge(), result=lambda _: claim.token)
 
     async def _walk_away(self, process: int) -> None:
@@ -83,7 +91,7 @@ class Queues(Workload):
         loop = asyncio.get_running_loop()
         deadline, quiet_since = loop.time() + DRAIN_S, loop.time()
         while loop.time() < deadline and loop.time() - quiet_since < 2 * TTL_S:
-            operation = Operation(process, CLAIM, KEY)
+            operation = Operation(process, CLAIM, self.key)
             claim: Claim | None = await self.stage.recorder.perform(
                 operation, queue.claim(0.5), result=lambda claim: [claim.value, claim.token]
             )
@@ -91,14 +99,24 @@ class Queues(Workload):
                 await self._acknowledge(process, claim)
             if claim is not None or (operation.outcome == FAIL and "not_acquired" not in operation.error):
                 quiet_since = loop.time()
-        drained = Operation(process, "drained", KEY, outcome=OK)
+        drained = Operation(process, "drained", self.key, outcome=OK)
         now_ns = self.stage.recorder.now_ns()
         if loop.time() < deadline:
             self.stage.recorder.happened(drained, now_ns, now_ns)
         else:
-            self.stage.concerns.append(f"queue: not worked off {DRAIN_S:g} s after healing")
+            self.stage.concerns.append(f"{self.name}: not worked off {DRAIN_S:g} s after healing")
         await self._walk_away(process)
 
     @classmethod
     def check(cls, operations: Sequence[Operation]) -> list[Verdict]:
         return [check_queue(operations)]
+
+
+class Jobs(Queues):
+    """raftkv.recipes.jobs: the item is a job, to acknowledge is to complete it, to give back is to let another attempt begin."""
+
+    name: ClassVar[str] = "jobs"
+
+    def open(self, client: Client) -> Queue:
+        """A worker's end, or a submitter's."""
+        return client.recipes.jobs(self.key, TTL_S)
