@@ -192,6 +192,8 @@ class AsyncSemaphore:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._place is None:
+            return  # it was released within the block
         try:
             await self.release()
         except LockLost:

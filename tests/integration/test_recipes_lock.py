@@ -95,10 +95,10 @@ def test_a_token_of_another_lock_is_no_token(kv: raftkv.Client) -> None:
             with pytest.raises(FencingTokenStale):
                 kv.guarded(key, token).put("mixed", "x")
         kv.guarded(one.key, one.token).guarded(two.key, two.token).put("mixed", "both")
+        key, token = two.key, two.token
         two.release()
         with pytest.raises(FencingTokenStale):
-            kv.guarded(one.key, one.token).guarded(two.key, one.token).put("mixed", "late")
-        two.acquire()
+            kv.guarded(one.key, one.token).guarded(key, token).put("mixed", "late")
     assert kv.get("mixed") == b"both"
 
 
