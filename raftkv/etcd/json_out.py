@@ -5,11 +5,12 @@ What has its default value is left out, except a member of a oneof that is set. 
 
 import binascii
 import json
-from typing import Any, Callable, Final
+from typing import Any, Callable, Final, Sequence
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from raftkv.etcd.long_ranges import LongRange
 from raftkv.etcdpb import kv_pb2 as kv
 from raftkv.etcdpb import rpc_pb2 as rpc
 
@@ -120,6 +121,33 @@ def _header(message: rpc.ResponseHeader) -> str:
     if message.raft_term:
         parts.append(f'"raft_term":"{message.raft_term}"')
     return "{" + ",".join(parts) + "}"
+
+
+def range_part(key_values: Sequence[Any]) -> bytes:
+    """Key-values of answers, as they stand in the JSON of a RangeResponse."""
+    return ",".join([_items(*items) for items in key_values]).encode()
+
+
+def _items(key: bytes, create_revision: int, mod_revision: int, version: int, lease: int, value: bytes) -> str:
+    """A key-value that exists: its key, revisions and version are no defaults."""
+    text = f'{{"key":{_bytes(key)},"create_revision":"{create_revision}","mod_revision":"{mod_revision}","version":"{version}"'
+    if value:
+        text += f',"value":{_bytes(value)}'
+    return f'{text},"lease":"{lease}"}}' if lease else text + "}"
+
+
+def write_range(long_range: LongRange) -> bytes:
+    """The RangeResponse of parts of JSON."""
+    head = long_range.head
+    parts = [f'{{"header":{_header(head.header)},"kvs":['.encode()]
+    for part in long_range.parts:  # copied once: they are long
+        parts += (part, b",")
+    parts[-1] = b"]"
+    if head.more:
+        parts.append(b',"more":true')
+    if head.count:
+        parts.append(f',"count":"{head.count}"'.encode())
+    return b"".join((*parts, b"}"))
 
 
 _BY_HAND: Final[dict[type[Message], Callable[[Any], str]]] = {kv.KeyValue: _key_value, rpc.ResponseHeader: _header}

@@ -1,13 +1,11 @@
 """Ranges that are longer than one answer of raftkv: how a door goes on, so that the client of etcd gets all of it.
 
 raftkv cuts a range at `range_reply_bytes_max` and says `more`; etcd cuts at the limit that was asked for and nowhere else, so its clients
-do not look at `more` unless they gave one. The door asks again, at the same revision, behind the last key, and joins the pages.
+do not look at `more` unless they gave one. The door asks again, at the same revision, behind the last key, and joins the pages (long_ranges.py).
 """
 
-from typing import Sequence
-
 from raftkv.errors import RequestTooLarge
-from raftkv.wire.commands import OK, SORT_ASCEND, SORT_DESCEND, SORT_KEY, SORT_NONE, UNCOUNTED, Answer, Command
+from raftkv.wire.commands import SORT_ASCEND, SORT_DESCEND, SORT_KEY, SORT_NONE, UNCOUNTED, Answer, Command
 
 
 def next_page(command: Command, answer: Answer) -> Command | None:
@@ -42,9 +40,3 @@ def next_page(command: Command, answer: Answer) -> Command | None:
         target,
         *bounds,
     ]
-
-
-def join_pages(pages: Sequence[Answer]) -> Answer:
-    """One answer out of its pages: the revision and the count are those of the first, for it saw the whole range."""
-    first, last = pages[0], pages[-1]
-    return [OK, first[1], [items for page in pages for items in page[2]], last[3], first[4]]

@@ -5,7 +5,7 @@ in one turn of the loop shares an entry; the others are opened like by the gRPC 
 """
 
 import asyncio
-from typing import Any, Final, Mapping, Protocol
+from typing import Any, Final, Mapping, Protocol, TypeAlias
 
 from aiohttp import web
 from google.protobuf.message import Message
@@ -26,7 +26,8 @@ from raftkv.daemon.etcd.house import House
 from raftkv.daemon.etcd.identity import Caller
 from raftkv.errors import RaftKVError
 from raftkv.etcd.json_in import BadJson, read_message
-from raftkv.etcd.json_out import write_message
+from raftkv.etcd.json_out import range_part, write_message, write_range
+from raftkv.etcd.long_ranges import LongRange
 from raftkv.etcd.methods import Method
 from raftkv.etcd.statuses import DEADLINE_EXCEEDED, INTERNAL, INVALID_ARGUMENT, Status, status_of
 from raftkv.units import Milliseconds
@@ -34,6 +35,8 @@ from raftkv.units import Milliseconds
 PREFIXES: Final = ("/v3/", "/v3beta/", "/v3alpha/")
 LATE: Final = Status(DEADLINE_EXCEEDED, "context deadline exceeded")
 CANCELED: Final = 1
+
+Answer: TypeAlias = Message | LongRange | Status
 
 
 class Streams(Protocol):
@@ -53,8 +56,8 @@ class Gateway:
         self.house = house
         self._table = table
         self._streams = streams
-        self._desk = Desk(house, self)
-        self._waiting: dict[int, asyncio.Future[Message | Status]] = {}
+        self._desk = Desk(house, self, encode_part=range_part)
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._next_tag = 0
         self._is_scheduled = False
 
@@ -86,17 +89,18 @@ class Gateway:
         answer = await self.call(procedure, message, metadata, timeout_ms)
         if isinstance(answer, Status):
             return error_response(answer)
-        return web.Response(body=write_message(answer).encode(), headers=JSON_HEADERS)
+        body = write_range(answer) if isinstance(answer, LongRange) else write_message(answer).encode()
+        return web.Response(body=body, headers=JSON_HEADERS)
 
     async def call(
         self, procedure: Method | Procedure, message: Message, metadata: Mapping[str, str], timeout_ms: Milliseconds
-    ) -> Message | Status:
+    ) -> Answer:
         """One question and its answer."""
         counts = self.house.calls.of(procedure.path)
         self.house.calls.note_request(metadata.get("client-api-version"), is_stream=False)
         counts.started += 1
         counts.received += 1
-        answer: Message | Status = Status(CANCELED, "context canceled")
+        answer: Answer = Status(CANCELED, "context canceled")
         try:
             if timeout_ms:
                 async with asyncio.timeout(timeout_ms / 1000):
@@ -115,7 +119,7 @@ class Gateway:
 
     async def _answer(
         self, procedure: Method | Procedure, message: Message, metadata: Mapping[str, str], timeout_ms: Milliseconds
-    ) -> Message | Status:
+    ) -> Answer:
         try:
             caller = await self.begin(message, metadata)
             if isinstance(procedure, Method):
@@ -138,13 +142,11 @@ class Gateway:
 
     # Commands.
 
-    async def _command(
-        self, method: Method, message: Message, caller: Caller, timeout_ms: Milliseconds
-    ) -> Message | Status:
+    async def _command(self, method: Method, message: Message, caller: Caller, timeout_ms: Milliseconds) -> Answer:
         tag = self._next_tag
         self._next_tag += 1
         loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Message | Status] = loop.create_future()
+        answered: asyncio.Future[Answer] = loop.create_future()
         self._waiting[tag] = answered
         self._desk.submit(tag, method, message, caller, timeout_ms)
         if not self._is_scheduled:
@@ -167,10 +169,13 @@ class Gateway:
         assert isinstance(response, Message), "bytes were not asked for"
         self._resolve(tag, response)
 
+    def on_long_range(self, tag: int, long_range: LongRange) -> None:
+        self._resolve(tag, long_range)
+
     def on_failure(self, tag: int, status: Status) -> None:
         self._resolve(tag, status)
 
-    def _resolve(self, tag: int, answer: Message | Status) -> None:
+    def _resolve(self, tag: int, answer: Answer) -> None:
         answered = self._waiting.get(tag)
         if answered is not None and not answered.done():
             answered.set_result(answer)
@@ -198,7 +203,7 @@ class _Once:
         if not self._ended.done():
             self._ended.set_result(status)
 
-    async def answer(self, house: House, procedure: Procedure, message: Any) -> Message | Status:
+    async def answer(self, house: House, procedure: Procedure, message: Any) -> Answer:
         receiver = procedure.open(house, self)
         try:
             receiver.on_message(message)

@@ -22,6 +22,7 @@ from raftkv.daemon.etcd.calls import Reply
 from raftkv.daemon.etcd.desk import Desk
 from raftkv.daemon.etcd.house import House
 from raftkv.errors import DeadlineExceeded, NotLeader
+from raftkv.etcd.long_ranges import LongRange, protobuf_whole
 from raftkv.etcd.statuses import Status, status_of
 from raftkv.http2 import frames
 from raftkv.http2.connection import Connection
@@ -181,6 +182,9 @@ class GrpcConnection(asyncio.Protocol):
         counts.sent += 1
         data = response if type(response) is bytes else cast(Message, response).SerializeToString()
         self.connection.respond(stream, RESPONSE_HEADERS, prefixed(data), OK_TRAILERS)
+
+    def on_long_range(self, tag: int, long_range: LongRange) -> None:
+        self.on_response(tag, protobuf_whole(long_range))
 
     def on_failure(self, tag: int, status: Status) -> None:
         stream = self.connection.streams.get(tag)

@@ -1,7 +1,8 @@
 """Calls that are one command (raftkv/etcd/methods.py), gathered: what one read of the socket brings is one group of each kind.
 
 A connection of a door has one Desk. Writes, and questions to the leader about leases, are forwarded by a member that does not lead, for a
-client of etcd cannot be redirected; reads are answered here, on every member. A range that is longer than one answer is read in pages and joined.
+client of etcd cannot be redirected; reads are answered here, on every member. A long range is read in pages, and
+encoded a piece per turn of the loop.
 """
 
 import asyncio
@@ -13,8 +14,9 @@ from raftkv.daemon.etcd.house import House, check
 from raftkv.daemon.etcd.identity import ANYBODY, Caller
 from raftkv.errors import RaftKVError
 from raftkv.etcd.encoding import Headers
+from raftkv.etcd.long_ranges import KEYS_PER_TURN, EncodePart, LongRange, protobuf_part
 from raftkv.etcd.methods import Method
-from raftkv.etcd.paging import join_pages, next_page
+from raftkv.etcd.paging import next_page
 from raftkv.etcd.statuses import Status, status_of
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.replica.lease_desk import QUESTIONS
@@ -37,6 +39,10 @@ class Responses(Protocol):
         """A message; or its bytes, if the desk may answer in them and has a quick way to."""
         ...
 
+    def on_long_range(self, tag: int, long_range: LongRange) -> None:
+        """The response to a range whose key-values are encoded already, by the desk's `encode_part`."""
+        ...
+
     def on_failure(self, tag: int, status: Status) -> None: ...
 
     def on_batch_end(self) -> None:
@@ -47,14 +53,14 @@ class Responses(Protocol):
 class _Pending:
     """A call that waits for its answer."""
 
-    __slots__ = ("caller", "deadline_ms", "method", "pages", "request")
+    __slots__ = ("caller", "deadline_ms", "long_range", "method", "request")
 
     def __init__(self, method: Method, request: Any, deadline_ms: Milliseconds, caller: Caller) -> None:
         self.method = method
         self.request = request
         self.deadline_ms = deadline_ms
         self.caller = caller
-        self.pages: list[Answer] | None = None  # what a long range has brought so far
+        self.long_range: LongRange | None = None  # what it has brought so far
 
 
 class _Gathering:
@@ -78,10 +84,18 @@ class _Gathering:
 class Desk:
     """The commands of one connection, on their way in and back. An Origin of replica/groups.py."""
 
-    def __init__(self, house: House, responses: Responses, *, in_bytes: bool = False) -> None:
+    def __init__(
+        self,
+        house: House,
+        responses: Responses,
+        *,
+        in_bytes: bool = False,
+        encode_part: EncodePart = protobuf_part,
+    ) -> None:
         """`in_bytes`: whether responses may come as the bytes of their message."""
         self._house = house
         self._in_bytes = in_bytes
+        self._encode_part = encode_part
         self._headers: Headers | None = None
         self._key_bytes_max = house.limits.key_bytes_max
         self._plain_value_bytes_max = plain_value_bytes_max(house.limits)
@@ -208,11 +222,12 @@ class Desk:
                 del pending[tag]
                 responses.on_failure(tag, status_of(error_of(answer)))
                 continue
-            if command[0] == RANGE and (answer[3] or call.pages):
-                whole = self._turn_page(tag, call, command, answer)
-                if whole is None:
-                    continue
-                answer = whole
+            if (
+                command[0] == RANGE
+                and (answer[3] or call.long_range is not None or len(answer[2]) > KEYS_PER_TURN)
+                and self._take_page(tag, call, command, answer)
+            ):
+                continue
             del pending[tag]
             method = call.method
             encoded = method.encoded(answer, headers) if self._in_bytes and method.encoded is not None else None
@@ -257,23 +272,37 @@ class Desk:
         if self._responses is not None:
             self._responses.on_batch_end()
 
-    def _turn_page(self, tag: int, call: _Pending, command: Command, answer: Answer) -> Answer | None:
-        """The whole answer of a range when this was its last page; else the next page is asked for."""
-        pages = call.pages = call.pages or []
-        pages.append(answer)
+    def _take_page(self, tag: int, call: _Pending, command: Command, answer: Answer) -> bool:
+        """Answer a range bit by bit, and ask for its next page; False when it is short and this is all of it."""
         try:
             further = next_page(command, answer)
         except RaftKVError as error:
             del self._pending[tag]
             self._fail(tag, status_of(error))
-            return None
-        if further is None:
-            return join_pages(pages)
-        user, auth_revision = call.caller
-        group = ReadGroup(self, [tag], [further], deadline_ms=call.deadline_ms, user=user, auth_revision=auth_revision)
-        # At the revision of the first page, which was confirmed: no further confirmation. In a later turn: pages are large.
-        asyncio.get_running_loop().call_soon(self._read_page, group)
-        return None
+            return True
+        if call.long_range is None:
+            if further is None and len(answer[2]) <= KEYS_PER_TURN:
+                return False
+            call.long_range = LongRange(answer, self._house.origin(), self._encode_part)
+        call.long_range.take(answer)
+        asyncio.get_running_loop().call_soon(self._encode_page, tag, call, call.long_range, further)
+        return True
+
+    def _encode_page(self, tag: int, call: _Pending, long_range: LongRange, further: Command | None) -> None:
+        if self._pending.get(tag) is not call or self._responses is None:
+            return
+        if long_range.step():
+            asyncio.get_running_loop().call_soon(self._encode_page, tag, call, long_range, further)
+        elif further is not None:
+            # At the revision of the first page, which was confirmed: no further confirmation.
+            user, auth_revision = call.caller
+            self._read_page(
+                ReadGroup(self, [tag], [further], deadline_ms=call.deadline_ms, user=user, auth_revision=auth_revision)
+            )
+        else:
+            del self._pending[tag]
+            self._responses.on_long_range(tag, long_range)
+            self._responses.on_batch_end()
 
     def _read_page(self, group: ReadGroup) -> None:
         self._service.read_now(group)

@@ -6,6 +6,7 @@ Protobuf lets fields be concatenated: a response is the bytes of its watch id, w
 from typing import Final, NamedTuple
 
 from raftkv.daemon.etcd.house import House
+from raftkv.etcd.encoding import varint
 from raftkv.etcd.responses import header
 from raftkv.etcd.watching import event
 from raftkv.etcdpb import rpc_pb2 as rpc
@@ -41,7 +42,7 @@ def _encode(batch: Batch, house: House) -> Encoded:
         data = event(items).SerializeToString()
         if not revisions or revisions[-1][0] != revision:
             revisions.append((revision, []))
-        revisions[-1][1].append(b"".join((_EVENTS_TAG, _varint(len(data)), data)))
+        revisions[-1][1].append(b"".join((_EVENTS_TAG, varint(len(data)), data)))
     if batch.live:
         responses = [_response(house, revision, events) for revision, events in revisions]
     else:
@@ -52,12 +53,3 @@ def _encode(batch: Batch, house: House) -> Encoded:
 def _response(house: House, revision: Revision, events: list[bytes]) -> bytes:
     head = rpc.WatchResponse(header=header(house.origin(), revision)).SerializeToString()
     return b"".join((head, *events))
-
-
-def _varint(number: int) -> bytes:
-    made = bytearray()
-    while number >= 0x80:
-        made.append(number & 0x7F | 0x80)
-        number >>= 7
-    made.append(number)
-    return bytes(made)

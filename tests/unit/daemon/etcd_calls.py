@@ -11,7 +11,9 @@ from raftkv.daemon.etcd.house import House
 from raftkv.daemon.etcd.identity import ANYBODY, Caller
 from raftkv.daemon.etcd.procedures import PROCEDURES
 from raftkv.daemon.facts import Facts, MemberFacts
+from raftkv.etcd.long_ranges import LongRange, protobuf_whole
 from raftkv.etcd.statuses import Status
+from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.limits import Limits
 from raftkv.store.hashing import ContentHash
 from tests.unit.replica.minicluster import Member, MiniCluster
@@ -150,6 +152,9 @@ class HandDoor:
     def on_response(self, tag: int, response: Any) -> None:
         assert tag not in self.responses, "answered once"
         self.responses[tag] = response
+
+    def on_long_range(self, tag: int, long_range: LongRange) -> None:
+        self.on_response(tag, rpc.RangeResponse.FromString(protobuf_whole(long_range)))
 
     def on_failure(self, tag: int, status: Status) -> None:
         assert tag not in self.failures, "answered once"

@@ -13,6 +13,7 @@ from raftkv.daemon.etcd.identity import Caller
 from raftkv.daemon.etcd.procedures import GATEWAY, PROCEDURES
 from raftkv.daemon.etcd.tasks import answered_by, streamed_by
 from raftkv.errors import KeyEmpty
+from raftkv.etcd.long_ranges import protobuf_part
 from raftkv.etcd.methods import BY_PATH
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.limits import Limits
@@ -115,6 +116,41 @@ def test_a_range_longer_than_one_answer_comes_whole(run: Run) -> None:
         assert [key_value.key for key_value in door.responses[1001].kvs] == [b"k%03d" % i for i in range(99, 49, -1)]
         assert door.responses[1001].more
         assert door.failures[1002].text == "etcdserver: request is too large"
+
+    run(scenario())
+
+
+def test_a_long_range_is_encoded_over_many_turns(run: Run) -> None:
+    async def scenario() -> None:
+        hand, door = HandHouse(), HandDoor()
+        sizes: list[int] = []
+
+        def encode_part(key_values: Any) -> bytes:
+            sizes.append(len(key_values))
+            return protobuf_part(key_values)
+
+        desk = Desk(hand.house, door, encode_part=encode_part)
+        for tag in range(1_700):
+            desk.submit(tag, PUT_METHOD, rpc.PutRequest(key=b"k%04d" % tag, value=b"v"))
+        desk.flush()
+        hand.cluster.settle()
+        for tag in (2_000, 2_001, 2_002):
+            desk.submit(tag, RANGE_METHOD, rpc.RangeRequest(key=b"k", range_end=b"l", limit=0 if tag < 2_002 else 400))
+        desk.flush()
+        hand.cluster.settle()
+        assert set(door.responses) - set(range(1_700)) == {2_002}, "the short one is answered, the others are begun"
+        desk.forget(2_001)
+        while 2_000 not in door.responses:
+            await asyncio.sleep(0)
+        assert [key_value.key for key_value in door.responses[2_000].kvs] == [b"k%04d" % i for i in range(1_700)]
+        assert (door.responses[2_000].count, door.responses[2_000].more, door.responses[2_000].header.revision) == (
+            1_700,
+            False,
+            1_701,
+        )
+        assert sizes == [500, 500, 500, 200]
+        assert (len(door.responses[2_002].kvs), door.responses[2_002].more) == (400, True)
+        assert not desk.in_flight
 
     run(scenario())
 

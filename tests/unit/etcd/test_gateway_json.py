@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftkv.etcd.json_in import BadJson, MessageStream, read_message
-from raftkv.etcd.json_out import write_message, write_string
+from raftkv.etcd.json_out import range_part, write_message, write_range, write_string
+from raftkv.etcd.long_ranges import LongRange, protobuf_part, protobuf_whole
+from raftkv.etcd.responses import Origin, range_response
 from raftkv.etcdpb import kv_pb2 as kv
 from raftkv.etcdpb import rpc_pb2 as rpc
 
@@ -193,3 +195,23 @@ def test_a_stream_of_something_else_and_too_large_a_message() -> None:
             MessageStream(1 << 20).feed(body)
     with pytest.raises(BadJson):
         MessageStream(100).feed(b'{"a":"' + base64.b64encode(b"x" * 100))
+
+
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_long_range_is_written_in_parts_like_a_short_one(more: bool, count: int) -> None:
+    found = [[b"k%d" % n, n, n + 1, n, n % 3, b"v" * (n % 2)] for n in range(1, 1_200)]
+    pages = [[0, 7, found[:700], True, count], [0, 9, found[700:], more, 0]]
+    origin = Origin(cluster_id=2**63, member_id=5, raft_term=3)
+    written = []
+    for encode in (protobuf_part, range_part):
+        long_range = LongRange(pages[0], origin, encode)
+        for page in pages:
+            long_range.take(page)
+            while long_range.step():
+                pass
+        assert len(long_range.parts) == 3, "some keys per turn"
+        written.append(long_range)
+    whole = range_response(rpc.RangeRequest(), [0, 7, found, more, count], origin)
+    assert rpc.RangeResponse.FromString(protobuf_whole(written[0])) == whole
+    assert write_range(written[1]).decode() == write_message(whole)
