@@ -31,7 +31,10 @@ class Tls(NamedTuple):
 
 
 class TlsConnector:
-    """Makes connections with one Tls. The context is made once, and only when it is needed."""
+    """Makes connections with one Tls. The context is made when it is needed, and anew when a file has changed.
+
+    A client may live longer than its certificate. A file that cannot be used any more takes nothing away from the connections to come.
+    """
 
     def __init__(self, tls: Tls) -> None:
         if (tls.cert_file is None) != (tls.key_file is None):
@@ -41,6 +44,7 @@ class TlsConnector:
                 raise ConfigError(f"{path} cannot be read")
         self._tls = tls
         self._context: ssl.SSLContext | None = None
+        self._stamps: list[tuple[int, int, int] | None] = []
 
     def arguments(self, host: str) -> dict[str, Any]:
         """For loop.create_connection. Raises ConfigError for files that cannot be used."""
@@ -51,8 +55,15 @@ class TlsConnector:
         return self._made().wrap_socket(sock, server_hostname=self._tls.server_name or host)
 
     def _made(self) -> "ssl.SSLContext":
-        if self._context is None:
-            self._context = make_context(self._tls)
+        # Two threads at once make one context too many, and no harm.
+        stamps = [_stamp(path) for path in (self._tls.ca_file, self._tls.cert_file, self._tls.key_file) if path]
+        if self._context is None or stamps != self._stamps:
+            self._stamps = stamps
+            try:
+                self._context = make_context(self._tls)
+            except ConfigError:
+                if self._context is None:
+                    raise
         return self._context
 
 
@@ -75,10 +86,18 @@ def make_context(tls: Tls) -> "ssl.SSLContext":
         raise ConfigError(f"CA file {tls.ca_file}: {_words(error)}") from None
     if tls.cert_file is not None:
         try:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
+            context.load_cert_chain(tls.cert_file, tls.key_file, password="")  # nobody may be there to be asked
         except OSError as error:
             raise ConfigError(f"certificate {tls.cert_file} with key {tls.key_file}: {_words(error)}") from None
     return context
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _words(error: OSError) -> str:

@@ -58,8 +58,7 @@ class Member:
         draw_ticks: Callable[[int, int], int],
     ) -> None:
         self._config = config
-        self._membership = membership
-        self._directory = directory
+        self._membership, self._directory = membership, directory
         self._loop = loop
         self.removed: asyncio.Future[None] = loop.create_future()
         self.cluster_name = membership.cluster_name
@@ -94,6 +93,7 @@ class Member:
             self._raft,
             on_refused=self._driver.fail,
             on_removed=self._on_removed,
+            tls=tls,
         )
         self._peers = PeerTransport(
             self._peer_identity(), self._driver, config.limits, check_member=self._neighbours.check, tls=tls

@@ -14,7 +14,9 @@ from raftkv.errors import ClusterMismatch, RaftKVError
 from raftkv.raft.node import Raft
 from raftkv.transport.frames import Hello
 from raftkv.transport.handshake import REMOVED
+from raftkv.transport.peer_tls import PeerTls
 from raftkv.transport.peers import PeerTransport
+from raftkv.units import NodeId
 
 REFUSED = "refused: "  # how the transport marks a peer's own words
 
@@ -31,6 +33,7 @@ class Neighbours:
         *,
         on_refused: Callable[[RaftKVError], None],
         on_removed: Callable[[], None],
+        tls: PeerTls | None = None,
     ) -> None:
         self._membership = membership
         self._storage = storage
@@ -39,16 +42,25 @@ class Neighbours:
         self._on_refused = on_refused
         self._on_removed = on_removed
         self._removed_count = 0
+        if tls is not None:
+            tls.known = self.places
+
+    def places(self) -> dict[NodeId, tuple[str, str]]:
+        """Name and peer address of every member, as they are written down: not as somebody says who greets."""
+        found = self._membership.peers()
+        for member in self._storage.members():
+            address = member["peer_address"] or found.get(member["id"], ("", ""))[1]
+            found[member["id"]] = (member["name"], address)
+        return found
 
     def check(self, hello: Hello) -> str | None:
         """Why whoever greets is not let in; None when it is."""
         node_id = hello.node_id
         if self._storage.store.is_removed(node_id):
             return f"member {hello.name!r} {REMOVED}"
-        names = {known: name for known, (name, _) in self._membership.peers().items()}
-        names.update({member["id"]: member["name"] for member in self._storage.members()})
-        if node_id in names:
-            return self._incarnations.check(node_id, names[node_id], hello.incarnation)
+        known = self.places()
+        if node_id in known:
+            return self._incarnations.check(node_id, known[node_id][0], hello.incarnation)
         if self._storage.cluster_id and hello.cluster_id:  # the same one: that was compared already
             return self._incarnations.check(node_id, hello.name, hello.incarnation)
         return f"member {hello.name!r} ({node_id:x}) is not part of this cluster"
@@ -56,10 +68,7 @@ class Neighbours:
     def follow(self, peers: PeerTransport) -> None:
         """Keep links to whom the log and the others name, and none to former members."""
         removed = self._storage.removed_members()
-        addresses = {node_id: address for node_id, (_, address) in self._membership.peers().items()}
-        for member in self._storage.members():
-            if member["peer_address"]:
-                addresses[member["id"]] = member["peer_address"]
+        addresses = {node_id: address for node_id, (_, address) in self.places().items() if address}
         addresses.update(peers.introductions())
         for node_id in (self._membership.node_id, *removed):
             addresses.pop(node_id, None)

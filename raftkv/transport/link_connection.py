@@ -6,6 +6,7 @@ black hole or because its process is stopped, is given up: its next connection t
 
 import asyncio
 import os
+import ssl
 from typing import Any, Protocol, cast
 
 from raftkv.errors import ClusterMismatch, ProtocolError, RaftKVError, Unreachable
@@ -21,6 +22,7 @@ from raftkv.transport.frames import (
 )
 from raftkv.transport.handshake import Identity
 from raftkv.transport.settings import LinkSettings, round_trip_seconds
+from raftkv.transport.tls import describe
 from raftkv.units import NodeId
 
 
@@ -52,6 +54,7 @@ class LinkConnection(asyncio.Protocol):
         self._reader = FrameReader(HELLO_FRAME_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
         self._descriptor = -1
+        self._is_encrypted = False
         self._stall_check: asyncio.TimerHandle | None = None
         self._reason = "the peer closed the connection"
 
@@ -81,6 +84,7 @@ class LinkConnection(asyncio.Protocol):
         # Not checked by type: the transports of uvloop do not derive from asyncio.Transport.
         self._transport = stream = cast(asyncio.Transport, transport)
         self._descriptor = socket_of(stream)
+        self._is_encrypted = stream.get_extra_info("sslcontext") is not None
         stream.set_write_buffer_limits(high=self._host.settings.write_buffer_bytes_high)
         stream.write(encode_frame([self._host.identity.hello()]))
 
@@ -126,7 +130,8 @@ class LinkConnection(asyncio.Protocol):
         if exc is not None:
             self._reason = describe_error(exc)
         if not self.greeted.done():
-            self.greeted.set_exception(Unreachable(f"{self._reason} during the handshake"))
+            hint = "" if self._is_encrypted else " (does it speak TLS?)"
+            self.greeted.set_exception(Unreachable(f"{self._reason} during the handshake{hint}"))
         self.lost.set_result(self._reason)
         self._host.on_connection_lost(self)
 
@@ -162,6 +167,8 @@ def describe_error(error: BaseException) -> str:
         return error.message
     if isinstance(error, TimeoutError) and not error.args:
         return "no answer to the connection attempt"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS: {describe(error)}"
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)  # asyncio puts texts of its own in place of "Connection refused"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

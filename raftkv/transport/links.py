@@ -171,6 +171,11 @@ class Link:
         connection = LinkConnection(self)
         try:
             await self._start(connection, sock)
+        except ConnectionError as error:
+            sock.close()
+            raise Unreachable(
+                f"the peer ended the TLS handshake: {describe_error(error)} (does it speak TLS?)"
+            ) from None
         except BaseException:
             sock.close()
             raise
@@ -257,7 +262,10 @@ class Link:
         if hello.node_id != self.node_id:
             return f"member {hello.name!r} ({hello.node_id:x}) answers there, not member {self.node_id:x}"
         tls = self._owner.tls
-        if tls is not None and (reason := tls.judge(transport, hello.name, self.statistics.address)) is not None:
+        if (
+            tls is not None
+            and (reason := tls.judge(transport, hello.node_id, hello.name, self.statistics.address)) is not None
+        ):
             return reason
         return find_refusal(self.identity, hello, self._owner.check_member)
 

@@ -32,6 +32,7 @@ from raftkv.units import NOBODY, NodeId
 logger = logging.getLogger(__name__)
 
 BACKLOG = 128
+TLS_RECORD = b"\x16\x03"  # how a handshake begins; as the length of a frame it would be over every bound
 _COMPLAINTS_KEPT_MAX = 1024
 _GOODBYE_DEADLINE_S = 0.5
 
@@ -167,6 +168,11 @@ class IncomingConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
             return
+        if self.hello is None and self._owner.tls is None and data.startswith(TLS_RECORD):
+            host = self._remote_host()
+            self._listener.complain(host, f"it speaks TLS, which this member does not on its peer port, from {host}")
+            self.abort()
+            return
         try:
             messages = self._reader.feed(data)
             if self.hello is not None:
@@ -185,7 +191,7 @@ class IncomingConnection(asyncio.Protocol):
         self._disarm()
         reason = find_refusal(self._owner.identity, hello, self._owner.check_member)
         if reason is None and self._owner.tls is not None:
-            reason = self._owner.tls.judge(self._transport, hello.name, hello.address)
+            reason = self._owner.tls.judge(self._transport, hello.node_id, hello.name, hello.address)
         if reason is not None:
             self._listener.complain(hello.node_id, f"{reason} (from {self._remote_host()})")
             self._transport.write(encode_frame([Refusal(reason)]))

@@ -79,10 +79,13 @@ class TlsContexts:
 
     def _load(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.num_tickets = 0
         client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         files = self.files
         for context in (server, client):
             context.minimum_version = ssl.TLSVersion.TLSv1_2
+            # A session that is resumed is not looked at again: a certificate whose time is over would go on counting for hours.
+            context.options |= ssl.OP_NO_TICKET
             _load_own(context, files)
             if files.ca_file is not None:
                 _load_ca(context, files.ca_file)
@@ -99,7 +102,8 @@ def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
     for path in (files.cert_file, files.key_file):
         _check_readable(path)
     try:
-        context.load_cert_chain(files.cert_file, files.key_file)
+        # An encrypted key is refused: OpenSSL would ask the terminal for its password, and the loop would wait.
+        context.load_cert_chain(files.cert_file, files.key_file, password="")
     except (ssl.SSLError, OSError) as error:
         raise ConfigError(
             f"{files.cert_file} and {files.key_file} are no certificate with its key: {describe(error)}"
@@ -193,7 +197,7 @@ class TlsServer:
         self._handshakes_max = handshakes_max
         self._on_refused = on_refused  # with the reason, and where it came from
         self._loop = asyncio.get_running_loop()
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], None] = {}  # the oldest first
         self.sockets: list[socket.socket] = []
 
     @property
@@ -240,14 +244,16 @@ class TlsServer:
                 self._loop.remove_reader(listening)
                 self._loop.call_later(ACCEPT_PAUSE_S, self._listen_again, listening, count)
                 return
-            if len(self._handshakes) >= self._handshakes_max():
-                sock.close()
+            if len(self._handshakes) >= max(1, self._handshakes_max()):
+                # The oldest has had the most time. Refusing the newest would let a few that never end keep everybody out.
                 self._on_refused("too many connections that are being encrypted", str(address[0]))
-                continue
+                oldest = next(iter(self._handshakes))
+                del self._handshakes[oldest]
+                oldest.cancel()
             sock.setblocking(False)
             task = self._loop.create_task(self._encrypt(sock, str(address[0])))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._handshakes[task] = None
+            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
     def _listen_again(self, listening: socket.socket, count: int) -> None:
         if listening in self.sockets:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import trustme
 
 import raftkv
 from raftkv.client.tls import Tls, connector
@@ -47,3 +48,28 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
     assert made is not None
     with pytest.raises(ConfigError, match=str(path)):
         made.arguments("a")
+
+
+def test_a_client_goes_on_with_the_next_certificate_and_not_with_a_broken_one(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca_file = tmp_path / "ca.pem"
+    ca.cert_pem.write_to_path(ca_file)
+    paths = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    def issue(name: str) -> None:
+        issued = ca.issue_cert(name)
+        for path, blob in zip(paths, (issued.cert_chain_pems[0], issued.private_key_pem), strict=True):
+            blob.write_to_path(path)
+
+    issue("ann")
+    made = connector(Tls(str(ca_file), *map(str, paths)), "a:1")
+    assert made is not None
+    first = made.arguments("a")["ssl"]
+    assert made.arguments("a")["ssl"] is first, "made once while nothing changes"
+    issue("bob")
+    second = made.arguments("a")["ssl"]
+    assert second is not first
+    paths[1].write_text("half of a file")
+    assert made.arguments("a")["ssl"] is second
+    issue("eve")
+    assert made.arguments("a")["ssl"] is not second

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from raftkv.errors import ConfigError
 from raftkv.transport.peer_tls import PeerTls
@@ -157,17 +159,47 @@ def test_who_shows_no_certificate_speaks_plainly_or_hangs_is_told_apart(run: Run
             assert await plainly(port.port, b"GET / HTTP/1.1\r\n\r\n") == b""
             await until(lambda: len(port.refused) == 2)
             assert "http request" in port.refused[1]
-            _, hanging = await asyncio.open_connection("127.0.0.1", port.port)
+            reader, hanging = await asyncio.open_connection("127.0.0.1", port.port)
             await until(lambda: port.server.handshakes == 1)
-            assert await plainly(port.port, b"") == b""
-            await until(lambda: len(port.refused) == 3)
+            assert await port.ask(contexts.client()) == b"hello", "who comes later is not kept out"
             assert "too many" in port.refused[2]
+            assert await read_to_end(reader) == b"", "the one that was under way for longest has to go"
             hanging.transport.abort()
             await until(lambda: port.server.handshakes == 0)
-            assert await port.ask(contexts.client()) == b"hello"
             assert len(port.made) == 1
 
     run(scenario())
+
+
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+
+
+def test_a_session_is_not_resumed_for_the_certificate_would_not_be_looked_at(run: Run, shop: Shop) -> None:
+    async def scenario() -> None:
+        contexts = TlsContexts(shop.files("localhost"))
+        async with Port(contexts) as port:
+            assert await asyncio.to_thread(resumed, contexts.client(), port.port) is False
+
+    run(scenario())
+
+
+def resumed(context: ssl.SSLContext, port: int) -> bool | None:
+    """Whether a second connection can go on with the session of the first."""
+    assert context.maximum_version != ssl.TLSVersion.TLSv1_2, "which resumes by an id that Python cannot turn off"
+    session: Any = None
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as line,
+            context.wrap_socket(line, server_hostname="localhost", session=session) as tls,
+        ):
+            tls.sendall(b"hello")
+            assert tls.recv(5) == b"hello"
+            session, reused = tls.session, tls.session_reused
+    return reused
 
 
 async def plainly(port: int, data: bytes) -> bytes:
@@ -214,11 +246,16 @@ def test_files_that_cannot_be_used_are_named(shop: Shop, tmp_path: Path) -> None
     empty = tmp_path / "empty.pem"
     empty.write_text("")
     other = shop.files("localhost", stem="other")
+    locked = tmp_path / "locked.pem"
+    key = serialization.load_pem_private_key(Path(good.key_file).read_bytes(), None)
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    locked.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
     for files, told in (
         (good._replace(cert_file="/nowhere/cert.pem"), "cannot read /nowhere/cert.pem"),
         (good._replace(key_file=str(empty)), "no certificate with its key"),
         (good._replace(key_file=other.key_file), "key values mismatch"),
         (good._replace(ca_file=str(empty)), "holds no certificates"),
+        (good._replace(key_file=str(locked)), "no certificate with its key"),
     ):
         with pytest.raises(ConfigError, match=told):
             TlsContexts(files)
@@ -251,7 +288,7 @@ class Shown:
 )
 def test_a_member_shows_a_certificate_of_its_own(shop: Shop, shown: Any, good: bool) -> None:
     tls = PeerTls(shop.files("n9.example"))
-    reason = tls.judge(shown, "n1", "n1.example:2380")
+    reason = tls.judge(shown, 1, "n1", "n1.example:2380")
     assert (reason is None) is good, reason
     assert good or "n1" in str(reason)
 
@@ -260,8 +297,43 @@ def test_one_common_name_can_stand_for_all_members(shop: Shop) -> None:
     tls = PeerTls(shop.files("any"), "raftkv-member")
     member: Any = Shown("raftkv-member", ("DNS", "elsewhere"))
     stranger: Any = Shown("client", ("DNS", "n1.example"))
-    assert tls.judge(member, "n1", "n1.example:2380") is None
-    assert "raftkv-member" in str(tls.judge(stranger, "n1", "n1.example:2380"))
+    assert tls.judge(member, 1, "n1", "n1.example:2380") is None
+    assert "raftkv-member" in str(tls.judge(stranger, 1, "n1", "n1.example:2380"))
+
+
+KNOWN = {1: ("n1", "n1.example:2380"), 2: ("n2", "n2.example:2380"), 3: ("n3", "n3.example:2380")}
+
+
+@pytest.mark.parametrize(
+    ("shown", "node_id", "name", "address", "told"),
+    [
+        (Shown("x", ("DNS", "n1.example")), 1, "n1", "n1.example:2380", ""),
+        (
+            Shown("x", ("DNS", "n1.new")),
+            1,
+            "n1",
+            "n1.new:2380",
+            "",
+        ),  # it has moved, with a certificate for where it is now
+        (Shown("x", ("DNS", "n1.example")), 1, "n1", "n1.new:2380", ""),  # or before it got one
+        (Shown("x", ("DNS", "n4.example")), 4, "n4", "n4.example:2380", ""),  # nobody here has heard of it yet
+        (Shown("x", ("DNS", "*.example")), 1, "n1", "n1.example:2380", ""),  # one certificate for all of them
+        # The key of n2 in the hands of somebody who says that n1 lives at the host of n2.
+        (Shown("x", ("DNS", "n2.example")), 1, "n1", "n2.example:2380", "that of 'n2'"),
+        (Shown("n2"), 1, "n1", "n2:2380", "that of 'n2'"),
+        (Shown("x", ("DNS", "n2.example")), 4, "n4", "n2.example:2380", "that of 'n2'"),
+        (Shown("x", ("DNS", "n2.example")), 1, "n2", "n2.example:2380", "that of 'n2'"),
+        (Shown("x", ("DNS", "elsewhere")), 1, "n1", "n1.example:2380", "is for elsewhere"),
+        (Shown("x", ("DNS", "elsewhere")), 1, "elsewhere", "n1.example:2380", "is for elsewhere"),
+    ],
+)
+def test_the_key_of_one_member_does_not_open_the_place_of_another(
+    shop: Shop, shown: Any, node_id: int, name: str, address: str, told: str
+) -> None:
+    tls = PeerTls(shop.files("n9.example"))
+    tls.known = lambda: KNOWN
+    reason = tls.judge(shown, node_id, name, address)
+    assert (told in str(reason)) if told else reason is None, reason
 
 
 def test_addresses_in_certificates() -> None:
