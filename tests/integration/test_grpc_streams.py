@@ -198,3 +198,31 @@ def test_a_member_that_is_cut_off_sends_its_streams_away(
         channel.put(b"k", metadata=[("hasleader", "true")], timeout=20)
     assert error.value.details() == "etcdserver: no leader"
     channel.channel.close()
+
+
+def test_a_client_that_takes_nothing_is_told_from_history(cluster: Cluster, closing: list[Any]) -> None:
+    """It is sent what fits into its window and some buffers, and later everything, in order; meanwhile others do not wait for it."""
+    node = cluster.leader()
+    channel = Channel(node.client_endpoint)
+    stream = Stream(channel)
+    stream.create(b"k", range_end=b"l")
+    closing += [stream, channel.channel]
+    writer = Channel(node.client_endpoint)
+    closing.append(writer.channel)
+
+    def figure(name: str) -> float:
+        text = node.http_get("/metrics")[1]
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+        return float(line.split()[1])
+
+    keys = [b"k%03d" % number for number in range(60)]
+    for key in keys:
+        writer.put(key, bytes(800_000))
+    assert figure("raftkv_watchers_slow") == 1
+    heard = []
+    while len(heard) < len(keys):
+        heard += [event.kv.key for event in next(stream.responses).events]
+    assert heard == keys
+    wait_until(lambda: figure("raftkv_watchers_slow") == 0, "it to be live again", deadline_s=20)
+    writer.put(b"k", b"live")
+    assert next(stream.responses).events[0].kv.value == b"live"

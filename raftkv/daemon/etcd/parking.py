@@ -5,6 +5,7 @@ that waits past its deadline ends with etcd's `request timed out`. Both counts a
 """
 
 import asyncio
+from collections import deque
 from typing import Callable, Final, NamedTuple, Protocol
 
 from raftkv.errors import DeadlineExceeded, RaftKVError
@@ -13,6 +14,9 @@ from raftkv.replica.service import Service
 from raftkv.units import Milliseconds
 
 LOOK_INTERVAL_S: Final = 0.025
+AGAIN_PER_LOOK: Final = 1_024
+EXPIRY_INTERVAL_MS: Final = 100
+NEVER_MS: Final = 1 << 60
 _NOT_DONE: Final = frozenset({"not_leader", "no_quorum", "unreachable"})
 _MAYBE_DONE: Final = frozenset({"outcome_unknown", "leadership_lost", "no_quorum"})
 
@@ -37,7 +41,8 @@ class Parking:
         self._view = view
         self._schedule_pump = schedule_pump
         self._limits = limits
-        self._parked: list[_Parked] = []
+        self._parked: deque[_Parked] = deque()
+        self._earliest_ms: Milliseconds = NEVER_MS
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -66,26 +71,37 @@ class Parking:
             return False
         self._parked.append(_Parked(deadline_ms, size_bytes, again, give_up))
         self._bytes += size_bytes
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_INTERVAL_S, self._look)
+        self._earliest_ms = min(self._earliest_ms, deadline_ms)
+        self._look_after(LOOK_INTERVAL_S)
         return True
+
+    def _look_after(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        parked, self._parked, self._bytes = self._parked, [], 0
-        now_ms, has_leader = self._service.now_ms, self._view.knows_leader
-        leaves = self._service.is_closing  # each is refused anew, for good
-        for waiting in parked:
-            if waiting.deadline_ms <= now_ms:
-                waiting.give_up(DeadlineExceeded("no leader was found in time", may_have_happened=False))
-            elif has_leader or leaves:
-                waiting.again()
-            else:
-                self.park(*_arguments(waiting))
-        self._schedule_pump()
+        now_ms = self._service.now_ms
+        if self._earliest_ms <= now_ms:
+            self._expire(now_ms)
+        if self._view.knows_leader or self._service.is_closing:  # who leaves refuses each anew, for good
+            due = min(len(self._parked), AGAIN_PER_LOOK)
+            for _ in range(due):
+                waiting = self._parked.popleft()
+                self._bytes -= waiting.size_bytes
+                waiting.again()  # may come back, to the end
+            self._schedule_pump()
+            if due == AGAIN_PER_LOOK:
+                self._look_after(0)
+        if self._parked:
+            self._look_after(LOOK_INTERVAL_S)
 
-
-def _arguments(
-    waiting: _Parked,
-) -> tuple[Milliseconds, Callable[[], None], Callable[[RaftKVError], None], int]:
-    return waiting.deadline_ms, waiting.again, waiting.give_up, waiting.size_bytes
+    def _expire(self, now_ms: Milliseconds) -> None:
+        late = [waiting for waiting in self._parked if waiting.deadline_ms <= now_ms]
+        self._parked = deque(waiting for waiting in self._parked if waiting.deadline_ms > now_ms)
+        self._bytes -= sum(waiting.size_bytes for waiting in late)
+        # Not for each of them: they come in thousands, a few milliseconds apart.
+        earliest_ms = min((waiting.deadline_ms for waiting in self._parked), default=NEVER_MS)
+        self._earliest_ms = max(earliest_ms, now_ms + EXPIRY_INTERVAL_MS)
+        for waiting in late:
+            waiting.give_up(DeadlineExceeded("no leader was found in time", may_have_happened=False))

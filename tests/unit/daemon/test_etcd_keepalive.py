@@ -240,6 +240,25 @@ def test_what_waits_is_bounded_and_a_member_that_leaves_holds_nobody(run: Run) -
     run(scenario())
 
 
+def test_thousands_that_wait_are_handed_in_some_at_a_time_and_each_once(run: Run) -> None:
+    async def scenario() -> None:
+        waiters = Waiters()
+        for tag in range(5_000):
+            waiters.desk.submit(tag, PUT_METHOD, rpc.PutRequest(key=b"k%d" % tag), timeout_ms=0 if tag % 5 else 1_000)
+            waiters.desk.flush()
+        assert len(waiters.house.parking) == 5_000
+        waiters.hand.cluster.pass_time(2_000)
+        await until(waiters.hand, lambda: len(waiters.door.failures) == 1_000)
+        assert {tag % 5 for tag in waiters.door.failures} == {0}
+        waiters.hand.cluster.cut.clear()
+        await until(waiters.hand, lambda: len(waiters.door.responses) == 4_000)
+        found = await waiters.house.ask([RANGE, 1, b"\0", b"\0", 0, 0, 0, 0, 0, 0, 0, 0])
+        assert (len(found[2]), {items[3] for items in found[2]}) == (4_000, {1})
+        assert not waiters.desk.in_flight_bytes and not waiters.house.parking
+
+    run(scenario())
+
+
 def test_which_errors_wait() -> None:
     parking = HandHouse().house.parking
     waits = [NotLeader(), NoQuorum(), ShuttingDown()]
