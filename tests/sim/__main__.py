@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument(
         "--data", action="store_true", help="worlds with watches, transactions, waits and compactions of history"
     )
+    parser.add_argument("--pools", action="store_true", help="worlds with workers that share pools")
     parser.add_argument("--trace", action="store_true", help="tell the story of each seed (or planted bug)")
     parser.add_argument(
         "--bugs",
@@ -41,16 +42,17 @@ def main() -> int:
     first = random.SystemRandom().randrange(1_000_000_000) if arguments.seed is None else arguments.seed
     seeds = arguments.seeds if arguments.seeds is not None else (1 << 40 if arguments.minutes else 1)
     ends_at = time.monotonic() + arguments.minutes * 60 if arguments.minutes else float("inf")
-    return run_seeds(first, seeds, ends_at, trace=arguments.trace, leases=arguments.leases, data=arguments.data)
+    flags = {"leases": arguments.leases, "data": arguments.data, "pools": arguments.pools}
+    return run_seeds(first, seeds, ends_at, trace=arguments.trace, **flags)
 
 
-def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, leases: bool = False, data: bool = False) -> int:
+def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, **flags: bool) -> int:
     started = said = time.monotonic()
     events = violations = done = 0
     for seed in range(first, first + count):
         if time.monotonic() >= ends_at:
             break
-        world = World(seed, tell=print if trace else None, leases=leases, data=data)
+        world = World(seed, tell=print if trace else None, **flags)
         if trace:
             print(f"seed {seed}: {telling.knobs(world.knobs)}")
         try:
@@ -58,7 +60,7 @@ def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, leases: bo
         except Exception as error:
             violations += 1
             print(f"seed {seed}: {type(error).__name__} at {world.now_us / 1e6:.6f} s: {error}")
-            print(f"replay: {replay_line(seed, leases=leases, data=data)}", flush=True)
+            print(f"replay: {replay_line(seed, **flags)}", flush=True)
         events += world.events
         done += 1
         if time.monotonic() - said > 5:
@@ -71,9 +73,9 @@ def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, leases: bo
     return 1 if violations else 0
 
 
-def replay_line(seed: int, *, leases: bool = False, data: bool = False) -> str:
+def replay_line(seed: int, *, leases: bool = False, data: bool = False, pools: bool = False) -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    flags = "--trace" + " --leases" * leases + " --data" * data
+    flags = "--trace" + " --leases" * leases + " --data" * data + " --pools" * pools
     return f"git checkout {commit.stdout.strip() or '?'} && python -m tests.sim --seed {seed} --seeds 1 {flags}"
 
 

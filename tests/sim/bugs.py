@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from raftkv.errors import Corruption
 
 from .checks import Violation
-from .planted import consensus, data, digests, disk, leases, membership, reads, store
+from .planted import consensus, data, digests, disk, leases, membership, pools, reads, store
 from .planted.registry import BUGS, Bug
 from .planted.stage import Stage
 
@@ -120,6 +120,7 @@ __all__ = [
     "digests",
     "disk",
     "leases",
+    "pools",
     "membership",
     "reads",
     "run_all",

@@ -52,6 +52,7 @@ class Knobs:
     disasters: tuple[str, ...] = ()
     faulty_minority: bool = False  # after the chaos a minority stays broken for good
     leases: bool = False  # owners of leases come to the clients (leases.py)
+    pools: bool = False  # workers that share pools do (pools.py)
     data: bool = False  # watches, transactions, waits and compactions do (data.py)
     history_events_per_step: int = 512  # of watches that catch up
     watch_leave: float = 0.02  # chance that a client of watches leaves its member for no reason, each time it looks

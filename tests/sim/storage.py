@@ -133,6 +133,7 @@ class SimStorage:
         known = len(self.store.leases.news)
         answers = self.store.apply(entry)
         self._world.promises.on_news(self.store.leases.news[known:])
+        self._world.pool_checks.look(self.store)
         self._on_applied(self._books, entry, self.store.digest)
         return answers
 

@@ -46,9 +46,17 @@ def test_ten_seeds_with_the_whole_data_model(first: int) -> None:
     assert heard > 1_000 and gone > 5 and transactions > 200 and past > 50 and waits > 50
 
 
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_ten_seeds_with_pools(first: int) -> None:
+    granted = 0
+    for seed in range(first, first + 10):
+        granted += len(run(seed, pools=True).pool_checks.granted)
+    assert granted > 100, "shares were given"
+
+
 def test_a_seed_with_everything() -> None:
     for seed in range(5):
-        run(seed, leases=True, data=True)
+        run(seed, leases=True, data=True, pools=True)
 
 
 def failed_seeds() -> list[tuple[int, bool]]:
@@ -78,11 +86,11 @@ def test_a_seed_replays_alike_whatever_the_hashes(project: Path) -> None:
     assert stories[0] == stories[1]
 
 
-def run(seed: int, *, leases: bool = False, data: bool = False) -> World:
-    world = World(seed, leases=leases, data=data)
+def run(seed: int, *, leases: bool = False, data: bool = False, pools: bool = False) -> World:
+    world = World(seed, leases=leases, data=data, pools=pools)
     try:
         world.run()
     except Exception as error:
-        error.add_note(f"replay: {replay_line(seed, leases=leases, data=data)}")
+        error.add_note(f"replay: {replay_line(seed, leases=leases, data=data, pools=pools)}")
         raise
     return world

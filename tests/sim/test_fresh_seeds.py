@@ -14,11 +14,11 @@ def test_fresh_seeds() -> None:
     ends_at = time.monotonic() + SECONDS
     done = 0
     while time.monotonic() < ends_at:
-        leases, data = seed % 4 in (0, 1), seed % 4 in (1, 2)
+        leases, data, pools = seed % 4 in (0, 1), seed % 4 in (1, 2), seed % 3 == 0
         try:
-            World(seed, leases=leases, data=data).run()
+            World(seed, leases=leases, data=data, pools=pools).run()
         except Exception as error:
-            error.add_note(f"replay: {replay_line(seed, leases=leases, data=data)}")
+            error.add_note(f"replay: {replay_line(seed, leases=leases, data=data, pools=pools)}")
             raise
         seed += 1
         done += 1

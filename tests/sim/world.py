@@ -15,6 +15,7 @@ from raftkv.wire.commands import RANGE
 
 from . import data as data_module
 from . import leases as leases_module
+from . import pools as pools_module
 from .checks import Checks
 from .client import SimClient
 from .history import History
@@ -46,12 +47,16 @@ class World:
         *,
         leases: bool = False,
         data: bool = False,
+        pools: bool = False,
     ) -> None:
         self.seed = seed
         self.knobs = draw_knobs(self.stream("knobs")) if knobs is None else knobs
         self.knobs.leases = self.knobs.leases or leases
         if self.knobs.leases:
             leases_module.adapt(self.knobs)
+        self.knobs.pools = self.knobs.pools or pools
+        if self.knobs.pools:
+            pools_module.adapt(self.knobs)
         if data:
             data_module.adapt(self.knobs, self.stream("data"))
         self.story = tell
@@ -74,6 +79,9 @@ class World:
         self.promises = Promises(self)
         owners = OWNERS if self.knobs.leases else 0
         self.owners = [LeaseOwner(self, CLIENT_PLACES + 1000 + number) for number in range(owners)]
+        self.pool_checks = pools_module.PoolChecks(self)
+        workers = pools_module.WORKERS if self.knobs.pools else 0
+        self.pool_workers = [pools_module.PoolWorker(self, CLIENT_PLACES + 2000 + number) for number in range(workers)]
         self.data = data_module.DataWork(self) if self.knobs.data else None
         self._next_place = CLIENT_PLACES
         self.nemesis = Nemesis(self)
@@ -168,7 +176,7 @@ class World:
                 machine.start()
         for _ in range(self.knobs.clients):
             self.add_client()
-        for owner in self.owners:
+        for owner in (*self.owners, *self.pool_workers):
             owner.start()
         if self.data is not None:
             self.data.start()
@@ -192,7 +200,12 @@ class World:
         """Faults are over for a majority: every client has to be served again."""
         self.tell("the faults are over")
         self.nemesis.stop()
-        callers = [*self.workloads, *self.owners, *(self.data.callers if self.data is not None else ())]
+        callers = [
+            *self.workloads,
+            *self.owners,
+            *self.pool_workers,
+            *(self.data.callers if self.data is not None else ()),
+        ]
         if self.knobs.spares:
             # All that a client was told may be gone by now, faster than a connection's lifetime: somebody tells it anew.
             watching = self.data.clients if self.data is not None else ()
@@ -211,7 +224,7 @@ class World:
 
     def rest_and_compare(self) -> None:
         """Clients rest; every member that can be reached comes to the same state."""
-        for workload in (*self.workloads, *self.owners):
+        for workload in (*self.workloads, *self.owners, *self.pool_workers):
             workload.resting = True
         if self.data is not None:
             self.data.rest()
@@ -256,6 +269,8 @@ class World:
         """What can be said only at the end."""
         ledger = Ledger(self.knobs.limits) if self.data is not None else None
         store, _ = self.checks.replay(ledger)
+        if store._state.pools.requests:
+            self.checks.violate(f"the dead hold on to {sorted(store._state.pools.requests)}")
         self.history.judge()
         self.history.judge_once(_contents(store))
         if self.data is not None and ledger is not None:
