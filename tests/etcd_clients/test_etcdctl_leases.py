@@ -42,7 +42,7 @@ def test_forms_of_output(ctl: Etcdctl) -> None:
 def test_keep_alive(ctl: Etcdctl) -> None:
     lease = ctl("lease", "grant", "60").split()[1]
     assert ctl("lease", "keep-alive", "--once", lease) == f"lease {lease} keepalived with TTL(60)\n"
-    short = ctl("lease", "grant", "2").split()[1]
+    short = ctl("lease", "grant", "4").split()[1]
     with ctl.staying("lease", "keep-alive", short) as keeping:
         for _ in range(4):
             assert re.fullmatch(rf"lease {short} keepalived with TTL\(\d+\)", keeping.line())
