@@ -24,6 +24,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "etcd3": ("etcd3==0.12.0", "protobuf==3.20.3", "tenacity==6.1.0", "grpcio>=1.60"),
     "aetcd": ("aetcd==1.0.0",),
     "etcd3gw": ("etcd3gw==2.7.0",),
+    "rust": ("etcd-client-py==0.5.1",),  # Rust's etcd-client, from Python
     # Its own tests import every driver, and so what each of them needs.
     "tooz": ("tooz==9.1.0", "etcd3gw==2.7.0", "testtools", "fixtures", "ddt", "sysv_ipc", "pymemcache", "redis"),
     "patroni": ("patroni[etcd3]==4.1.5", "psycopg[binary]>=3.2"),
@@ -97,7 +98,7 @@ def library_commands() -> Iterator[tuple[str, Callable[[], tuple[list[str], dict
         program, environment = node_with_etcd3()
         return [program, str(PROGRAMS / "node" / "client.js")], environment
 
-    for name in ("etcd3", "aetcd", "etcd3gw"):
+    for name in ("etcd3", "aetcd", "etcd3gw", "rust"):
         yield name, lambda name=name: python(name)
     yield "node", node
 

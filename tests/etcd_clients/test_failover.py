@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 ACKNOWLEDGED, FAILED = "acknowledged", "failed"
 STOP_SECONDS_MAX = 60.0
 WAIT_SECONDS_MAX = 60.0
-KNOWS_ALL = ("node",)
+KNOWS_ALL = ("node", "rust")
 
 
 class Writer:

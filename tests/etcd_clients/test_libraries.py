@@ -26,7 +26,7 @@ def test_library(library: str, make: Any) -> None:
         [*command, "check", server.endpoints], capture_output=True, text=True, timeout=SECONDS_MAX, env=environment
     )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
-    assert len(done.stdout.splitlines()) >= 5, "it did all its parts"
+    assert len(done.stdout.splitlines()) >= 4, "it did all its parts"
 
 
 @pytest.mark.long
