@@ -30,7 +30,7 @@ class Lost(Exception):
 class BlockingConnection:
     """A greeted connection to one member."""
 
-    __slots__ = ("_socket", "address", "heard_at", "retire_at", "wire")
+    __slots__ = ("_is_encrypted", "_socket", "address", "heard_at", "retire_at", "wire")
 
     def __init__(self, address: str, sock: socket.socket, wire: WireConnection) -> None:
         self.address = address
@@ -38,6 +38,7 @@ class BlockingConnection:
         self.heard_at = monotonic()
         self.retire_at = float("inf")
         self._socket = sock
+        self._is_encrypted = hasattr(sock, "getpeercert")  # a class that is not to be loaded for a look at it
 
     @classmethod
     def open(
@@ -106,8 +107,9 @@ class BlockingConnection:
         """Nothing speaks against it: the member has not hung up. Costs two system calls and waits for nothing."""
         try:
             self._socket.settimeout(0.0)
-            # The connection below TLS is asked, where TLS cannot be: whatever is there, it is not the end.
-            return bool(socket.socket.recv(self._socket, 1, socket.MSG_PEEK))
+            # Below TLS, which cannot look ahead. There the goodbye of the other side is data like any other: what came unasked speaks against it.
+            seen = socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
+            return bool(seen) and not self._is_encrypted
         except BlockingIOError:
             return True
         except OSError:
@@ -129,7 +131,8 @@ class BlockingConnection:
     def interrupt(self) -> None:
         """Wake whoever waits on it in another thread: the connection is over."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # Past TLS, whose own way would take the encryption from under the thread that waits.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         except OSError:
             pass  # it was closed by the other side first
 
@@ -144,6 +147,8 @@ class BlockingConnection:
         self._socket.settimeout(_remaining_s(deadline))
         data = self._socket.recv(READ_BYTES)
         if not data:
+            if self.wire.handshake is None:
+                raise Lost(verdict.not_greeted(None, self._is_encrypted))
             raise Lost(verdict.lost(None))
         self.heard_at = monotonic()
         return self.wire.receive(data)

@@ -226,7 +226,13 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        error = self.wire.broken or verdict.lost(exc)
+        error = self.wire.broken
+        if error is None and self.wire.handshake is not None:
+            error = verdict.lost(exc)
+        elif error is None:
+            stream = self._transport
+            is_encrypted = stream is not None and stream.get_extra_info("sslcontext") is not None
+            error = verdict.not_greeted(exc, is_encrypted)
         self._transport = None
         self.usable = False
         self.draining = True

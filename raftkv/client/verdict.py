@@ -32,6 +32,14 @@ def lost(reason: BaseException | str | None) -> RaftKVError:
     return Unreachable(f"connection lost: {_reason(reason)}" if reason else "connection closed by the member")
 
 
+def not_greeted(reason: BaseException | None, is_encrypted: bool) -> RaftKVError:
+    """A connection broke before it was greeted. A port that wants TLS, or a certificate, ends it without a word."""
+    if reason is not None:
+        return lost(reason)
+    hint = "does it want a client certificate?" if is_encrypted else "does it want TLS, https://?"
+    return Unreachable(f"connection closed by the member before its greeting ({hint})")
+
+
 def not_connected(reason: BaseException | str) -> RaftKVError:
     """A connection could not be opened."""
     return Unreachable(_reason(reason))
@@ -135,4 +143,5 @@ def _reason(reason: BaseException | str) -> str:
 
 def _without_numbers(text: str) -> str:
     """OpenSSL's words: "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)" is "wrong version number"."""
-    return text.rpartition("] ")[2].partition(" (_ssl.c")[0]
+    words = text.rpartition("] ")[2].partition(" (_ssl.c")[0]
+    return "connection closed during the handshake" if words.lower().startswith("eof occurred") else words

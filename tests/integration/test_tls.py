@@ -272,6 +272,22 @@ def test_a_member_with_the_certificate_of_another_is_not_heard(make_cluster: Sta
     assert row["leader"] in ("", None), "nobody told it, or it has ended because a majority refuses it"
 
 
+def test_a_cluster_that_lives_is_not_recovered_however_it_speaks(town: Town) -> None:
+    stopped = next(node for node in town.cluster.nodes if node is not town.leader())
+    assert stopped.terminate() == 0
+    words = ("recover", "--yes", "--data-dir", str(stopped.data_directory))
+    told = town.run(*words)
+    assert told.returncode == 1
+    assert "the cluster lives" in told.stderr, told.stderr
+    unseen = town.run(*words, RAFTKV_CACERT="", RAFTKV_CERT="", RAFTKV_KEY="")
+    assert unseen.returncode == 1
+    assert "give --cacert, --cert and --key" in unseen.stderr, unseen.stderr
+    for node in town.cluster.nodes:
+        node.kill()
+    lost = town.run(*words)
+    assert lost.returncode == 0, lost.stderr
+
+
 def test_handshakes_that_never_end_stop_nobody(town: Town) -> None:
     node = town.cluster.nodes[0]
     host, _, port = node.client_endpoint.rpartition(":")

@@ -1,13 +1,17 @@
 """`raftkv recover`: after the loss of a quorum, make a survivor's data the only member of a new cluster. Offline, asked twice."""
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Sequence
 
 from raftkv.client.sync import Client
+from raftkv.client.tls import Tls
 from raftkv.errors import MissingExtra, RaftKVError, UserEmpty
 from raftkv_cli import exits
 from raftkv_cli.output import write_json, write_line
+from raftkv_cli.parse import GLOBAL_OPTIONS
+from raftkv_cli.settings import tls_of
 from raftkv_cli.spec import Call, Failed, Option, UsageError, Verb
 
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 SERVER_MODULES = frozenset({"uvloop", "aiohttp", "lmdb", "prometheus_client"})
 ASK_SECONDS = 2.0
+TLS_OPTIONS = ("--cacert", "--cert", "--key", "--insecure-skip-tls-verify")
 
 
 def run(call: Call) -> int:
@@ -29,25 +34,46 @@ def run(call: Call) -> int:
         raise UsageError("--data-dir is required: the data directory of the member that survived")
     path = Path(call.text("--data-dir")).absolute()
     survivor = recovery.look(path, DEFAULT_LIMITS)
-    refuse_if_it_lives(survivor)
+    refuse_if_it_lives(survivor, given_tls(call))
     if not call.flag("--yes"):
         confirm(survivor, path)
     report(call, recovery.recover(path, DEFAULT_LIMITS))
     return exits.OK
 
 
-def refuse_if_it_lives(survivor: "Survivor") -> None:
+def given_tls(call: Call) -> Tls | None:
+    """What was said of TLS, as for verbs that talk to a cluster. Raises UsageError."""
+    try:
+        return tls_of(call.options, os.environ)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def refuse_if_it_lives(survivor: "Survivor", tls: Tls | None) -> None:
     """A cluster that has a leader needs no recovery, and would go on beside the new one. Raises Failed."""
     addresses = [address for _, address in survivor.members if address]
     if not addresses:
         return
-    with Client(",".join(addresses), cluster_name=survivor.membership.cluster_name, timeout=ASK_SECONDS) as client:
+    # Whether its ports speak TLS is not in the data. To be told that it lives, whoever says so need not be believed.
+    refuse_if_it_answers(survivor, addresses, tls)
+    if tls is None:
+        refuse_if_it_answers(survivor, addresses, Tls(verify=False))
+
+
+def refuse_if_it_answers(survivor: "Survivor", addresses: Sequence[str], tls: Tls | None) -> None:
+    cluster_name = survivor.membership.cluster_name
+    with Client(",".join(addresses), cluster_name=cluster_name, timeout=ASK_SECONDS, tls=tls) as client:
         try:
             rows = client.status()
         except RaftKVError:
-            return
+            rows = []
         refuse_if_it_asks_who(client)
     for row in rows:
+        if tls is not None and any("certificate" in error for error in row["errors"]):
+            raise Failed(
+                f"somebody speaks TLS at {row['endpoint']}, and whether the cluster lives cannot be seen"
+                f" ({row['errors'][0]}): give --cacert, --cert and --key. Nothing was changed"
+            )
         if row["role"] == "leader" and not row["errors"]:
             raise Failed(
                 f"the cluster lives: {row['name']} at {row['endpoint']} leads it. Nothing was changed; replace lost members"
@@ -109,6 +135,7 @@ VERB = Verb(
     options=(
         Option("--data-dir", "data directory of the survivor", "DIR"),
         Option("--yes", "do not ask"),
+        *(option for option in GLOBAL_OPTIONS if option.name in TLS_OPTIONS),
     ),
     examples=(
         ("raftkv recover --data-dir /var/lib/raftkv", "then start that member as before, and let others --join"),
