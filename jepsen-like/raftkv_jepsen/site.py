@@ -74,7 +74,7 @@ class Site:
         )
         self._stack.callback(self.cluster.close)
         if isinstance(self.network, ProxyNetwork):
-            self.network.tell_owners(self.cluster.owner_of)
+            self.network.tell_owners(self.cluster.owners)
         if options.bug in bugs.BUGS:
             self._plant()
         if self._wants_disks:

@@ -184,9 +184,9 @@ class Cluster:
 
         wait_until(equal, "all members to have applied the same", deadline_s=deadline_s, seen=self.statuses)
 
-    def owner_of(self, pid: int) -> str:
-        """The node whose daemon this process is; empty: none of them."""
-        return next((node.name for node in self.nodes if node.process is not None and node.process.pid == pid), "")
+    def owners(self) -> dict[int, str]:
+        """The name of the node behind each daemon's process id."""
+        return {node.process.pid: node.name for node in self.nodes if node.process is not None}
 
     def report(self) -> str:
         """The end of every node's log."""

@@ -1,20 +1,21 @@
 """Cables on plain loopback, for machines and users that cannot make network namespaces: a TCP proxy in front of every port.
 
 Members advertise their proxies' addresses, so peers and clients go through them. Who a connection comes from is found out by its source port:
-/proc says which process owns the socket. A cut holds back what one side sends, as packets that get lost do: connections stay open and silent,
+the kernel says which socket that is, and /proc whose it is. A cut holds back what one side sends, as packets that get lost do: connections stay open and silent,
 new ones are accepted and never answered. Delay works, loss and duplication are below TCP and cannot be had here.
 """
 
 import os
 import selectors
 import socket
+import struct
 import threading
 import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Final, Iterable, Iterator
+from typing import Callable, Final, Iterable, Iterator, Mapping
 
 from raftkv_jepsen.machines.cluster import Place
 from raftkv_jepsen.machines.netns import CLIENTS, NamespacesUnavailable
@@ -22,6 +23,12 @@ from raftkv_jepsen.machines.ports import PortReservations
 
 RECEIVE_BYTES: Final = 65_536
 POLL_S: Final = 0.02
+NETLINK_SOCK_DIAG: Final = 4
+SOCK_DIAG_BY_FAMILY: Final = 20
+REQUEST: Final = 1
+NO_COOKIE: Final = 0xFFFFFFFF
+NETLINK_HEADER_BYTES: Final = 16
+INODE_OFFSET_BYTES: Final = NETLINK_HEADER_BYTES + 4 + 48 + 16
 HELD_BYTES_MAX: Final = 4 << 20
 
 
@@ -50,8 +57,10 @@ class ProxyNetwork:
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._pipes: dict[socket.socket, _Pipe] = {}
+        self._holding: set[_Pipe] = set()
+        """Those with something to say or to end; all others cost nothing."""
         self._targets: dict[socket.socket, tuple[str, int]] = {}
-        self._owner_of: Callable[[int], str] = lambda pid: ""
+        self._owners: Callable[[], Mapping[int, str]] = dict
         self._places = [self._place(host) for host in self.hosts]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxies", daemon=True)
@@ -71,9 +80,9 @@ class ProxyNetwork:
         """Where the nodes of a cluster live."""
         return self._places
 
-    def tell_owners(self, owner_of: Callable[[int], str]) -> None:
-        """`owner_of` says which node a process is of; empty: none, so it is a client."""
-        self._owner_of = owner_of
+    def tell_owners(self, owners: Callable[[], Mapping[int, str]]) -> None:
+        """`owners` says which node each daemon is of, by process id; everybody else is a client."""
+        self._owners = owners
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -134,7 +143,7 @@ class ProxyNetwork:
                 elif end in self._pipes:
                     self._receive(self._pipes[end])
             now = time.monotonic()
-            for pipe in list(self._pipes.values()):
+            for pipe in list(self._holding):
                 self._let_go(pipe, now)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -148,7 +157,7 @@ class ProxyNetwork:
         except OSError:
             source.close()
             return
-        owner = self._owner_of(owner_of_port(address[1])) or CLIENTS
+        owner = owner_of_port(address[1], listener.getsockname()[1], self._owners()) or CLIENTS
         there, back = _Pipe(source, target, owner, host), _Pipe(target, source, host, owner)
         there.twin, back.twin = back, there
         for pipe in (there, back):
@@ -164,6 +173,7 @@ class ProxyNetwork:
             data = b""
         with self._lock:
             due = time.monotonic() + self._delay_s.get(pipe.sender, 0.0)
+        self._holding.add(pipe)
         if data:
             pipe.held.append((due, data))
             pipe.held_bytes += len(data)
@@ -174,7 +184,10 @@ class ProxyNetwork:
     def _let_go(self, pipe: _Pipe, now: float) -> None:
         with self._lock:
             is_cut = (pipe.sender, pipe.receiver) in self._cuts
-        if is_cut or self._pipes.get(pipe.source) is not pipe:
+        if self._pipes.get(pipe.source) is not pipe:
+            self._holding.discard(pipe)
+            return
+        if is_cut:
             return
         try:
             while pipe.held and pipe.held[0][0] <= now:
@@ -183,8 +196,10 @@ class ProxyNetwork:
         except OSError:
             pipe.held.clear()
             pipe.ended = True
-        if pipe.ended and not pipe.held:
-            self._end(pipe)
+        if not pipe.held:
+            self._holding.discard(pipe)
+            if pipe.ended:
+                self._end(pipe)
 
     def _end(self, pipe: _Pipe) -> None:
         for one in (pipe, pipe.twin):
@@ -194,24 +209,35 @@ class ProxyNetwork:
                 one.source.close()
 
 
-def owner_of_port(port: int) -> int:
-    """The process whose socket has this local port on loopback; 0 when it is gone or somebody else's."""
-    wanted = f"0100007F:{port:04X}"
-    inode = ""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1] == wanted:
-            inode = f"socket:[{fields[9]}]"
-            break
-    if not inode:
-        return 0
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
+def owner_of_port(port: int, peer_port: int, owners: Mapping[int, str]) -> str:
+    """Which of these processes has the loopback connection from `port` to `peer_port`; empty: none of them, so it is a client."""
+    wanted = f"socket:[{inode_of(port, peer_port)}]"
+    for pid, name in owners.items():
+        folder = f"/proc/{pid}/fd"
         try:
-            for descriptor in os.scandir(process / "fd"):
-                if os.readlink(descriptor.path) == inode:
-                    return int(process.name)
+            if any(_target(f"{folder}/{descriptor}") == wanted for descriptor in os.listdir(folder)):
+                return name
         except OSError:
-            continue  # not ours, or gone
-    return 0
+            continue  # it has ended
+    return ""
+
+
+def inode_of(port: int, peer_port: int) -> int:
+    """Of the socket at the first end, 0 when it is gone; asked of the kernel (sock_diag), whose table of all of them takes long to read."""
+    loopback = socket.inet_aton("127.0.0.1") + bytes(12)
+    question = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
+    question += struct.pack(">HH", port, peer_port) + loopback + loopback + struct.pack("=III", 0, NO_COOKIE, NO_COOKIE)
+    header = struct.pack("=IHHII", NETLINK_HEADER_BYTES + len(question), SOCK_DIAG_BY_FAMILY, REQUEST, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_SOCK_DIAG) as kernel:
+        kernel.send(header + question)
+        answer = kernel.recv(4096)
+    if struct.unpack_from("=IH", answer)[1] != SOCK_DIAG_BY_FAMILY:
+        return 0
+    return int(struct.unpack_from("=I", answer, INODE_OFFSET_BYTES)[0])
+
+
+def _target(link: str) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""  # closed between the listing and the look
