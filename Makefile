@@ -78,6 +78,16 @@ differential-doors: $(STAMP) ## raftkv beside a real etcd through gRPC and JSON:
 test-compose: $(STAMP) ## the compose cluster with a real Docker engine; says why it skips without one
 	$(BIN)/pytest -q -rs tests/e2e
 
+# torch is a gigabyte on disk that nothing else needs: it stays beside the virtual environment's own packages.
+TORCH := $(VENV)/torch
+$(TORCH)/.installed: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --target $(TORCH) torch==2.13.0 numpy
+	@touch $@
+
+.PHONY: test-torch
+test-torch: $(TORCH)/.installed ## PyTorch on a real cluster: the store beside TCPStore, jobs of four ranks, torchrun
+	PYTHONPATH=$(CURDIR)/$(TORCH) $(BIN)/pytest -q -rs tests/pytorch
+
 .PHONY: bench
 bench: $(STAMP) ## raftkv against etcd on this machine; prints a table, takes minutes
 	$(BIN)/python bench/compare.py

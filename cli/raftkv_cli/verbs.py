@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "defrag": ("defrag", "give the file system the free pages of members' stores"),
     "recover": ("recover", "make a survivor of a lost quorum the first member of a new cluster"),
     "bench": ("bench", "put load on a cluster and measure it"),
+    "torch-proxy": ("torch_proxy", "serve PyTorch's TCPStore protocol on this machine"),
     "serve": ("serve", "run one member"),
     "dev": ("dev", "run a whole cluster on this machine"),
     "version": ("version", "print the version"),
