@@ -14,7 +14,7 @@ from typing import Any, Iterator
 import pytest
 
 from raftkv_jepsen.machines.netns import NamespacesUnavailable, Network
-from raftkv_jepsen.machines.waiting import wait_until
+from raftkv_jepsen.machines.waiting import holds_for, wait_until
 
 from .environments import LIBRARIES
 from .etcdctl import Etcdctl
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.integration
 ACKNOWLEDGED, FAILED = "acknowledged", "failed"
 STOP_SECONDS_MAX = 60.0
 WAIT_SECONDS_MAX = 60.0
+LOCK_TTL_SECONDS = 8
 KNOWS_ALL = ("node", "rust")
 
 
@@ -194,6 +195,40 @@ def test_the_leader_stands_still(make: Any, writers: list[Any]) -> None:
     for writer in writers:
         writer.wait_acknowledged(5)
     check(writers, servers)
+
+
+@pytest.mark.long
+def test_what_stays_outlives_the_leader(make: Any) -> None:
+    """A watch, a lock and a lease of etcdctl, which know all addresses, wherever each was connected; for longer than the lock's lease lasts."""
+    servers = make(size=3)
+    ctl = Etcdctl(servers.endpoints, "--command-timeout=5s", "--dial-timeout=2s")
+    lease = ctl("lease", "grant", str(LOCK_TTL_SECONDS)).split()[1]
+    ctl("put", "leased", "v", f"--lease={lease}")
+    revision = ctl.json("put", "events/first", "v")["header"]["revision"]
+    with (
+        ctl.staying("watch", "events/", "--prefix", f"--rev={revision}") as watch,
+        ctl.staying("lock", "mutex", f"--ttl={LOCK_TTL_SECONDS}") as lock,
+        ctl.staying("lease", "keep-alive", lease) as keeping,
+    ):
+        assert watch.lines(3) == ["PUT", "events/first", "v"]
+        held = lock.line()
+        keeping.until("keepalived")
+        servers.leader().kill()
+        for number in range(20):
+            wait_until(lambda n=number: ctl.run("put", f"events/{n}", "v").returncode == 0, "a put", deadline_s=30)
+        heard: list[str] = []
+        while "events/19" not in heard:
+            key = watch.lines(3)[1]
+            heard += [key] if key not in heard else []  # a put whose answer was lost was done again
+        assert heard == [f"events/{number}" for number in range(20)]
+        with ctl.staying("lock", "mutex") as second:
+            holds_for(lambda: second.is_running, "the second to wait", seconds=1.5 * LOCK_TTL_SECONDS)
+            assert not second.heard
+            assert lock.is_running
+            assert ctl("get", held, "--keys-only").strip() == held
+            assert ctl("get", "leased", "--print-value-only") == "v\n"
+            lock.interrupt()
+            assert second.line() != held
 
 
 @pytest.mark.long

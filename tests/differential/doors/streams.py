@@ -35,12 +35,16 @@ class Stream:
     def send(self, request: rpc.WatchRequest) -> None:
         self._requests.put(request)
 
-    def read(self) -> None:
-        """One more response."""
+    def next_response(self) -> rpc.WatchResponse:
         try:
-            response = next(self._stream)
+            response: rpc.WatchResponse = next(self._stream)
         except (grpc.RpcError, StopIteration) as error:
             raise Difference(f"the stream ended: {error}") from error
+        return response
+
+    def read(self) -> None:
+        """One more response, put where it belongs."""
+        response = self.next_response()
         if response.events:
             assert not (response.canceled or response.created)
             revisions = {event.kv.mod_revision for event in response.events}

@@ -22,13 +22,13 @@ from raftkv.etcdpb import rpc_pb2 as rpc  # noqa: E402
 from tests.differential.doors import frames  # noqa: E402
 from tests.differential.doors.auth_stories import ask, run_auth_seed  # noqa: E402
 from tests.differential.doors.calls import CALLS  # noqa: E402
-from tests.differential.doors.ends import PUT, RANGE, EitherEnd, End, GatewayEnd, GrpcEnd, without_ids  # noqa: E402
+from tests.differential.doors.ends import PUT, RANGE, REVOKE, EitherEnd, End, GatewayEnd, GrpcEnd, without_ids  # noqa: E402
 from tests.differential.doors.judge import DOORS, DoorPair, align, run_door_seed  # noqa: E402
-from tests.differential.doors.streams import run_stream_seed  # noqa: E402
+from tests.differential.doors.streams import Stream, run_stream_seed  # noqa: E402
 from tests.differential.doors.talks import BODIES, GRPC_MESSAGES, OTHERS, TALKS, own  # noqa: E402
 from tests.differential.judge import Difference, difference_in  # noqa: E402
 from tests.differential.real import binary  # noqa: E402
-from tests.differential.stories import Teller  # noqa: E402
+from tests.differential.stories import GRANT, Teller  # noqa: E402
 from tests.etcd_clients.servers import ETCD, Servers, http_get, make_servers, servers_under_test  # noqa: E402
 
 pytestmark = [
@@ -241,6 +241,32 @@ def test_large_answers(ends: tuple[GrpcEnd, GrpcEnd]) -> None:
     real, ours = (end.call(RANGE, request) for end in ends)
     assert list(real.kvs) == list(ours.kvs)
     assert sum(len(item.value) for item in ours.kvs) == 12 * 900_000
+
+
+@pytest.mark.parametrize("fragment", [False, True])
+def test_a_revision_larger_than_a_message(ends: tuple[GrpcEnd, GrpcEnd], fragment: bool) -> None:
+    """A lease's keys go in one revision: told in one response of any size, or in parts that say that more follows."""
+    told = []
+    for end in ends:
+        lease = end.call(GRANT, rpc.LeaseGrantRequest(TTL=300)).ID
+        for number in range(5):
+            end.call(PUT, rpc.PutRequest(key=b"part/%d" % number, value=b"v" * 900_000, lease=lease))
+        end.call(REVOKE, rpc.LeaseRevokeRequest(ID=lease))
+        stream = Stream(end)
+        create = rpc.WatchCreateRequest(
+            key=b"part/", range_end=b"part0", start_revision=end.revision, prev_kv=True, fragment=fragment
+        )
+        stream.send(rpc.WatchRequest(create_request=create))
+        stream.read_control()
+        parts = [stream.next_response()]
+        while parts[-1].fragment:
+            parts.append(stream.next_response())
+        stream.close()
+        told.append([(part.fragment, [(event.type, event.kv.key) for event in part.events]) for part in parts])
+    real, ours = told
+    assert [event for _, events in ours for event in events] == [event for _, events in real for event in events]
+    assert (len(real) > 1, len(ours) > 1) == (fragment, fragment)
+    assert [is_part for is_part, _ in ours] == [True] * (len(ours) - 1) + [False]
 
 
 # The test of the test.
