@@ -7,6 +7,9 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 import trustme
 
 import raftkv
-from raftkv.errors import Unreachable
+from raftkv.errors import PermissionDenied, RaftKVError, Unreachable
 
 from .conftest import StartCluster
 from .harness.cluster import Cluster, Place
@@ -286,6 +289,69 @@ def test_a_cluster_that_lives_is_not_recovered_however_it_speaks(town: Town) -> 
         node.kill()
     lost = town.run(*words)
     assert lost.returncode == 0, lost.stderr
+
+
+def test_the_name_in_a_certificate_is_the_user_at_every_door(town: Town) -> None:
+    shop = town.shop
+    nobody = raftkv.Tls(shop.ca_file, *shop.issue("eve", "client", common_name="eve"))
+    ann = raftkv.Tls(shop.ca_file, *shop.issue("ann", "client", common_name="ann"))
+    with town.client() as root:  # whose certificate says so
+        root.put("a/1", "1")
+        root.put("b/1", "1")
+        for user in ("root", "ann"):
+            root.user_add(user, None)
+        root.user_grant_role("root", "root")
+        root.role_add("a")
+        root.role_grant_permission("a", "readwrite", prefix="a/")
+        root.user_grant_role("ann", "a")
+        root.auth_enable()  # for members know each other by their certificates
+        assert root.get("b/1") == b"1"
+        assert sorted(root.user_list()) == ["ann", "root"]
+    with town.client(tls=ann, timeout=20) as kv:
+        kv.put("a/2", "2")
+        for forbidden in (lambda: kv.get("b/1"), lambda: kv.put("b/1", "2"), lambda: kv.user_add("more", None)):
+            with pytest.raises(PermissionDenied):
+                forbidden()
+    with town.client(tls=nobody, timeout=2) as kv, pytest.raises(RaftKVError) as refused:
+        kv.get("a/1")
+    assert not isinstance(refused.value, Unreachable)
+    for node in town.cluster.nodes:
+        assert etcdctl(node, ann, "get", "a/2", "--print-value-only").stdout == "2\n"
+        denied = etcdctl(node, ann, "get", "b/1")
+        assert denied.returncode != 0
+        assert "permission denied" in denied.stderr
+        # As in etcd, whose gateway is a client of its own with a certificate of its own: a name counts there only with a login.
+        assert page(node, ann, "/v3/kv/range", b'{"key": "YS8x"}') == 400
+        assert page(node, ann, "/members") == 200
+        assert page(node, nobody, "/members") in (401, 403)
+
+
+def etcdctl(node: Node, tls: raftkv.Tls, *words: str) -> "subprocess.CompletedProcess[str]":
+    assert tls.ca_file and tls.cert_file and tls.key_file
+    files = ["--cacert", tls.ca_file, "--cert", tls.cert_file, "--key", tls.key_file]
+    program = str(Path(sys.executable).with_name("etcdctl"))
+    return subprocess.run(
+        [program, "--endpoints", f"https://{node.client_endpoint}", *files, *words],
+        env={**os.environ, "ETCDCTL_API": "3"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def page(node: Node, tls: raftkv.Tls, path: str, body: bytes | None = None) -> int:
+    """The HTTP status."""
+    assert tls.cert_file
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    context.load_cert_chain(tls.cert_file, tls.key_file)
+    request = urllib.request.Request(f"https://{node.client_endpoint}{path}", body)
+    try:
+        with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 def test_handshakes_that_never_end_stop_nobody(town: Town) -> None:
