@@ -25,20 +25,21 @@ class Forwarder(Protocol):
 class Forwarding:
     """What this member has forwarded and was not answered yet."""
 
-    __slots__ = ("_forwarder", "_next_id", "_waiting", "_waiting_max")
+    __slots__ = ("_forwarder", "_next_id", "_parting", "_waiting", "_waiting_max")
 
     def __init__(self, forwarder: Forwarder, first_id: int, waiting_max: int) -> None:
         # Ids start at a random number: an answer to an earlier life of this member must find nobody.
         self._forwarder = forwarder
         self._next_id = first_id
         self._waiting: dict[int, WriteGroup] = {}
+        self._parting: dict[int, Milliseconds] = {}  # sent to a leader that leads no more: until when it is listened to
         self._waiting_max = waiting_max
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def send(self, group: WriteGroup, leader: NodeId, now_ms: Milliseconds) -> None:
-        """Ask `leader`; the group ends with its answer, at its deadline, or when the leader changes."""
+        """Ask `leader`; the group ends with its answer, at its deadline, or some time after the leader has changed."""
         if len(self._waiting) >= self._waiting_max:
             group.origin.on_refused(group, Overloaded())
             return
@@ -70,6 +71,7 @@ class Forwarding:
         group = self._waiting.pop(request_id, None)
         if group is None:
             return
+        self._parting.pop(request_id, None)
         status, body = msgpack.unpackb(payload, raw=False, strict_map_key=False)
         if status == OK:
             group.origin.on_answers(group, body)
@@ -80,12 +82,24 @@ class Forwarding:
         """End the groups whose deadline has passed."""
         for request_id in [waiting for waiting, group in self._waiting.items() if group.deadline_ms <= now_ms]:
             group = self._waiting.pop(request_id)
+            self._parting.pop(request_id, None)
             group.origin.on_refused(group, DeadlineExceeded(may_have_happened=True))
 
-    def fail_all(self) -> None:
-        """The leader changed: the old one may have proposed them, and will not say any more."""
-        waiting, self._waiting = self._waiting, {}
-        for group in waiting.values():
+    def on_leader_change(self, until_ms: Milliseconds) -> None:
+        """The old leader may have proposed what it holds. If it is alive it knows, and says so, until then at the latest.
+
+        Most of what it holds when it hands over it has not proposed, and refuses: then the next leader can be asked.
+        """
+        for request_id in self._waiting:
+            self._parting.setdefault(request_id, until_ms)
+
+    def part(self, now_ms: Milliseconds) -> None:
+        """Old leaders that have not said anything by now will not."""
+        if not self._parting:
+            return
+        for request_id in [request_id for request_id, until_ms in self._parting.items() if until_ms <= now_ms]:
+            del self._parting[request_id]
+            group = self._waiting.pop(request_id)
             group.origin.on_refused(group, OutcomeUnknown("the leader changed while it held the forwarded write"))
 
 

@@ -43,6 +43,7 @@ LEADER = "leader"
 # one entry of 256 requests costs a quarter of four of 64. Two, so that the disk works while the followers do.
 ENTRIES_IN_FLIGHT_MAX = 2
 SWEEP_INTERVAL_MS = 500
+FAREWELLS_PER_ELECTION = 4  # so long is an old leader listened to: an election timeout knows how far it is
 READ_ROUND_TIMEOUT_MS = 500  # or an election timeout, which knows how far the members are from each other
 
 
@@ -177,6 +178,7 @@ class Service:
         self.now_ms = now_ms
         self._leases.tick(now_ms)
         self.watching.tick(now_ms)
+        self._forwarding.part(now_ms)
         if now_ms < self._next_sweep_ms and not self._upkeep.is_due:
             return
         self._next_sweep_ms = now_ms + SWEEP_INTERVAL_MS
@@ -292,7 +294,7 @@ class Service:
             self._proposals.fail_all(lost)
             self._refuse_new(elsewhere)
             self._reconfiguration.on_office_lost()
-        self._forwarding.fail_all()
+        self._forwarding.on_leader_change(self.now_ms + self._raft.election_timeout_ms // FAREWELLS_PER_ELECTION)
         self._upkeep.on_leader_change()
         self.on_leader_change(change)
 

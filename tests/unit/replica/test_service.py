@@ -16,8 +16,8 @@ from raftkv.errors import (
 from raftkv.limits import Limits
 from raftkv.raft.effects import ReadReady, RoleChange
 from raftkv.replica.groups import ReadGroup
-from raftkv.replica.service import SWEEP_INTERVAL_MS
-from raftkv.wire.commands import CREATE_CLUSTER, EXPIRE_SESSIONS, PUBLISH_MEMBER, RANGE, decode_batch
+from raftkv.replica.service import FAREWELLS_PER_ELECTION, SWEEP_INTERVAL_MS
+from raftkv.wire.commands import CREATE_CLUSTER, EXPIRE_SESSIONS, FAILED, PUBLISH_MEMBER, RANGE, decode_batch, failure
 from raftkv.wire.pools import POOL_TICK
 from tests.unit.replica.fakes import Bench
 from tests.unit.replica.origins import RecordingOrigin, get_group, put_group
@@ -238,7 +238,34 @@ def test_a_forward_whose_leader_changes_has_an_unknown_outcome() -> None:
     bench.raft.follow(2)
     bench.service.forward(put_group(origin, "k"))
     bench.service.on_role_change(RoleChange("follower", 3, 0))
+    bench.service.on_role_change(RoleChange("follower", 3, 2))
+    farewell_ms = bench.raft.election_timeout_ms // FAREWELLS_PER_ELECTION
+    bench.service.tick(now_ms=farewell_ms - 1)
+    assert not origin.errors, "the old leader may still say what became of it"
+    bench.service.tick(now_ms=farewell_ms)
     assert [type(error) for error in origin.errors] == [OutcomeUnknown]
+    bench.service.on_forward_answer(bench.forwarder.forwarded[0][0], b"")
+    assert bench.service.is_idle
+
+
+def test_a_leader_that_hands_over_says_what_became_of_what_it_was_forwarded() -> None:
+    bench, leader = Bench(), Bench()
+    done, refused = RecordingOrigin(), RecordingOrigin()
+    bench.raft.follow(2)
+    for origin in (done, refused):
+        bench.service.forward(put_group(origin, "k"))
+    for request_id, _, payload in bench.forwarder.forwarded:
+        leader.service.on_forward(request_id, 1, payload)
+    leader.service.flush(now_ms=1)
+    bench.service.on_role_change(RoleChange("follower", 3, 3))
+    leader.apply_all([[[0, 2, None]], [[0, 3, None]]])
+    for request_id, _, answer in leader.forwarder.answered[:1]:
+        bench.service.on_forward_answer(request_id, answer)
+    refusal = msgpack.packb([FAILED, failure(NotLeader())])
+    bench.service.on_forward_answer(bench.forwarder.forwarded[1][0], refusal)
+    bench.service.tick(now_ms=10_000)
+    assert done.answers == [[[0, 2, None]]]
+    assert [(type(error), error.may_have_happened) for error in refused.errors] == [(NotLeader, False)]
 
 
 def range_group(origin: RecordingOrigin, steps: int) -> ReadGroup:
