@@ -24,6 +24,7 @@ def main() -> int:
         "--data", action="store_true", help="worlds with watches, transactions, waits and compactions of history"
     )
     parser.add_argument("--pools", action="store_true", help="worlds with workers that share pools")
+    parser.add_argument("--users", action="store_true", help="worlds in which everybody has to log in")
     parser.add_argument("--trace", action="store_true", help="tell the story of each seed (or planted bug)")
     parser.add_argument(
         "--bugs",
@@ -42,17 +43,18 @@ def main() -> int:
     first = random.SystemRandom().randrange(1_000_000_000) if arguments.seed is None else arguments.seed
     seeds = arguments.seeds if arguments.seeds is not None else (1 << 40 if arguments.minutes else 1)
     ends_at = time.monotonic() + arguments.minutes * 60 if arguments.minutes else float("inf")
-    flags = {"leases": arguments.leases, "data": arguments.data, "pools": arguments.pools}
-    return run_seeds(first, seeds, ends_at, trace=arguments.trace, **flags)
+    extras = {name: getattr(arguments, name) for name in ("leases", "data", "pools", "users")}
+    return run_seeds(first, seeds, ends_at, trace=arguments.trace, **extras)
 
 
-def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, **flags: bool) -> int:
+def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, **extras: bool) -> int:
+    """`extras`: what the worlds have on top of others, by the name of the option."""
     started = said = time.monotonic()
     events = violations = done = 0
     for seed in range(first, first + count):
         if time.monotonic() >= ends_at:
             break
-        world = World(seed, tell=print if trace else None, **flags)
+        world = World(seed, tell=print if trace else None, **extras)
         if trace:
             print(f"seed {seed}: {telling.knobs(world.knobs)}")
         try:
@@ -60,7 +62,7 @@ def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, **flags: b
         except Exception as error:
             violations += 1
             print(f"seed {seed}: {type(error).__name__} at {world.now_us / 1e6:.6f} s: {error}")
-            print(f"replay: {replay_line(seed, **flags)}", flush=True)
+            print(f"replay: {replay_line(seed, **extras)}", flush=True)
         events += world.events
         done += 1
         if time.monotonic() - said > 5:
@@ -73,9 +75,9 @@ def run_seeds(first: int, count: int, ends_at: float, *, trace: bool, **flags: b
     return 1 if violations else 0
 
 
-def replay_line(seed: int, *, leases: bool = False, data: bool = False, pools: bool = False) -> str:
+def replay_line(seed: int, **extras: bool) -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    flags = "--trace" + " --leases" * leases + " --data" * data + " --pools" * pools
+    flags = " ".join(["--trace", *(f"--{name}" for name, wanted in extras.items() if wanted)])
     return f"git checkout {commit.stdout.strip() or '?'} && python -m tests.sim --seed {seed} --seeds 1 {flags}"
 
 

@@ -61,6 +61,7 @@ class Connection:
         self.ack_below = 0
         self.register = False
         self.watch_door: WatchDoor | None = None  # opened by its first request
+        self.caller = machine.world.caller_of(client.place)
         self.unread_bytes = 0  # of events, sent and not taken by the client
         self._is_deaf = False
         self._unread: list[Any] = []
@@ -235,7 +236,17 @@ class Door:
         service, checks = self._process.service, self._process.world.checks
         floor = checks.acknowledged_index if command[0] == LEASE_TTL else NO_FLOOR
         origin = _Origin(self._process, connection, floor)
-        service.ask_leader(ReadGroup(origin, [request_id], [command], deadline_ms=service.deadline(timeout_ms)))
+        user, auth_revision = connection.caller
+        service.ask_leader(
+            ReadGroup(
+                origin,
+                [request_id],
+                [command],
+                deadline_ms=service.deadline(timeout_ms),
+                user=user,
+                auth_revision=auth_revision,
+            )
+        )
 
     def _watch(self, connection: Connection, request_id: int, timeout_ms: int, command: Command) -> None:
         """The daemon's own door, on a transport that is this connection."""
@@ -246,12 +257,14 @@ class Door:
                 lambda request_id, answer: connection.send_answers([(request_id, answer)]),
                 self._limits,
             )
+        connection.watch_door.caller = connection.caller
         connection.watch_door.receive(request_id, timeout_ms, command)
 
     def _submit(
         self, connection: Connection, writes: list[Request], reads: list[Request], stale: list[Request]
     ) -> None:
         service = self._process.service
+        user, auth_revision = connection.caller
         origin = _Origin(self._process, connection, self._process.world.checks.acknowledged_index)
         if writes:
             tags, commands = [request[0] for request in writes], [request[2] for request in writes]
@@ -264,15 +277,20 @@ class Door:
                 session=connection.session,
                 register=connection.register,
                 ack_below=connection.ack_below,
+                user=user,
+                auth_revision=auth_revision,
             )
             service.submit_writes(group)
         if reads:
             tags, commands = [request[0] for request in reads], [request[2] for request in reads]
             deadline_ms = service.deadline(max(request[1] for request in reads))
-            service.submit_reads(ReadGroup(origin, tags, commands, deadline_ms=deadline_ms))
+            service.submit_reads(
+                ReadGroup(origin, tags, commands, deadline_ms=deadline_ms, user=user, auth_revision=auth_revision)
+            )
         if stale:
             tags, commands = [request[0] for request in stale], [request[2] for request in stale]
-            service.read_now(ReadGroup(_Origin(self._process, connection, NO_FLOOR), tags, commands, deadline_ms=0))
+            origin = _Origin(self._process, connection, NO_FLOOR)
+            service.read_now(ReadGroup(origin, tags, commands, deadline_ms=0, user=user, auth_revision=auth_revision))
 
     def _forward(self, connection: Connection, request_id: int, timeout_ms: int, command: Command) -> None:
         _, session, register, ack_below, inner = command
@@ -292,6 +310,8 @@ class Door:
             session=session,
             register=register,
             ack_below=ack_below,
+            user=connection.caller.user,
+            auth_revision=connection.caller.auth_revision,
         )
         service.forward(group)
 

@@ -54,6 +54,7 @@ class Knobs:
     leases: bool = False  # owners of leases come to the clients (leases.py)
     pools: bool = False  # workers that share pools do (pools.py)
     data: bool = False  # watches, transactions, waits and compactions do (data.py)
+    users: bool = False  # everybody has to log in (users.py)
     history_events_per_step: int = 512  # of watches that catch up
     watch_leave: float = 0.02  # chance that a client of watches leaves its member for no reason, each time it looks
     compact_us: int = 0  # mean time between two compactions that somebody asks for; 0: nobody does

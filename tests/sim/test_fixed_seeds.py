@@ -54,9 +54,20 @@ def test_ten_seeds_with_pools(first: int) -> None:
     assert granted > 100, "shares were given"
 
 
+@pytest.mark.parametrize("first", range(0, 20, 10))
+def test_ten_seeds_with_users(first: int) -> None:
+    """And that eve was told no, often, and the administrator did something."""
+    managed = refused = enabled = 0
+    for seed in range(first, first + 10):
+        users = run(seed, users=True).users
+        assert users is not None, "it was asked for"
+        managed, refused, enabled = managed + users.managed, refused + users.refused, enabled + users.is_on
+    assert enabled >= 8 and managed > 100 and refused > 200, (enabled, managed, refused)
+
+
 def test_a_seed_with_everything() -> None:
     for seed in range(5):
-        run(seed, leases=True, data=True, pools=True)
+        run(seed, leases=True, data=True, pools=True, users=True)
 
 
 def failed_seeds() -> list[tuple[int, bool]]:
@@ -86,11 +97,11 @@ def test_a_seed_replays_alike_whatever_the_hashes(project: Path) -> None:
     assert stories[0] == stories[1]
 
 
-def run(seed: int, *, leases: bool = False, data: bool = False, pools: bool = False) -> World:
-    world = World(seed, leases=leases, data=data, pools=pools)
+def run(seed: int, **extras: bool) -> World:
+    world = World(seed, **extras)
     try:
         world.run()
     except Exception as error:
-        error.add_note(f"replay: {replay_line(seed, leases=leases, data=data, pools=pools)}")
+        error.add_note(f"replay: {replay_line(seed, **extras)}")
         raise
     return world

@@ -12,10 +12,12 @@ from raftkv.raft.messages import Configuration
 from raftkv.store.store import Store
 from raftkv.units import NodeId
 from raftkv.wire.commands import RANGE
+from raftkv.wire.identity import ANYBODY, Caller
 
 from . import data as data_module
 from . import leases as leases_module
 from . import pools as pools_module
+from . import users as users_module
 from .checks import Checks
 from .client import SimClient
 from .history import History
@@ -48,6 +50,7 @@ class World:
         leases: bool = False,
         data: bool = False,
         pools: bool = False,
+        users: bool = False,
     ) -> None:
         self.seed = seed
         self.knobs = draw_knobs(self.stream("knobs")) if knobs is None else knobs
@@ -59,6 +62,7 @@ class World:
             pools_module.adapt(self.knobs)
         if data:
             data_module.adapt(self.knobs, self.stream("data"))
+        self.knobs.users = self.knobs.users or users
         self.story = tell
         self.now_us = 0
         self.events = 0
@@ -83,6 +87,7 @@ class World:
         workers = pools_module.WORKERS if self.knobs.pools else 0
         self.pool_workers = [pools_module.PoolWorker(self, CLIENT_PLACES + 2000 + number) for number in range(workers)]
         self.data = data_module.DataWork(self) if self.knobs.data else None
+        self.users = users_module.UserWork(self) if self.knobs.users else None
         self._next_place = CLIENT_PLACES
         self.nemesis = Nemesis(self)
 
@@ -116,6 +121,10 @@ class World:
 
     def endpoints_now(self) -> tuple[str, ...]:
         return tuple(self.machines[node_id].address for node_id in sorted(self.members_now()))
+
+    def caller_of(self, place: int) -> Caller:
+        """Who the client at a place is, as if it had logged in."""
+        return users_module.caller_of(place) if self.knobs.users else ANYBODY
 
     def machine_at(self, address: str) -> Machine:
         return self._machine_at[address]
@@ -180,6 +189,8 @@ class World:
             owner.start()
         if self.data is not None:
             self.data.start()
+        if self.users is not None:
+            self.users.start()
         self.nemesis.start()
 
     def add_client(self) -> None:
@@ -208,7 +219,7 @@ class World:
         ]
         if self.knobs.spares:
             # All that a client was told may be gone by now, faster than a connection's lifetime: somebody tells it anew.
-            watching = self.data.clients if self.data is not None else ()
+            watching = [*(self.data.clients if self.data else ()), *(self.users.clients if self.users else ())]
             for client in (*(caller.client for caller in callers), *watching):
                 client.directory.endpoints = self.endpoints_now()
         goals = [(caller, caller.completed + CALLS_DEMANDED) for caller in callers]
@@ -228,6 +239,8 @@ class World:
             workload.resting = True
         if self.data is not None:
             self.data.rest()
+        if self.users is not None:
+            self.users.resting = True
 
         def settled() -> bool:
             return self._is_settled()
