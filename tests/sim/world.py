@@ -85,7 +85,7 @@ class World:
         self.owners = [LeaseOwner(self, CLIENT_PLACES + 1000 + number) for number in range(owners)]
         self.pool_checks = pools_module.PoolChecks(self)
         workers = pools_module.WORKERS if self.knobs.pools else 0
-        self.pool_workers = [pools_module.PoolWorker(self, CLIENT_PLACES + 2000 + number) for number in range(workers)]
+        self.pool_workers = [pools_module.PoolWorker(self, CLIENT_PLACES + 4000 + number) for number in range(workers)]
         self.data = data_module.DataWork(self) if self.knobs.data else None
         self.users = users_module.UserWork(self) if self.knobs.users else None
         self._next_place = CLIENT_PLACES
