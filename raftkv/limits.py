@@ -99,6 +99,10 @@ class Limits:
     lease_expiry_keys_max: int = 2_000
     keep_alive_leases_max: int = 4_096
 
+    # Pools. Over the counts: refused. A decision looks at all requests, in the loop: these many take up to nine milliseconds.
+    pools_max: int = 1_000
+    pool_requests_max: int = 1_500
+
     # Users and logins. Over the counts: refused with `auth_full`; logins that wait: `overloaded`; tokens: the one unused for longest goes.
     users_max: int = 10_000
     roles_max: int = 10_000

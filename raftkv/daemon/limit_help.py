@@ -65,6 +65,8 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "lease_ttl_ms_min": "a lease that is asked for a shorter time gets this one",
     "lease_expiry_keys_max": "keys deleted in one go when leases expire; the keys of one lease always go together",
     "keep_alive_leases_max": "leases that one request may keep alive",
+    "pools_max": "pools in the cluster; over it, new ones are refused",
+    "pool_requests_max": "requests of pools, granted and waiting; over it, new ones are refused with `too_many_pool_requests`",
     "users_max": "users in the cluster; over it, new ones are refused",
     "roles_max": "roles in the cluster; over it, new ones are refused",
     "role_permissions_max": "permissions of one role; over it, new ones are refused",

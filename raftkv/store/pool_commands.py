@@ -39,10 +39,6 @@ from raftkv.wire.validate import validate
 if TYPE_CHECKING:
     from raftkv.store.state import State
 
-POOLS_MAX: Final = 1_000
-REQUESTS_MAX: Final = 1_500
-"""A decision looks at all of them, in the loop: these many take up to nine milliseconds with backfill, and one without."""
-
 
 def set_pool(state: "State", command: Command) -> Answer:
     """POOL_SET. A capacity below what is used takes nothing back: nothing is given until it fits again."""
@@ -53,8 +49,9 @@ def set_pool(state: "State", command: Command) -> Answer:
     if flags & CREATE:
         if pool is not None:
             raise PoolExists(f"pool {name!r} exists already")
-        if len(pools.pools) >= POOLS_MAX:
-            raise InvalidRequest(f"the cluster keeps at most {POOLS_MAX} pools")
+        pools_max = state.cluster.settings.pools_max
+        if len(pools.pools) >= pools_max:
+            raise InvalidRequest(f"the cluster keeps at most {pools_max} pools")
         pool = Pool({})
     elif pool is None:
         raise PoolNotFound(f"there is no pool {name!r}")
@@ -89,8 +86,9 @@ def request_grant(state: "State", command: Command) -> Answer:
         if not known.is_same(request):
             raise PoolRequestExists(f"there is another request {request_id!r}")
         return [OK, state.mvcc.revision, known.token]
-    if len(pools.requests) >= REQUESTS_MAX:
-        raise TooManyPoolRequests(f"the cluster keeps at most {REQUESTS_MAX} requests")
+    requests_max = state.cluster.settings.pool_requests_max
+    if len(pools.requests) >= requests_max:
+        raise TooManyPoolRequests(f"the cluster keeps at most {requests_max} requests")
     state.mvcc.leases.check(lease, request_key(request_id))
     pools.set_request(request)
     return [OK, settle(state, fresh=request_id), pools.requests[request_id].token]

@@ -30,6 +30,8 @@ class Settings:
     lease_keys_max: int = DEFAULT_LIMITS.lease_keys_max
     lease_ttl_ms_min: int = DEFAULT_LIMITS.lease_ttl_ms_min
     lease_expiry_keys_max: int = DEFAULT_LIMITS.lease_expiry_keys_max
+    pools_max: int = DEFAULT_LIMITS.pools_max
+    pool_requests_max: int = DEFAULT_LIMITS.pool_requests_max
     users_max: int = DEFAULT_LIMITS.users_max
     roles_max: int = DEFAULT_LIMITS.roles_max
     role_permissions_max: int = DEFAULT_LIMITS.role_permissions_max

@@ -391,6 +391,22 @@ def test_the_command_line(healthy: Cluster, kv: raftkv.Client) -> None:
     assert lock_command(healthy, "cli", "--queue", "--", "true").returncode == 2
 
 
+def test_signals_and_input_go_to_the_command(healthy: Cluster, kv: raftkv.Client, tmp_path: Path) -> None:
+    said = run_raftkv("lock", "cat", "--endpoints", healthy.endpoints, "--", "cat", standard_input=b"through\xff")
+    assert (said.returncode, said.stdout) == (0, b"through\xff")
+    words = ("lock", "told", "--endpoints", healthy.endpoints, "--", "sh", "-c", f"echo > {tmp_path}/on; sleep 100")
+    process = Process((*RAFTKV, *words), tmp_path / "log")
+    wait_until((tmp_path / "on").exists, "the command to run")
+    process.send(signal.SIGTERM)
+    assert process.wait_exit() == 128 + signal.SIGTERM
+    kv.lock("told").acquire(0)  # it was given back, and did not run out
+    holding = Process((*RAFTKV, "lock", "held", "--endpoints", healthy.endpoints), tmp_path / "held")
+    wait_until(lambda: kv.lock("held").queue(), "the lock to be held")
+    holding.send(signal.SIGTERM)
+    assert holding.wait_exit() == 0
+    kv.lock("held").acquire(0)
+
+
 def test_a_command_is_ended_when_its_lock_is_lost(healthy: Cluster, kv: raftkv.Client, tmp_path: Path) -> None:
     words = ("lock", "ended", "--ttl", str(TTL_S), "--grace", "0.5", "--endpoints", healthy.endpoints)
     script = f"trap '' TERM; echo $$ > {tmp_path}/pid; sleep 100 & wait; sleep 100"

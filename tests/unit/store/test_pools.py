@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from raftkv.errors import RaftKVError
+from raftkv.limits import Limits
 from raftkv.store.memory_keyspace import MemoryKeyspace
 from raftkv.store.snapshot import SnapshotBytesReceiver, dump_memory
 from raftkv.store.store import Store
@@ -33,8 +34,8 @@ DEMAND = {"gpus": {"gpu": 1}}
 class Bench(Driver):
     """A store with leases 1 to 9 and a pool of two GPUs."""
 
-    def __init__(self, keyspace: Any = None, **settings: Any) -> None:
-        super().__init__(keyspace or MemoryKeyspace())
+    def __init__(self, keyspace: Any = None, *, limits: Limits = LIMITS, **settings: Any) -> None:
+        super().__init__(keyspace or MemoryKeyspace(), limits)
         self.now_ms = 0
         for lease in range(1, 10):
             self.do([LEASE_GRANT, 0, lease, 10_000])
@@ -319,6 +320,16 @@ def test_who_takes_a_grant_off_its_lease_ends_it(bench: Bench) -> None:
     assert bench.token("b")
     bench.do(put(grant_key("b"), b"?", lease=2))
     assert bench.token("b"), "on its lease, it still is a grant"
+
+
+def test_there_are_not_without_end() -> None:
+    limits = Limits(map_bytes=LIMITS.map_bytes, pools_max=1, pool_requests_max=2)
+    bench = Bench(limits=limits)
+    assert bench.do([POOL_SET, 0, "second", CREATE, {"capacity": {"gpu": 1}}])[1] == "invalid_request"
+    bench.ask("a")
+    bench.ask("b")
+    assert bench.do([POOL_REQUEST, 0, "c", 1, DEMAND, {}])[1] == "too_many_pool_requests"
+    assert bench.ask("a"), "the same again is no new one"
 
 
 def test_reads_of_what_is_not_there(bench: Bench) -> None:
