@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 from pathlib import Path
 from typing import Any, AsyncIterator
 
@@ -147,6 +148,23 @@ def test_a_connection_that_breaks_is_a_reset_and_a_goodbye_is_none(run: Run, off
             await one.transport.close()
             await until(lambda: "goodbye" in other.error_of(one) or "refused" in other.error_of(one))
             assert other.owner.resets == [1]
+
+    run(scenario())
+
+
+def test_the_end_of_a_process_is_a_reset_although_tls_was_not_told(run: Run, office: Office) -> None:
+    """The kernel closes what a killed leader had open, without the goodbye of TLS: a failover must not wait for a timeout."""
+
+    async def scenario() -> None:
+        async with two(office.tls("127.0.0.1"), office.tls("127.0.0.1", "n2")) as (one, other):
+            await connected(one, other)
+            link = one.transport._links[2]._connection
+            assert link is not None
+            assert link._transport is not None
+            descriptor = os.dup(link._transport.get_extra_info("socket").fileno())
+            with socket.socket(fileno=descriptor) as line:
+                line.shutdown(socket.SHUT_RDWR)
+            await until(lambda: other.owner.resets == [1])
 
     run(scenario())
 
