@@ -407,6 +407,24 @@ def test_signals_and_input_go_to_the_command(healthy: Cluster, kv: raftkv.Client
     kv.lock("held").acquire(0)
 
 
+def test_a_command_writes_under_its_token(healthy: Cluster, kv: raftkv.Client) -> None:
+    raftkv_ = " ".join(RAFTKV)
+    guard = '--guard "$RAFTKV_LOCK_KEY:$RAFTKV_LOCK_TOKEN"'
+    said = lock_command(
+        healthy, "token", "--", "sh", "-c", f"{raftkv_} put shell x {guard}; {raftkv_} del shell {guard}"
+    )
+    assert (said.returncode, said.stdout) == (0, b"OK\n1\n"), said.stderr
+    with kv.lock("token") as lock:
+        stale = f"{lock.key.decode()}:{lock.token - 1}"
+        for words in (("put", "shell", "x"), ("del", "shell")):
+            refused = run_raftkv(*words, "--guard", stale, "--endpoints", healthy.endpoints)
+            assert refused.returncode == 1
+            assert "fencing_token_stale" in refused.stderr.decode()
+    for bad in ("token", "token:", ":5", "token:x", "token:0"):
+        assert run_raftkv("put", "shell", "x", "--guard", bad, "--endpoints", healthy.endpoints).returncode == 2
+    assert kv.get("shell") is None
+
+
 def test_a_command_is_ended_when_its_lock_is_lost(healthy: Cluster, kv: raftkv.Client, tmp_path: Path) -> None:
     words = ("lock", "ended", "--ttl", str(TTL_S), "--grace", "0.5", "--endpoints", healthy.endpoints)
     script = f"trap '' TERM; echo $$ > {tmp_path}/pid; sleep 100 & wait; sleep 100"

@@ -5,6 +5,7 @@ import os
 from raftkv.wire.commands import prefix_range_end
 from raftkv_cli import exits
 from raftkv_cli.connect import key_bytes, open_client
+from raftkv_cli.guards import GUARD, writer
 from raftkv_cli.output import write_json, write_line, write_table
 from raftkv_cli.spec import Argument, Call, Option, UsageError, Verb
 
@@ -23,7 +24,7 @@ def run(call: Call) -> int:
     elif "--range-end" in call.options:
         range_end = key_bytes(call.text("--range-end"), "--range-end")
     with open_client(call.settings) as client:
-        result = client.delete_range(key, range_end)
+        result = writer(call, client).delete_range(key, range_end)
     if call.output == "json":
         write_json({"deleted": result.deleted, "revision": result.revision})
     elif call.output == "table":
@@ -43,6 +44,7 @@ VERB = Verb(
         Option("--prefix", "all keys that start with KEY"),
         Option("--range-end", "all keys from KEY up to this one, without it", "END"),
         Option("--all", "with an empty prefix: yes, every key"),
+        GUARD,
     ),
     examples=(
         ("raftkv del job/7/state", "one key"),

@@ -5,6 +5,7 @@ import sys
 
 from raftkv_cli import exits
 from raftkv_cli.connect import key_bytes, open_client
+from raftkv_cli.guards import GUARD, writer
 from raftkv_cli.leaseid import parse_lease
 from raftkv_cli.output import write_json, write_line, write_table
 from raftkv_cli.spec import Argument, Call, Failed, Option, Verb
@@ -17,7 +18,7 @@ def run(call: Call) -> int:
     text = call.arguments["VALUE"]
     value = read_stdin() if text == "-" else os.fsencode(text)
     with open_client(call.settings) as client:
-        result = client.put(key, value, lease=call.number("--lease"))
+        result = writer(call, client).put(key, value, lease=call.number("--lease"))
     if call.output == "json":
         write_json({"revision": result.revision})
     elif call.output == "table":
@@ -43,7 +44,7 @@ VERB = Verb(
     description="Prints OK when the write is durable on a majority. `-` as the value reads standard input, to its end and as it is.",
     run=run,
     arguments=(Argument("KEY", "the key"), Argument("VALUE", "the value, or - for standard input")),
-    options=(Option("--lease", "the lease that the key hangs on", "ID", convert=parse_lease),),
+    options=(Option("--lease", "the lease that the key hangs on", "ID", convert=parse_lease), GUARD),
     examples=(
         ("raftkv put job/7/state running", "a text"),
         ("raftkv put job/7/config - < config.yaml", "a file"),
