@@ -33,6 +33,7 @@ class Limits:
     http2_streams_max: int = 16_384
     http2_partial_bytes_max: int = 64 * MIB
     http2_partial_bytes_total_max: int = 256 * MIB  # of all connections
+    gzip_bytes_per_second_max: int = 32 * MIB  # that come out of compressed messages, of all connections
     http2_streams_total_max: int = 262_144  # of all connections; over it, each gets a share
 
     # The whole member. Over the bound: new writes are refused with `overloaded`.

@@ -60,12 +60,19 @@ async def _connect_etcd_h2(endpoints: Sequence[str]) -> Target:
     return await EtcdH2Target.connect(endpoints)
 
 
+async def _connect_etcd_gateway(endpoints: Sequence[str]) -> Target:
+    from drivers.etcd_gateway import EtcdGatewayTarget
+
+    return await EtcdGatewayTarget.connect(endpoints)
+
+
 _CONNECT: dict[str, Callable[[Sequence[str]], Awaitable[Target]]] = {
     "raftkv": _connect_raftkv,
     "raftkv-raw": _connect_raftkv_raw,
     "etcd-rust": _connect_etcd_rust,
     "etcd-grpcio": _connect_etcd_grpcio,
     "etcd-h2": _connect_etcd_h2,
+    "etcd-gateway": _connect_etcd_gateway,
 }
 DRIVERS = tuple(_CONNECT)
 """The names of all drivers; what stands before the first hyphen is the product."""

@@ -6,13 +6,14 @@ Started by bench/generator.py as `python worker.py SPEC`, where SPEC is the JSON
 import array
 import asyncio
 import gc
+import itertools
 import json
 import os
 import random
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Awaitable
 
 import uvloop
 
@@ -55,7 +56,7 @@ def key_of(number: int, key_bytes: int) -> bytes:
     return (b"bench/%d" % number).ljust(key_bytes, b".")
 
 
-def operation_of(spec: Spec, target: Target) -> Operation:
+def operation_of(spec: Spec, target: "Target | Spread") -> Operation:
     """The operation that the spec describes, over its keys in an order that differs per process."""
     draw = random.Random(spec.seed)
     value = draw.randbytes(spec.value_bytes)
@@ -75,12 +76,25 @@ def operation_of(spec: Spec, target: Target) -> Operation:
     return lambda number: get(names[number % keys])
 
 
-def spread(operations: list[Operation]) -> Operation:
-    """One after the other over all connections."""
-    if len(operations) == 1:
-        return operations[0]
-    count = len(operations)
-    return lambda number: operations[number % count](number)
+class Spread:
+    """A Target of several connections that take turns."""
+
+    def __init__(self, targets: list[Target]) -> None:
+        self._targets = targets
+        self._next = itertools.cycle(targets).__next__
+
+    def put(self, key: bytes, value: bytes) -> Awaitable[None]:
+        return self._next().put(key, value)
+
+    def get(self, key: bytes) -> Awaitable[None]:
+        return self._next().get(key)
+
+    def txn(self, key: bytes, value: bytes) -> Awaitable[None]:
+        return self._next().txn(key, value)
+
+    async def close(self) -> None:
+        for target in self._targets:
+            await target.close()
 
 
 class CpuWatch:
@@ -111,7 +125,8 @@ def save(latencies: list[float], path: Path) -> None:
 
 async def run_load(spec: Spec) -> dict[str, Any]:
     targets = [await connect(spec.driver, spec.endpoints) for _ in range(spec.connections)]
-    operation = spread([operation_of(spec, target) for target in targets])
+    target = targets[0] if len(targets) == 1 else Spread(targets)
+    operation = operation_of(spec, target)
     if spec.shape != "count":
         for number in range(spec.connections):
             await operation(number)
@@ -126,8 +141,7 @@ async def run_load(spec: Spec) -> dict[str, Any]:
         outcome = await fixed_count(operation, spec.in_flight, spec.count)
     else:
         outcome = await closed_loop(operation, spec.in_flight, spec.seconds, spec.warmup_seconds)
-    for target in targets:
-        await target.close()
+    await target.close()
     if spec.latencies_path:
         save(outcome.latencies, Path(spec.latencies_path))
     return {

@@ -50,6 +50,7 @@ LIMIT_HELP: Final[Mapping[str, str]] = {
     "http2_streams_max": "calls that are open on one HTTP/2 connection (gRPC); over it, a new one is refused",
     "http2_partial_bytes_max": "messages of one HTTP/2 connection that are not whole yet; over it, the call is refused",
     "http2_partial_bytes_total_max": "the same of all HTTP/2 connections together",
+    "gzip_bytes_per_second_max": "bytes that come out of compressed gRPC requests in a second, a quarter of them at once, of all connections; over it, they are refused",
     "http2_streams_total_max": "calls that are open on all HTTP/2 connections; over it, each gets a share",
     "watch_buffer_bytes_max": "events that a client has not taken yet; over it, its watches read history once it goes on",
     "watch_progress_interval_ms": "a watch that asked for it hears after so much silence that it has missed nothing",

@@ -161,7 +161,7 @@ class Member:
     async def shut_down(self, deadline: float) -> None:
         """Hand over, finish, close, sync; loop time `deadline` bounds the first two."""
         self._view.closing.set()
-        self._client_port.begin_shutdown()
+        await self._client_port.begin_shutdown()
         await self.defragmentation.close(ShuttingDown())
         await self._driver.hand_over_and_drain(deadline)
         self._driver.stop()

@@ -63,7 +63,7 @@ class Http2Door(Protocol):
 
     def __call__(self) -> asyncio.Protocol: ...
 
-    def begin_shutdown(self) -> None: ...
+    async def begin_shutdown(self) -> None: ...
 
 
 def recognize(first_bytes: bytes) -> str | None:
@@ -128,10 +128,10 @@ class ClientPort:
         await server.start(host, port, BACKLOG)
         return server
 
-    def begin_shutdown(self) -> None:
+    async def begin_shutdown(self) -> None:
         """Tell clients that can be told to begin nothing new here."""
         if self._http2_door is not None:
-            self._http2_door.begin_shutdown()
+            await self._http2_door.begin_shutdown()
 
     async def close(self) -> None:
         """Stop accepting, let HTTP finish what it is doing, then close every connection; what clients do not take is lost."""

@@ -88,6 +88,11 @@ class Connection(Generic[Head]):
         }
         self.sender.control(first_frames(streams_max))
 
+    @property
+    def now_ms(self) -> Milliseconds:
+        """Of the current read."""
+        return self._patience.now_ms
+
     def take(self) -> bytes:
         """What is to be sent now."""
         return self.sender.take()

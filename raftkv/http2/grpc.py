@@ -5,7 +5,7 @@ The texts and numbers of refusals are those of grpc-go, which etcd's clients kno
 
 import re
 import zlib
-from typing import Final, NamedTuple, Sequence
+from typing import Callable, Final, NamedTuple, Sequence
 from urllib.parse import quote_from_bytes
 
 from raftkv.http2.headers import STATUS_200, Field, literal
@@ -88,11 +88,12 @@ class MessageError(Exception):
 class MessageReader:
     """The messages in the body of one request, from the parts that arrive."""
 
-    __slots__ = ("_bytes_max", "_is_gzip", "_rest")
+    __slots__ = ("_bytes_max", "_may_inflate", "_rest")
 
-    def __init__(self, bytes_max: int, *, is_gzip: bool = False) -> None:
+    def __init__(self, bytes_max: int, *, may_inflate: Callable[[int], bool] | None = None) -> None:
+        """`may_inflate`: whether so many bytes may come out of a compressed message; None if there are none."""
         self._bytes_max = bytes_max
-        self._is_gzip = is_gzip
+        self._may_inflate = may_inflate
         self._rest = bytearray()
 
     @property
@@ -122,7 +123,7 @@ class MessageReader:
             flag = rest[position]
             if flag > 1:
                 raise MessageError(Failure(INTERNAL, f"grpc: received unexpected payload format {flag}"))
-            if flag and not self._is_gzip:
+            if flag and self._may_inflate is None:
                 raise MessageError(Failure(INTERNAL, "grpc: compressed flag set with identity or empty encoding"))
             self._check_size(length)
             end = position + MESSAGE_PREFIX_BYTES + length
@@ -140,15 +141,17 @@ class MessageReader:
             raise MessageError(Failure(RESOURCE_EXHAUSTED, text))
 
     def _inflated(self, data: bytes) -> bytes:
-        """Never larger than a message may be: a kilobyte can be made of a gigabyte."""
-        self._check_size(int.from_bytes(data[-4:], "little"))  # what it says of itself (RFC 1952), for the text
+        """Never larger than it says of itself (RFC 1952), and charged before the work: a kilobyte can be made of a gigabyte."""
+        claimed_bytes = int.from_bytes(data[-4:], "little")
+        self._check_size(claimed_bytes)
+        if self._may_inflate is None or not self._may_inflate(claimed_bytes):
+            raise MessageError(Failure(RESOURCE_EXHAUSTED, "etcdserver: too many requests"))
         inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:
-            message = inflater.decompress(data, self._bytes_max + 1)
+            message = inflater.decompress(data, claimed_bytes + 1)
         except zlib.error as error:
             raise MessageError(Failure(INTERNAL, f"grpc: failed to decompress the received message {error}")) from error
-        self._check_size(len(message))
-        if not inflater.eof:
+        if len(message) != claimed_bytes or not inflater.eof:
             raise MessageError(Failure(INTERNAL, "grpc: failed to decompress the received message unexpected EOF"))
         return message
 

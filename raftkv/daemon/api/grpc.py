@@ -12,9 +12,9 @@ from google.protobuf.message import Message
 from raftkv.daemon.api.grpc_calls import (
     DEADLINE_EXCEEDED,
     DEADLINE_TEXT,
-    Hoard,
     Opening,
     ProcedureCall,
+    Shared,
 )
 from raftkv.daemon.api.grpc_pulse import Pulse, PulseWatch
 from raftkv.daemon.api.grpc_requests import Requests
@@ -42,7 +42,7 @@ class Door(Protocol):
 
     house: House
     pulse: Pulse
-    hoard: Hoard  # of all connections
+    shared: Shared
 
     def add(self, connection: "GrpcConnection") -> None: ...
 
@@ -61,7 +61,7 @@ class GrpcConnection(asyncio.Protocol):
         self._door = door
         self._limits = limits
         self._desk = Desk(door.house, self, in_bytes=True)
-        self._requests = Requests(self, self._desk, door.hoard, door.pulse.interval_ms_min)
+        self._requests = Requests(self, self._desk, door.shared, door.pulse.interval_ms_min)
         self.connection: Connection[Opening] = self._requests.connection
         self._sender = self.connection.sender
         self._counts = door.house.calls

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Any, Callable, Final, Protocol
+from typing import Any, Callable, Final, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -24,6 +24,7 @@ from raftkv.http2.grpc import (
     prefixed,
     trailers_only,
 )
+from raftkv.http2.patience import Allowance
 from raftkv.http2.streams import Stream
 from raftkv.units import Milliseconds
 
@@ -71,6 +72,13 @@ class Hoard:
         assert self.bytes >= 0, "what is taken out was put in"
         fits = self.bytes <= self._bytes_max or size_bytes <= 0
         return (self._all is None or self._all.add(size_bytes)) and fits
+
+
+class Shared(NamedTuple):
+    """What all connections of a member draw on together."""
+
+    hoard: Hoard
+    inflation: Allowance  # bytes that come out of compressed messages: 2 KB can cost 5 ms
 
 
 class Line(Protocol):
@@ -142,7 +150,7 @@ class CommandCall:
 class ProcedureCall:
     """An opened procedure: a Call of daemon/etcd/calls.py."""
 
-    def __init__(self, line: Line, stream: Stream, opening: Opening, caller: Caller, message_bytes_max: int) -> None:
+    def __init__(self, line: Line, stream: Stream, opening: Opening, caller: Caller, reader: MessageReader) -> None:
         procedure, counts = opening.procedure, opening.counts
         assert isinstance(procedure, Procedure), "commands are not opened"
         assert counts is not None, "what is served is counted"
@@ -150,7 +158,7 @@ class ProcedureCall:
         self.caller: Final = caller
         self.timeout_ms: Final = opening.head.timeout_ms
         self.counts = counts
-        self.reader: Final = MessageReader(message_bytes_max, is_gzip=opening.head.is_gzip)
+        self.reader: Final = reader
         self._procedure = procedure
         self._line = line
         self._stream = stream

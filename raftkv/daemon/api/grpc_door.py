@@ -4,9 +4,10 @@ import asyncio
 from typing import Callable, Final
 
 from raftkv.daemon.api.grpc import GrpcConnection
-from raftkv.daemon.api.grpc_calls import Hoard
+from raftkv.daemon.api.grpc_calls import Hoard, Shared
 from raftkv.daemon.api.grpc_pulse import Pulse
 from raftkv.daemon.etcd.house import House
+from raftkv.http2.patience import Allowance
 from raftkv.units import Milliseconds
 
 LOOK_INTERVAL_S: Final = 0.5
@@ -25,7 +26,10 @@ class GrpcDoor:
     ) -> None:
         self.house = house
         self.pulse = pulse
-        self.hoard = Hoard(house.limits.http2_partial_bytes_total_max)
+        per_second = house.limits.gzip_bytes_per_second_max
+        self.shared = Shared(
+            Hoard(house.limits.http2_partial_bytes_total_max), Allowance(per_second // 4, per_second)
+        )  # not all at once: the loop is held for it
         self.certificate_name: Callable[[asyncio.Transport], str] = certificate_name
         self._leader_wait_s = leader_wait_ms / 1000  # etcd's: three election timeouts
         self._connections: set[GrpcConnection] = set()
@@ -55,16 +59,17 @@ class GrpcDoor:
             self._timer.cancel()
             self._timer = None
 
-    def begin_shutdown(self) -> None:
-        """GOAWAY in two steps (RFC 9113, 6.8): clients open new connections elsewhere, and no request of theirs is lost."""
+    async def begin_shutdown(self) -> None:
+        """GOAWAY in two steps (RFC 9113, 6.8): clients open new connections elsewhere, and no request of theirs is lost.
+
+        Returns when none can come any more, so that what is drained then is all.
+        """
         self._is_closing = True
         if not self._connections:
             return
         for connection in self._connections:
             connection.announce_shutdown()
-        asyncio.get_running_loop().call_later(GOAWAY_GRACE_S, self._refuse_new)
-
-    def _refuse_new(self) -> None:
+        await asyncio.sleep(GOAWAY_GRACE_S)
         for connection in self._connections:
             connection.refuse_new()
 

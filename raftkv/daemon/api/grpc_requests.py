@@ -15,6 +15,7 @@ from raftkv.daemon.api.grpc_calls import (
     Line,
     Opening,
     ProcedureCall,
+    Shared,
     Stranger,
     cut_short,
     unreadable,
@@ -48,14 +49,15 @@ _TOO_MANY: Final = Status(RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 class Requests:
     """A Listener of raftkv/http2."""
 
-    def __init__(self, line: Line, desk: Desk, hoard_of_all: Hoard, ping_interval_ms_min: Milliseconds) -> None:
+    def __init__(self, line: Line, desk: Desk, shared: Shared, ping_interval_ms_min: Milliseconds) -> None:
         house = self._house = line.house
         limits = self._limits = house.limits
         self._line = line
         self._desk = desk
         self._counts = house.calls
         self._message_bytes_max = limits.request_bytes_max + MESSAGE_OVERHEAD_BYTES
-        self._hoard = Hoard(limits.http2_partial_bytes_max, hoard_of_all)
+        self._hoard = Hoard(limits.http2_partial_bytes_max, shared.hoard)
+        self._inflation = shared.inflation
         self.certificate_name = ""  # of the client's certificate
         self.connection: Connection[Opening] = Connection(
             self, self._interpret, streams_max=limits.http2_streams_max, ping_interval_ms_min=ping_interval_ms_min
@@ -126,7 +128,9 @@ class Requests:
     def _open(self, stream: Stream, stranger: Stranger, caller: Caller) -> None:
         data = bytes(stranger.data)
         self._forget_partial(stranger)
-        call = stream.context = ProcedureCall(self._line, stream, stranger.opening, caller, self._message_bytes_max)
+        call = stream.context = ProcedureCall(
+            self._line, stream, stranger.opening, caller, self._reader(stranger.opening.head.is_gzip)
+        )
         call.open()
         if data:
             self.on_data(stream, data)
@@ -160,7 +164,7 @@ class Requests:
             ):
                 self._take_message(stream, call, data[5:])
                 return
-            reader = call.reader = MessageReader(self._message_bytes_max, is_gzip=call.is_gzip)
+            reader = call.reader = self._reader(call.is_gzip)
         messages = self._read(stream, call, reader, data)
         if messages is None or call.is_submitted:
             return
@@ -183,6 +187,12 @@ class Requests:
         call.request, call.held_bytes = request, len(message)
         if not self._hoard.add(call.held_bytes):
             self._end_call(stream, call, _TOO_MANY)
+
+    def _reader(self, is_gzip: bool) -> MessageReader:
+        return MessageReader(self._message_bytes_max, may_inflate=self._may_inflate if is_gzip else None)
+
+    def _may_inflate(self, size_bytes: int) -> bool:
+        return self._inflation.take(self.connection.now_ms, size_bytes)
 
     def _read(
         self, stream: Stream, call: CommandCall | ProcedureCall, reader: MessageReader, data: bytes

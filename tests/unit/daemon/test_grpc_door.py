@@ -18,7 +18,9 @@ from raftkv.daemon.api.grpc_pulse import Pulse, PulseWatch
 from raftkv.daemon.etcd.identity import ANYBODY
 from raftkv.errors import RaftKVError
 from raftkv.etcdpb import rpc_pb2 as rpc
+from raftkv.http2 import frames
 from raftkv.http2.grpc import prefixed
+from raftkv.http2.headers import literal
 from raftkv.limits import Limits
 from tests.unit.daemon.etcd_calls import HandHouse
 
@@ -128,9 +130,9 @@ async def test_a_call_waits_for_its_caller_and_is_served_then() -> None:
     wire = Wire(door)
     stream_id = wire.send(PUT, put_message())
     assert wire.status(stream_id) is None
-    assert door.hoard.bytes > 0, "what waits is counted"
+    assert door.shared.hoard.bytes > 0, "what waits is counted"
     callers.asked[0](ANYBODY)
-    assert door.hoard.bytes == 0
+    assert door.shared.hoard.bytes == 0
     await settled(lambda: wire.status(stream_id))
     assert wire.status(stream_id) == "0"
     assert rpc.PutResponse.FromString(wire.bodies[stream_id][5:]).header.revision == 2
@@ -141,12 +143,12 @@ async def test_a_stranger_is_refused_and_what_it_sent_is_let_go() -> None:
     callers, door = Callers(hand), door_of(hand)
     wire = Wire(door)
     ids = [wire.send(PUT, put_message()), wire.send(WATCH, prefixed(b"") * 3, end=False)]
-    assert door.hoard.bytes > 0
+    assert door.shared.hoard.bytes > 0
     for found in callers.asked:
         found(RaftKVError("no such token"))
     await settled(lambda: all(map(wire.status, ids)))
     assert [wire.status(stream_id) for stream_id in ids] == ["2", "2"]
-    assert door.hoard.bytes == 0
+    assert door.shared.hoard.bytes == 0
 
 
 async def test_what_strangers_send_is_bounded_over_all_connections() -> None:
@@ -156,13 +158,13 @@ async def test_what_strangers_send_is_bounded_over_all_connections() -> None:
     door = door_of(hand)
     wires = [Wire(door) for _ in range(4)]
     ids = [[wire.send(PUT, put_message(value=b"x" * 50_000)) for _ in range(10)] for wire in wires]
-    assert door.hoard.bytes <= 500_000
+    assert door.shared.hoard.bytes <= 500_000
     assert wires[0].status(ids[0][0]) is None, "what fits waits"
     assert wires[0].status(ids[0][9]) == "8", "over the bound of a connection"
     assert wires[3].status(ids[3][0]) == "8", "over the bound of all"
     for wire in wires:
         wire.connection.connection_lost(None)
-    assert door.hoard.bytes == 0
+    assert door.shared.hoard.bytes == 0
 
 
 async def test_messages_that_never_end_are_bounded_and_let_go() -> None:
@@ -172,11 +174,11 @@ async def test_messages_that_never_end_are_bounded_and_let_go() -> None:
     for wire in wires:
         for _ in range(10):
             stream_id = wire.send(PUT, put_message(value=b"x" * 60_000)[:50_000], end=False)
-    assert door.hoard.bytes <= 500_000
+    assert door.shared.hoard.bytes <= 500_000
     assert wires[2].status(stream_id) == "8"
     for wire in wires:
         wire.connection.connection_lost(None)
-    assert door.hoard.bytes == 0
+    assert door.shared.hoard.bytes == 0
 
 
 async def test_a_compressed_request_is_served_as_etcd_does_and_a_bomb_is_not() -> None:
@@ -191,6 +193,41 @@ async def test_a_compressed_request_is_served_as_etcd_does_and_a_bomb_is_not() -
     stream_id = wire.send(PUT, put_message(), grpc_encoding="deflate")
     assert wire.status(stream_id) == "12"
     assert wire.trailers[stream_id]["grpc-accept-encoding"] == "identity,gzip"
+
+
+async def test_what_compressed_requests_become_is_bounded_in_time() -> None:
+    wire = Wire(door_of(HandHouse(Limits(gzip_bytes_per_second_max=100_000))))
+    packed = gzip.compress(rpc.PutRequest(key=b"k", value=b"v" * 10_000).SerializeToString())
+    ids = [wire.send(PUT, b"\1" + prefixed(packed)[1:], grpc_encoding="gzip") for _ in range(3)]
+    plain = wire.send(PUT, put_message())
+    await settled(lambda: all(map(wire.status, [*ids, plain])))
+    assert [wire.status(stream_id) for stream_id in [*ids, plain]] == ["0", "0", "8", "0"]
+
+
+async def test_who_leaves_waits_until_clients_have_heard_it() -> None:
+    hand = HandHouse()
+    door = door_of(hand)
+    wire = Wire(door)
+    sent = bytearray()
+    wire.write = sent.extend  # type: ignore[method-assign]  # h2's client says no more once it has heard GOAWAY
+    block = b"".join(
+        literal(name, value)
+        for name, value in ((b":method", b"POST"), (b":path", PUT.encode()), (b"content-type", b"application/grpc"))
+    )
+    leaving = asyncio.create_task(door.begin_shutdown())
+    await asyncio.sleep(0)
+    for stream_id in (1, 3):  # on its way when it was said; and after it must have been heard
+        wire.connection.data_received(
+            frames.frame(frames.HEADERS, frames.END_HEADERS, stream_id, block)
+            + frames.frame(frames.DATA, frames.END_STREAM, stream_id, put_message())
+        )
+        await leaving
+    await settled(lambda: not wire.connection.connection.streams)
+    await asyncio.sleep(0)
+    assert hand.house.calls.of(PUT).handled[0] == 1
+    assert frames.goaway(1, frames.NO_ERROR, b"shutting down") in sent
+    assert frames.rst_stream(3, frames.REFUSED_STREAM) in sent
+    wire.connection.connection_lost(None)
 
 
 async def test_calls_that_are_open_are_shared_among_connections() -> None:

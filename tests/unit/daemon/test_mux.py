@@ -523,7 +523,7 @@ def test_another_door_for_http2(run: Run) -> None:
             def __len__(self) -> int:
                 return 0  # a door without connections is a door
 
-            def begin_shutdown(self) -> None: ...
+            async def begin_shutdown(self) -> None: ...
 
         async with opened(http2_door=Door()) as door:
             reader, writer = await door.connect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")

@@ -91,7 +91,7 @@ def compressed(message: bytes) -> bytes:
 @given(st.lists(st.tuples(st.binary(max_size=300), st.booleans()), max_size=6), st.integers(1, 40))
 def test_compressed_messages_beside_others(messages: list[tuple[bytes, bool]], size: int) -> None:
     body = b"".join(compressed(gzip.compress(data)) if packed else prefixed(data) for data, packed in messages)
-    reader = MessageReader(1_000, is_gzip=True)
+    reader = MessageReader(1_000, may_inflate=lambda size: True)
     read: list[bytes] = []
     for position in range(0, len(body), size):
         read += reader.feed(body[position : position + size])
@@ -105,12 +105,24 @@ def test_what_does_not_unpack_is_refused() -> None:
         (b"", 13),
         (b"nonsense", 8),
         (whole[:-8] + b"\0\0\0\0", 13),
-        (liar, 8),
+        (whole[:-1] + b"\1", 8),
+        (liar, 13),
         (gzip.compress(b"x" * 101), 8),
     ):
+        charged: list[int] = []
         with pytest.raises(MessageError) as error:
-            MessageReader(100, is_gzip=True).feed(compressed(data))
+            MessageReader(100, may_inflate=lambda size: charged.append(size) is None).feed(compressed(data))  # noqa: B023
         assert error.value.failure.number == number, data
+        assert sum(charged) <= 50
+
+
+def test_unpacking_is_charged_before_it_is_done() -> None:
+    asked: list[int] = []
+    reader = MessageReader(100, may_inflate=asked.append)  # type: ignore[arg-type]  # None: it may not
+    with pytest.raises(MessageError) as error:
+        reader.feed(compressed(gzip.compress(b"x" * 60)))
+    assert error.value.failure == (8, "etcdserver: too many requests")
+    assert asked == [60]
 
 
 @given(st.text(max_size=200), st.integers(1, 16))
