@@ -20,6 +20,7 @@ from raftkv_jepsen.runner import Result, run
 EXITS: Final = {VALID: 0, INVALID: 1, UNKNOWN: 3}
 USAGE: Final = 2
 BROKEN: Final = 4
+INTERRUPTED: Final = 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,10 +78,17 @@ def main(arguments: Sequence[str]) -> int:
         return self_test(given)
     try:
         options = options_of(given)
+    except ValueError as error:
+        print(f"python jepsen-like: {error}", file=sys.stderr)
+        return USAGE
+    try:
         result = run(options)
     except ValueError as error:
         print(f"python jepsen-like: {error}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        print(f"interrupted: the history so far and the logs are in {options.out}")
+        return INTERRUPTED
     except Exception:
         traceback.print_exc()
         print("the harness broke: nothing is known about the cluster")

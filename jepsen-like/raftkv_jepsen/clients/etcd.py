@@ -21,6 +21,10 @@ OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    # A member that was killed while its packets were lost leaves connections that say nothing for ever. etcd allows a ping per 5 s.
+    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 UNSENT: Final = ("failed to connect to all addresses", "Connection refused", "etcdserver: no leader")
 UNKNOWN_CODES: Final = frozenset(
@@ -81,6 +85,11 @@ class EtcdClient:
             if error.code() in UNKNOWN_CODES:
                 await self._leave(endpoint)
             raise error_of(error) from error
+        except asyncio.CancelledError:
+            if _is_ending():
+                raise
+            # Its channel was closed by another call: grpcio says so with the words that asyncio has for a task.
+            raise ClientError("the channel was closed", may_have_happened=True) from None
 
     async def _leave(self, endpoint: str) -> None:
         if endpoint == self._endpoint:
@@ -165,8 +174,10 @@ class EtcdClient:
         return float(answer.TTL)
 
     async def watch(self, prefix: str, start_revision: int) -> AsyncIterator[Batch]:
-        endpoint, start = self._endpoint, prefix.encode()
-        stream = self._channel(endpoint).stream_stream(
+        start = prefix.encode()
+        # A channel of its own: that of other calls is closed when one of them fails.
+        channel = grpc.aio.insecure_channel(self._endpoint, options=OPTIONS)
+        stream = channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=rpc.WatchRequest.SerializeToString,
             response_deserializer=rpc.WatchResponse.FromString,
@@ -191,6 +202,7 @@ class EtcdClient:
         finally:
             stream.cancel()
             self._turn += 1
+            await channel.close()
 
     @property
     def recipes(self) -> Recipes:
@@ -198,6 +210,11 @@ class EtcdClient:
 
     def lock(self, name: str, ttl_s: float) -> Lock:
         raise NotImplementedError("etcd has no locks of raftkv.recipes")
+
+
+def _is_ending() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _compare(key: str, value: str | None) -> Any:

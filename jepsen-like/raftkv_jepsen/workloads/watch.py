@@ -99,6 +99,8 @@ class Watch(Workload):
             await self._wait_heard(revision)
         self._ended = True
         for task in self._watching:
+            if task.done() and not self.stage.concerns:
+                self.stage.concerns.append("watch: a watcher of the harness ended before its time")
             task.cancel()
         for ended in await asyncio.gather(*self._watching, return_exceptions=True):
             if isinstance(ended, Exception):
