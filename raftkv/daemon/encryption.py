@@ -13,17 +13,17 @@ def client_tls(config: DaemonConfig) -> TlsContexts | None:
     """The certificates of the client port; None when it speaks plainly. Raises ConfigError."""
     if config.cert_file is None or config.key_file is None:
         return None
-    files = TlsFiles(config.cert_file, config.key_file, config.trusted_ca_file, config.client_cert_auth)
-    return TlsContexts(files, APPLICATION_PROTOCOLS)
+    # As etcd: whoever names a CA means that clients have to show a certificate of it, said twice or not.
+    asks = config.client_cert_auth or config.trusted_ca_file is not None
+    return TlsContexts(TlsFiles(config.cert_file, config.key_file, config.trusted_ca_file, asks), APPLICATION_PROTOCOLS)
 
 
 def peer_tls(config: DaemonConfig) -> PeerTls | None:
     """The certificates of the peer port; None when it speaks plainly. Raises ConfigError."""
     if config.peer_cert_file is None or config.peer_key_file is None:
         return None
-    files = TlsFiles(
-        config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file, config.peer_client_cert_auth
-    )
+    asks = config.peer_client_cert_auth or config.peer_trusted_ca_file is not None
+    files = TlsFiles(config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file, asks)
     return PeerTls(files, config.peer_cert_allowed_cn)
 
 
