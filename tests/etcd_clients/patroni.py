@@ -20,7 +20,7 @@ from .environments import missing, python_with
 
 SOMEBODY = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 TTL_SECONDS = 20  # Patroni's least
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = 150.0
 
 
 def postgres_folder() -> Path:
