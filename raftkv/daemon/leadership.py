@@ -22,6 +22,7 @@ from raftkv.wire.commands import OK, Answer, failure
 log = logging.getLogger("raftkv.leadership")
 
 TRANSFER_POLL_SECONDS = 0.005
+FAREWELL_POLLS = 20
 REQUEST_SECONDS_MAX = 5.0  # an office that nobody takes within it may stay empty for long
 
 
@@ -169,12 +170,16 @@ class Leadership:
 
     async def hand_over_and_drain(self, deadline: float) -> None:
         """For a shutdown: give the office to the most caught-up voter, answer what is in flight. Deadline in `now` seconds."""
+        had_office = self._raft.role == LEADER
         while self._now() < deadline and self._raft.role == LEADER and not self._is_dead():
             if not self._raft.is_transferring and not self.hand_over("this member shuts down"):
                 break
             await asyncio.sleep(TRANSFER_POLL_SECONDS)
         self._service.begin_shutdown()
-        while self._now() < deadline and not self._service.is_idle and not self._is_dead():
+        # Those that have not heard of the next leader yet still forward to this one: it tells them that nothing was done.
+        farewells = FAREWELL_POLLS if had_office else 0
+        while self._now() < deadline and not self._is_dead() and (farewells > 0 or not self._service.is_idle):
+            farewells -= 1
             await asyncio.sleep(TRANSFER_POLL_SECONDS)
 
 

@@ -174,6 +174,18 @@ def test_streams_outlive_the_leader(cluster: Cluster, closing: list[Any]) -> Non
     assert channel.get(b"leased").count == 1
 
 
+def test_a_leader_that_is_told_to_stop_costs_clients_of_others_nothing(cluster: Cluster, closing: list[Any]) -> None:
+    leader = cluster.leader()
+    writers = [Writing(node, number) for number, node in enumerate(cluster.others(leader) * 2)]
+    closing += writers
+    wait_written(writers, 200)
+    assert leader.terminate() == 0
+    wait_written(writers, 200)
+    for writer in writers:
+        writer.close()
+    assert not [failure for writer in writers for failure in writer.failed]
+
+
 def test_a_member_that_is_cut_off_sends_its_streams_away(
     separated: Cluster, network: Network, closing: list[Any]
 ) -> None:
