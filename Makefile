@@ -45,6 +45,7 @@ test: check network-tools ## everything for CI: check, simulation, properties, r
 	$(BIN)/pytest -q $(PARALLEL) tests/integration
 	$(BIN)/pytest -q tests/jepsen
 	$(BIN)/pytest -q $(PARALLEL) -m "not long" tests/etcd_clients
+	@$(MAKE) --no-print-directory test-torch
 
 .PHONY: test-etcd-clients
 test-etcd-clients: $(STAMP) network-tools ## etcdctl, client libraries and tooz against raftkv (SERVERS_UNDER_TEST=raftkv,etcd for both); ten minutes
@@ -86,7 +87,7 @@ $(TORCH)/.installed: $(STAMP)
 
 .PHONY: test-torch
 test-torch: $(TORCH)/.installed ## PyTorch on a real cluster: the store beside TCPStore, jobs of four ranks, torchrun
-	PYTHONPATH=$(CURDIR)/$(TORCH) $(BIN)/pytest -q -rs tests/pytorch
+	PYTHONPATH=$(CURDIR)/$(TORCH) $(BIN)/pytest -q -rs $(PARALLEL) tests/pytorch
 
 .PHONY: bench
 bench: $(STAMP) ## raftkv against etcd on this machine; prints a table, takes minutes
