@@ -90,7 +90,8 @@ def restart_one(arena: Arena) -> Injection:
 
 
 def restart_rolling(arena: Arena) -> Injection:
-    """One after the other, as an upgrade does it; each is waited for."""
+    """One after the other, as an upgrade does it; each is waited for, so the network has to be whole."""
+    arena.take_network()
     nodes = arena.take_all()
     for node in nodes:
         arena.down.add(node.name)
