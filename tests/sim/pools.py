@@ -27,8 +27,12 @@ TIMES = {"max_run_ms": 900, "grace_ms": 200, "max_wait_ms": 3_000, "age_weight":
 
 
 def adapt(knobs: "Knobs") -> None:
-    """Sessions that are short enough to end within seconds."""
-    knobs.limits = replace(knobs.limits, lease_ttl_ms_min=400)
+    """Sessions that are short enough to end within seconds, and entries that hold what so many callers ask for.
+
+    Two requests an entry, a slow disk, and twice the callers were more work than time: calls ended with their deadline for ever, and rightly.
+    """
+    limits = knobs.limits
+    knobs.limits = replace(limits, lease_ttl_ms_min=400, entry_bytes_max=max(limits.entry_bytes_max, 8_192))
 
 
 class PoolChecks:
