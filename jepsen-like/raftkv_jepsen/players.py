@@ -31,11 +31,11 @@ class Players:
         rate: float,
         seed: int,
     ) -> None:
-        each = max(2, clients // max(1, len(workloads)))
-        self.stage = Stage(recorder, tuple(nodes), pause_s=each * len(workloads) / rate)
+        share = clients // max(1, len(workloads))
+        self._each = {workload: max(workload.clients_min, share) for workload in workloads}
+        self.stage = Stage(recorder, tuple(nodes), pause_s=sum(self._each.values()) / rate)
         self._classes = list(workloads)
         self._make_client = make_client
-        self._each = each
         self._seed = seed
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="clients", daemon=True)
@@ -71,7 +71,7 @@ class Players:
         workloads: list[Workload] = []
         for workload in self._classes:
             own = []
-            for _ in range(self._each):
+            for _ in range(self._each[workload]):
                 number = len(clients)
                 own.append(self._make_client(number, SESSIONS in workload.needs or number % 2 == 0))
                 clients.append(own[-1])

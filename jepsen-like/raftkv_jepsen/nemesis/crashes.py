@@ -38,6 +38,7 @@ def _crash_at(arena: Arena, node: Node, point: str, at_most: int) -> Injection:
 
 
 def crash_anywhere(arena: Arena) -> Injection:
+    """At any of the points."""
     point = arena.draw.choice(sorted(POINTS))
     return _crash_at(arena, arena.take_any(), point, POINTS[point])
 

@@ -78,10 +78,12 @@ def _cut_power(arena: Arena, nodes: Sequence[Node]) -> Injection:
 
 
 def power_one(arena: Arena) -> Injection:
+    """What one member did not sync is gone."""
     return _cut_power(arena, [arena.take_any()])
 
 
 def power_leader(arena: Arena) -> Injection:
+    """What the leader did not sync is gone."""
     return _cut_power(arena, [arena.take_leader()])
 
 

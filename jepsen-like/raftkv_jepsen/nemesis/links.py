@@ -30,14 +30,17 @@ def delay_leader(arena: Arena) -> Injection:
 
 
 def loss(arena: Arena) -> Injection:
+    """Every tenth packet, or so, is gone."""
     return _shape(arena, arena.nodes, loss=arena.draw.choice((0.02, 0.1, 0.25)))
 
 
 def duplicate(arena: Arena) -> Injection:
+    """Packets come twice."""
     return _shape(arena, arena.nodes, duplicate=arena.draw.choice((0.2, 0.8)))
 
 
 def reorder(arena: Arena) -> Injection:
+    """A third of the packets is overtaken."""
     return _shape(arena, arena.nodes, reorder=0.3, reorder_ms=40.0, jitter_ms=10.0)
 
 

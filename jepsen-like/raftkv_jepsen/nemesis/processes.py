@@ -16,10 +16,12 @@ def _kill(arena: Arena, node: Node) -> Injection:
 
 
 def kill_one(arena: Arena) -> Injection:
+    """kill -9, and started again when healed."""
     return _kill(arena, arena.take_any())
 
 
 def kill_leader(arena: Arena) -> Injection:
+    """kill -9 of whoever leads."""
     return _kill(arena, arena.take_leader())
 
 
@@ -59,10 +61,12 @@ def _pause(node: Node) -> Injection:
 
 
 def pause_one(arena: Arena) -> Injection:
+    """SIGSTOP, and SIGCONT when healed."""
     return _pause(arena.take_any())
 
 
 def pause_leader(arena: Arena) -> Injection:
+    """Whoever leads stands still, and still thinks that it leads when it goes on."""
     return _pause(arena.take_leader())
 
 

@@ -43,6 +43,7 @@ class Workload:
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
+    clients_min: ClassVar[int] = 2
 
     def __init__(self, stage: Stage, clients: Sequence[Client], first_process: int, draw: random.Random) -> None:
         self.stage = stage

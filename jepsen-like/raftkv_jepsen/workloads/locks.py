@@ -23,6 +23,7 @@ class Locks(Workload):
     """The first half of the clients uses one lock of each kind, the second half another."""
 
     name: ClassVar[str] = "locks"
+    clients_min: ClassVar[int] = 3  # one holds, one waits, and one waits behind a waiter that gives up
     needs: ClassVar[frozenset[str]] = frozenset({LOCKS, GUARDS})
 
     def __init__(self, *arguments: Any) -> None:

@@ -21,6 +21,7 @@ class Rendezvous(Workload):
     """A round is a key of the history."""
 
     name: ClassVar[str] = "rendezvous"
+    clients_min: ClassVar[int] = 3
     needs: ClassVar[frozenset[str]] = frozenset({RECIPES})
 
     def __init__(self, *arguments: Any) -> None:

@@ -26,6 +26,7 @@ class Watch(Workload):
     """Half of the clients watch, the others write."""
 
     name: ClassVar[str] = "watch"
+    clients_min: ClassVar[int] = 4  # two watchers, who have to agree
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
