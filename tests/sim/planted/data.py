@@ -9,6 +9,7 @@ from raftkv.replica.service import Service
 from raftkv.replica.watching import Watching
 from raftkv.store import apply, transactions
 from raftkv.store import watches as watches_module
+from raftkv.store.access import Access
 from raftkv.store.compaction import Compaction
 from raftkv.store.mvcc import Mvcc
 from raftkv.store.records import HEADER, PUT_EVENT, key_of, value_of
@@ -167,10 +168,10 @@ def told_when_proposed() -> Iterator[None]:
     limits={**SMALL_LOG, **LONG},
 )
 def snapshot_unnoticed() -> Iterator[None]:
-    def attach(self: WatchHub, mvcc: Mvcc) -> None:
-        self._mvcc = mvcc
+    def attach(self: WatchHub, mvcc: Mvcc, access: Access) -> None:
+        self._mvcc, self._access, mvcc.tally = mvcc, access, self.tally
         self._fed_revision = mvcc.revision
-        self.waits.attach(mvcc)
+        self.waits.attach(mvcc, access)
 
     with swapped(WatchHub, "attach", attach):
         yield
@@ -214,11 +215,13 @@ def progress_of_one_that_lags() -> Iterator[None]:
 def silent_over_a_compaction() -> Iterator[None]:
     create = WatchHub.create
 
-    def create_anywhere(self: WatchHub, command: Sequence[Any], sink: Any, tag: int) -> tuple[Watcher, Revision]:
+    def create_anywhere(
+        self: WatchHub, command: Sequence[Any], sink: Any, tag: int, *caller: Any
+    ) -> tuple[Watcher, Revision]:
         mvcc = self._mvcc
         if mvcc is not None and 0 < command[3] < mvcc.compact_revision:
             command = [*command[:3], mvcc.compact_revision, command[4]]
-        return create(self, command, sink, tag)
+        return create(self, command, sink, tag, *caller)
 
     with swapped(WatchHub, "create", create_anywhere):
         yield
@@ -263,8 +266,15 @@ def half_a_wait() -> Iterator[None]:
     limits=SMALL_LOG,
 )
 def wait_forgotten() -> Iterator[None]:
-    def add(self: Waits, command: Sequence[Any], answer: Callable[[Answer], None], deadline_ms: Milliseconds) -> Any:
-        wait = Wait(command, answer, deadline_ms)
+    def add(
+        self: Waits,
+        command: Sequence[Any],
+        answer: Callable[[Answer], None],
+        deadline_ms: Milliseconds,
+        user: str | None = None,
+        auth_revision: int = 0,
+    ) -> Any:
+        wait = Wait(command, answer, deadline_ms, user, auth_revision)
         self._waits[wait] = None
         self._earliest_ms = min(self._earliest_ms, deadline_ms)
         for key in wait.records:
