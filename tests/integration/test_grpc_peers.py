@@ -93,6 +93,7 @@ def test_streams_and_calls_that_want_a_leader(cluster: Cluster) -> None:
         channel.channel.close()
 
 
+@pytest.mark.long
 def test_a_client_that_does_not_answer_a_ping_is_let_go_and_one_that_does_stays(make_cluster: StartCluster) -> None:
     environment = {"RAFTKV_GRPC_KEEPALIVE_INTERVAL_MS": "300", "RAFTKV_GRPC_KEEPALIVE_TIMEOUT_MS": "1500"}
     node = make_cluster(size=1, environment=environment).start().nodes[0]

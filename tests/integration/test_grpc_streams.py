@@ -174,6 +174,7 @@ def test_streams_outlive_the_leader(cluster: Cluster, closing: list[Any]) -> Non
     assert channel.get(b"leased").count == 1
 
 
+@pytest.mark.long
 def test_a_leader_that_is_told_to_stop_costs_clients_of_others_nothing(cluster: Cluster, closing: list[Any]) -> None:
     leader = cluster.leader()
     writers = [Writing(node, number) for number, node in enumerate(cluster.others(leader) * 2)]
@@ -186,6 +187,7 @@ def test_a_leader_that_is_told_to_stop_costs_clients_of_others_nothing(cluster: 
     assert not [failure for writer in writers for failure in writer.failed]
 
 
+@pytest.mark.long
 def test_a_member_that_is_cut_off_sends_its_streams_away(
     separated: Cluster, network: Network, closing: list[Any]
 ) -> None:
@@ -212,6 +214,7 @@ def test_a_member_that_is_cut_off_sends_its_streams_away(
     channel.channel.close()
 
 
+@pytest.mark.long
 def test_a_client_that_takes_nothing_is_told_from_history(cluster: Cluster, closing: list[Any]) -> None:
     """It is sent what fits into its window and some buffers, and later everything, in order; meanwhile others do not wait for it."""
     node = cluster.leader()

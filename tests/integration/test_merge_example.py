@@ -14,6 +14,7 @@ pytestmark = pytest.mark.integration
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "merge_scheduling.py"
 
 
+@pytest.mark.long
 def test_a_short_day_of_merging(tmp_path: Path) -> None:
     picture = tmp_path / "day.svg"
     words = (

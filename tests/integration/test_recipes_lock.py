@@ -264,7 +264,7 @@ def a_semaphore(kv: raftkv.AsyncClient) -> Any:
     return kv.semaphore("rivals", 1, ttl=TTL_S)
 
 
-@pytest.mark.parametrize("hold", [a_lock, a_semaphore])
+@pytest.mark.parametrize("hold", [a_lock, pytest.param(a_semaphore, marks=pytest.mark.long)])
 async def test_exclusion_while_leaders_are_killed_and_paused(cluster: Cluster, hold: Any) -> None:
     async def meanwhile() -> None:
         for round_ in range(2):
@@ -309,7 +309,9 @@ class Grantee:
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("hold", [a_lock, a_semaphore, Grantee])
+@pytest.mark.parametrize(
+    "hold", [a_lock, *(pytest.param(hold, marks=pytest.mark.long) for hold in (a_semaphore, Grantee))]
+)
 async def test_exclusion_while_the_leader_is_cut_off(network: Network, separated: Cluster, hold: Any) -> None:
     async def meanwhile() -> None:
         await asyncio.sleep(2)

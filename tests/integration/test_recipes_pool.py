@@ -233,6 +233,7 @@ async def test_no_pool_is_overcommitted_while_nodes_and_workers_die(cluster: Clu
     await asyncio.to_thread(cluster.wait_applied_equal)
 
 
+@pytest.mark.long
 def test_pools_survive_the_restart_of_everybody(cluster: Cluster) -> None:
     with raftkv.Client(cluster.endpoints, timeout=20) as kv:
         pool = kv.pool("kept")

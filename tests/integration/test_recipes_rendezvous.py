@@ -211,6 +211,7 @@ def test_a_round_sees_nothing_of_another_and_ends_with_its_last_participant(
             kv.rendezvous(*bad)
 
 
+@pytest.mark.long
 async def test_three_hundred_ranks_meet_while_leaders_die(cluster: Cluster) -> None:
     """Each sets its address, waits for all others, and passes three barriers; nobody's number is given twice."""
     ranks = 300

@@ -27,6 +27,7 @@ def test_ranks_meet_by_the_init_method(cluster: Cluster, start: Start) -> None:
     expect_ranks([start(*script("ranks.py", url, str(rank), str(RANKS))) for rank in range(RANKS)])
 
 
+@pytest.mark.long
 def test_ranks_meet_by_the_init_method_while_the_leader_dies(cluster: Cluster, start: Start) -> None:
     url = f"raftkv://{cluster.endpoints}/job-2"
     processes = [start(*script("ranks.py", url, str(rank), str(RANKS))) for rank in range(RANKS - 1)]
@@ -99,6 +100,7 @@ def test_torchrun_forms_a_new_group_when_a_worker_dies(
     assert all("at 127.0.0.1, restart" in text for text in said), "workers meet on their own host"
 
 
+@pytest.mark.long
 def test_torchrun_goes_on_when_the_leader_of_the_cluster_dies(
     cluster: Cluster, start: Start, tmp_path: Path, entry_point: None
 ) -> None:

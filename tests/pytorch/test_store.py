@@ -124,7 +124,7 @@ def test_prefixes_and_clones(stores: Stores) -> None:
     assert copy.timeout == SHORT
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_random_calls(stores: Stores, seed: int) -> None:
     draw = random.Random(seed)
     keys = ["a", "b", "c"]
