@@ -300,7 +300,7 @@ def test_who_observes_hears_of_everyone_elected_and_of_all_they_say(on_both: Tol
         assert said(late) == [(b"e/1", b"three"), (b"e/2", b"four")]
         revisions = [reply.header.revision for reply in observer.replies]  # type: ignore[union-attr]
         assert revisions == sorted(revisions)
-        assert scene.watches.count == 2
+        await scene.until(lambda: scene.watches.count == 2)  # both have begun anew
         receiver.on_gone()
         await scene.turns()
         assert not observer.ended
