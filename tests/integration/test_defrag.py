@@ -93,7 +93,9 @@ def test_free_pages_are_reused_without_defragmentation(shrunk: Cluster) -> None:
     for _ in range(2):
         fill(shrunk.endpoints)
         empty(shrunk)
-    assert max(after / size for after, size in zip(sizes(shrunk), before, strict=True)) < 1.25
+    # Two more fills without any reuse would make it three times as large. How much of the last one is free already when the next
+    # begins depends on the turn of commits: 1.0 to 1.4 were seen.
+    assert max(after / size for after, size in zip(sizes(shrunk), before, strict=True)) < 2
 
 
 @pytest.fixture
