@@ -85,6 +85,7 @@ class Progress:
     __slots__ = (
         "acked_round",
         "answered_tick",
+        "catch_up_index",
         "commit_sent",
         "inflight",
         "lease_until_ms",
@@ -114,6 +115,7 @@ class Progress:
         self.lease_until_ms: Milliseconds = 0
         self.transfer: SnapshotTransfer | None = None
         self.paused_transfer: SnapshotTransfer | None = None  # of a follower that fell silent; it may go on
+        self.catch_up_index: Index = 0  # it has a snapshot, and needs the log from there up to here; 0: no such need
 
     def become_probe(self, next_index: Index) -> None:
         """Look for the place where the logs agree, from `next_index` downwards."""
@@ -137,6 +139,7 @@ class Progress:
     def become_snapshot(self) -> None:
         """Its next entry is compacted; a transfer begins as soon as a snapshot is offered."""
         self.state = SNAPSHOT
+        self.catch_up_index = 0
         self.inflight.clear()
         self.transfer = None
         self.probe_tick = None
@@ -146,6 +149,8 @@ class Progress:
         if index <= self.match_index:
             return False
         self.match_index = index
+        if index >= self.catch_up_index:
+            self.catch_up_index = 0
         self.next_index = max(self.next_index, index + 1)
         self.inflight.free_to(index)
         return True

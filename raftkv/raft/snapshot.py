@@ -4,8 +4,9 @@ The core never sees the state itself. The leader asks its driver for a snapshot 
 asks for chunks of it to be sent, a few in flight per follower and no more per tick than the configured budget, which the
 followers share; the follower's driver stores them and reports how far it is.
 A transfer outlives a broken connection: of a follower that falls silent it is remembered for a while, and goes on where it was.
-Compaction stops at a snapshot that is in use, so that the follower finds the entries after it, but not without bound: a log
-that grows over `log_held_bytes_max` is compacted all the same, and the transfers begin anew with a newer snapshot.
+Compaction stops at a snapshot that is in use, and behind a follower that has one and is still catching up: else it would need
+the next snapshot before it has read what follows the last. Not without bound: a log that grows over `log_held_bytes_max` is
+compacted all the same, and the transfers begin anew with a newer snapshot.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -26,19 +27,32 @@ REWINDS_PER_TICK_MAX: Final = 4
 
 
 def compact(state: "State", index: Index) -> None:
-    """Drop the log up to `index`, as far as it is durable, given out and not needed behind a snapshot in use (5.1)."""
+    """Drop the log up to `index`, as far as it is durable, given out and not needed behind a snapshot (5.1)."""
     index = min(index, state.handed_index, state.log.durable_index)
-    offered = state.offered_snapshot
-    if offered is not None and index > offered.index and is_in_use(state):
+    needed_after = _needed_after(state)
+    if index > needed_after:
         if state.log.held_bytes <= state.limits.log_held_bytes_max:
-            index = offered.index
+            index = needed_after
         else:
             withdraw(state)  # its receivers would not find the entries behind it
+            for progress in state.progress.values():
+                progress.catch_up_index = 0
     if index > state.log.start_index:
         state.log.compact(index)
         state.history.compact(index)
         state.dirty = True  # a follower may need a snapshot now
     assert state.log.start_index <= state.handed_index, "only what was given out is compacted (5.1)"
+
+
+def _needed_after(state: "State") -> Index:
+    """The entries after this index will be needed by those who get, or just got, a snapshot; the last index if nobody does."""
+    after = state.log.last_index
+    if state.offered_snapshot is not None and is_in_use(state):
+        after = state.offered_snapshot.index
+    for progress in state.progress.values():
+        if progress.catch_up_index:
+            after = min(after, progress.match_index)
+    return after
 
 
 def is_in_use(state: "State") -> bool:
@@ -136,6 +150,8 @@ def on_install_snapshot_response(state: "State", message: InstallSnapshotRespons
     if message.installed:
         assert transfer.snapshot.index <= state.commit_index, "a snapshot holds committed state only (5.1)"
         progress.acknowledge(transfer.snapshot.index)
+        if state.log.last_index > progress.match_index:
+            progress.catch_up_index = state.log.last_index
         progress.become_replicate()
         progress.nudge = True
         return
@@ -166,6 +182,8 @@ def tick(state: "State") -> None:
     for progress in state.progress.values():
         if progress.paused_transfer is not None:
             _forget_if_old(state, progress, progress.paused_transfer)
+        if progress.catch_up_index and state.ticks - progress.answered_tick >= _resume_ticks(state):
+            progress.catch_up_index = 0  # nobody waits for ever for one that is gone
         if progress.state != SNAPSHOT:
             continue
         transfer = progress.transfer
@@ -195,9 +213,13 @@ def _refill_budget(state: "State") -> None:
 
 
 def _forget_if_old(state: "State", progress: Progress, transfer: SnapshotTransfer) -> None:
-    resume_ticks = state.limits.snapshot_resume_ms_max // state.config.tick_ms
-    if state.ticks - transfer.active_tick >= resume_ticks:
+    if state.ticks - transfer.active_tick >= _resume_ticks(state):
         progress.paused_transfer = None
+
+
+def _resume_ticks(state: "State") -> int:
+    """For so long a silent follower may come back to what was kept for it."""
+    return state.limits.snapshot_resume_ms_max // state.config.tick_ms
 
 
 # The follower's side.

@@ -272,6 +272,62 @@ def test_a_follower_that_never_took_a_byte_holds_nothing() -> None:
     assert not solo.raft.snapshot_in_use
 
 
+def leader_of_one_that_catches_up(limits: Limits = CHUNKY) -> Solo:
+    """Member 3 has installed the snapshot at 9; meanwhile the log went on to 12, and everything is committed."""
+    solo = leader_of_a_late_follower(limits)
+    solo.raft.offer_snapshot(meta_at(9))
+    for _ in range(2):
+        solo.raft.propose(1, b"x" * 100)
+    solo.drain()
+    solo.step(solo.accept(2, 12), stored(45))
+    solo.step(stored(45, installed=True))
+    assert not solo.raft.snapshot_in_use
+    return solo
+
+
+def test_compaction_stops_behind_a_follower_that_catches_up_from_a_snapshot() -> None:
+    """Our addition to 5.1: else it would need the next snapshot before it has read what follows the last, again and again."""
+    solo = leader_of_one_that_catches_up()
+    solo.raft.compact(12)
+    assert solo.raft.log_start_index == 9
+    solo.step(solo.accept(3, 10))
+    solo.raft.compact(12)
+    assert solo.raft.log_start_index == 10, "what it has is not kept"
+    solo.raft.propose(1, b"later")
+    solo.drain()
+    solo.step(solo.accept(2, 13))
+    solo.step(solo.accept(3, 12))
+    solo.raft.compact(13)
+    assert solo.raft.log_start_index == 13, (
+        "it has seen the log as it was when it began: from here on it is one like any other"
+    )
+
+
+def test_one_that_catches_up_is_not_waited_for_without_end() -> None:
+    """5.1: a silent one is forgotten after a while, and a log that grows too far is compacted."""
+    solo = leader_of_one_that_catches_up(replace(CHUNKY, snapshot_resume_ms_max=2 * TIMEOUT * 25))
+    pass_time(solo, TIMEOUT, 2)
+    solo.raft.compact(12)
+    assert solo.raft.log_start_index == 9
+    pass_time(solo, TIMEOUT, 2)
+    solo.raft.compact(12)
+    assert solo.raft.log_start_index == 12
+    solo = leader_of_one_that_catches_up(replace(CHUNKY, log_retained_bytes_max=1, log_held_bytes_max=200))
+    solo.raft.compact(12)
+    assert solo.raft.log_start_index == 12
+
+
+def test_one_that_got_the_whole_state_is_not_waited_for() -> None:
+    """5.1: a snapshot up to the last entry leaves nothing to catch up with."""
+    solo = leader_of_a_late_follower()
+    solo.step(solo.accept(2, 10))
+    solo.raft.offer_snapshot(meta_at(10, term=2))
+    solo.step(stored(45))
+    solo.step(stored(45, installed=True))
+    solo.raft.compact(10)
+    assert solo.raft.log_start_index == 10
+
+
 def test_a_log_that_grows_without_bound_is_compacted_under_a_transfer() -> None:
     """Our addition: a receiver that is too slow for the writes gets a newer snapshot, memory stays what it is."""
     limits = replace(CHUNKY, log_retained_bytes_max=1, log_held_bytes_max=1000)
