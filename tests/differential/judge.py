@@ -7,10 +7,12 @@ import time
 from typing import Any, Callable, TypeAlias
 
 from raftkv.etcd.statuses import Status
+from raftkv.etcdpb import kv_pb2 as kv
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.validate import LEASE_TTL_MS_MAX
 from tests.differential.real import Etcd, EtcdWatch, rpc_range
 from tests.differential.stories import (
+    COMPACT,
     DELETE,
     GRANT,
     LEASES,
@@ -79,6 +81,8 @@ class Pair:
     def _tell(self, method: Any, request: Any, where: str) -> None:
         if self._is_full and differs_when_full(request):
             return
+        if method is COMPACT:
+            self._hear()
         began = time.monotonic()
         real, ours = self.ask(method, request, where)
         if method is GRANT and not isinstance(real, Status) and _is_passing(request):
@@ -113,6 +117,19 @@ class Pair:
         self._watches.append((request, real, ours))
         if 0 < request.start_revision <= current:
             self._compare_events(request, real, ours, where)
+
+    def _hear(self) -> None:
+        """Let every watch come to the present: etcd looks previous values up when it tells, and does not find what was compacted meanwhile."""
+        current = self.twin.store.revision
+        if current == self._base + 1 or not self._watches:
+            return
+        everything = self._watches[0][1].read_until(current)  # each revision has an event of some key
+        for request, real, ours in self._watches:
+            began = request.start_revision or real.began[0].header.revision + 1
+            revisions = [event.kv.mod_revision for event in everything if is_watched(request, event)]
+            if revisions and revisions[-1] >= began:
+                real.read_until(revisions[-1])
+                ours.read_until(revisions[-1])
 
     def _compare_events(self, request: rpc.WatchCreateRequest, real: EtcdWatch, ours: TwinWatch, where: str) -> None:
         """The first key of its range is put and deleted: the watch hears of one at least, and of nothing behind it."""
@@ -153,6 +170,14 @@ class Pair:
 
 MakePair: TypeAlias = Callable[[], Pair]
 """Makes the two anew for a story: nothing is in them, and they are at one revision."""
+
+
+def is_watched(request: rpc.WatchCreateRequest, event: kv.Event) -> bool:
+    """Whether a watch tells of an event, if it is of its time."""
+    key, first, end = event.kv.key, request.key or b"\0", request.range_end
+    inside = key == first if not end else key >= first and (end == b"\0" or key < end)
+    unwanted = rpc.WatchCreateRequest.NODELETE if event.type == kv.Event.DELETE else rpc.WatchCreateRequest.NOPUT
+    return inside and unwanted not in request.filters
 
 
 def differs_when_full(request: Any) -> bool:
