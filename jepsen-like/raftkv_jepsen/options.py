@@ -10,6 +10,9 @@ DOOR: Final = "door"
 """raftkv, by etcd's clients through its gRPC door."""
 ETCD: Final = "etcd"
 """A real etcd, by the same clients."""
+ROOT: Final = ("root", "jepsen")
+WITH_USERS: Final = frozenset({"all", "auth"})
+"""Choices of workloads for which authentication is switched on."""
 ENGINES: Final = (NATIVE, DOOR, ETCD)
 
 
@@ -39,3 +42,8 @@ class Options:
     """From healing to a cluster that is ready and takes writes; more is a broken promise."""
     environment: dict[str, str] = field(default_factory=dict)
     """More settings for every daemon."""
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """As whom everybody logs in, where a workload needs users; None: nobody is asked who it is."""
+        return ROOT if WITH_USERS & {*self.workloads} else None

@@ -7,9 +7,9 @@ error of the cluster) ends the run with its traceback instead of leaving a run w
 import asyncio
 import random
 import threading
-from typing import Any, Callable, Coroutine, Final, Sequence
+from typing import Any, Callable, Coroutine, Final, Mapping, Sequence
 
-from raftkv_jepsen.clients.base import SESSIONS, Client
+from raftkv_jepsen.clients.base import SESSIONS, Client, Door
 from raftkv_jepsen.recorder import Recorder
 from raftkv_jepsen.workloads.base import Stage, Workload
 
@@ -27,13 +27,14 @@ class Players:
         make_client: Callable[[int, bool], Client],
         nodes: Sequence[str],
         *,
+        doors: Mapping[str, Callable[[str, str], Door]],
         clients: int,
         rate: float,
         seed: int,
     ) -> None:
         share = clients // max(1, len(workloads))
         self._each = {workload: max(workload.clients_min, share) for workload in workloads}
-        self.stage = Stage(recorder, tuple(nodes), pause_s=sum(self._each.values()) / rate)
+        self.stage = Stage(recorder, tuple(nodes), pause_s=sum(self._each.values()) / rate, doors=doors)
         self._classes = list(workloads)
         self._make_client = make_client
         self._seed = seed

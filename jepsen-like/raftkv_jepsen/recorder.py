@@ -14,7 +14,9 @@ from raftkv_jepsen.history import FAIL, INFO, OK, HistoryWriter, Operation
 
 T = TypeVar("T")
 
-WRITES_NOTHING: Final = frozenset({READ, "final-read", "hear", "hold"})
+SEEN: Final = frozenset({"hear", "hold", "observed"})
+"""Not asked for: what was heard, and for how long something was held."""
+WRITES_NOTHING: Final = frozenset({READ, "final-read", "access", "leader", *SEEN})
 
 
 class Recorder:

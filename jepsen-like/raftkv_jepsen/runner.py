@@ -116,6 +116,7 @@ def _play(
     progress: Progress,
 ) -> None:
     site.cluster.start()
+    site.ask_who_it_is()
     result.skipped_workloads = _lacking(options, classes)
     classes = [workload for workload in classes if workload.name not in result.skipped_workloads]
     players = Players(
@@ -123,6 +124,7 @@ def _play(
         classes,
         site.make_client,
         [node.name for node in site.cluster.nodes],
+        doors=site.make_doors(),
         clients=options.clients,
         rate=options.rate,
         seed=options.seed,
@@ -139,6 +141,7 @@ def _play(
         no_disks=site.no_disks,
         no_clocks=site.no_clocks,
         is_raftkv=options.engine != ETCD,
+        login=options.login,
     )
     schedule = Schedule(arena, kinds, recorder, recovery_s=options.recovery_s)
     progress.say(f"{len(site.cluster.nodes)} nodes are ready, seed {options.seed}")

@@ -38,6 +38,9 @@ CASES: Final = (
     Case("skipping-watch", ("kill", "pause"), ("watch",), "watch: watches"),
     Case("forgetful-leases", ("none",), ("leases",), "leases: leases"),
     Case("generous-pool", ("none",), ("pool",), "pool: capacity"),
+    Case("stale-users", ("none",), ("auth",), "auth: "),
+    Case("old-passwords", ("none",), ("auth",), "auth: "),
+    Case("crowded-office", ("none",), ("elections",), "elections: mutual exclusion"),
     Case("lock-without-recheck", ("none",), ("locks",), "locks: mutual exclusion"),
 )
 

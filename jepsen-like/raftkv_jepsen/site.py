@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable, Final
 
-from raftkv_jepsen.clients.base import Client
-from raftkv_jepsen.clients.native import NativeClient
+from raftkv_jepsen.clients.base import Client, Door
+from raftkv_jepsen.clients.gateway import GatewayDoor
+from raftkv_jepsen.clients.native import NativeClient, NativeDoor
 from raftkv_jepsen.machines import etcd_node
 from raftkv_jepsen.machines.cluster import SMALL_LOG, Cluster, ClusterOptions
 from raftkv_jepsen.machines.disk import DiskFaultUnavailable
+from raftkv_jepsen.machines.logins import enable_authentication
 from raftkv_jepsen.machines.loopdisk import LoopDisk
 from raftkv_jepsen.machines.netns import NamespacesUnavailable, Network
 from raftkv_jepsen.machines.node import Node
@@ -64,6 +66,8 @@ class Site:
         self._stack.callback(self.network.close)
         self._stack.enter_context(self.network.entered())
         environment = {**(SMALLER_LOG if options.small_log else {}), **options.environment}
+        if options.login is not None:
+            environment |= {"RAFTKV_ALLOW_INSECURE_PEERS": "true", "RAFTKV_JOIN_USER": ":".join(options.login)}
         self.cluster = Cluster(
             ClusterOptions(
                 cluster_name=CLUSTER_NAME,
@@ -134,6 +138,29 @@ class Site:
                 node.environment |= {clock.FILE: str(file), **ENVIRONMENT}
         self.no_clocks = ""
 
+    def make_doors(self) -> dict[str, Callable[[str, str], Door]]:
+        """Every kind of door that this engine has and this machine can knock at."""
+        addresses = {node.name: node.client_endpoint for node in self.cluster.nodes}
+        endpoints = list(addresses.values())
+        doors: dict[str, Callable[[str, str], Door]] = {
+            "gateway": lambda user, password: GatewayDoor(addresses, (user, password))
+        }
+        if self._options.engine == NATIVE:
+            doors["native"] = lambda user, password: NativeDoor(endpoints, addresses, CLUSTER_NAME, (user, password))
+        else:
+            from raftkv_jepsen.clients.etcd import GrpcDoor
+
+            doors["grpc"] = lambda user, password: GrpcDoor(addresses, (user, password))
+        return doors
+
+    def ask_who_it_is(self) -> None:
+        """From here on everybody has to log in, by etcd's own calls. The cluster is running."""
+        login = self._options.login
+        if login is not None:
+            enable_authentication(self.cluster.nodes[0].client_endpoint, *login)
+            for node in self.cluster.nodes:
+                node.login = login
+
     def make_client(self, number: int, session: bool) -> Client:
         """Begins at another member than its neighbours."""
         nodes = self.cluster.nodes
@@ -143,5 +170,5 @@ class Site:
         if self._options.engine != NATIVE:
             from raftkv_jepsen.clients.etcd import EtcdClient  # grpcio is a tool of tests: needed by these engines only
 
-            return EtcdClient(endpoints, addresses)
-        return NativeClient(endpoints, addresses, cluster_name=CLUSTER_NAME, session=session)
+            return EtcdClient(endpoints, addresses, login=self._options.login)
+        return NativeClient(endpoints, addresses, cluster_name=CLUSTER_NAME, session=session, login=self._options.login)

@@ -4,7 +4,11 @@ Keys and values are text here, as in the history. Each call is one attempt of th
 An engine says what it can do (`features`); a workload that needs more is skipped with that reason.
 """
 
-from typing import Any, AsyncIterator, Callable, Final, Mapping, NamedTuple, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Final, Mapping, NamedTuple, Protocol, Sequence
+
+if TYPE_CHECKING:
+    from raftkv_jepsen.clients.elections import Election
+    from raftkv_jepsen.clients.users import Users
 
 SESSIONS: Final = "exactly-once sessions"
 NUMBERS: Final = "increment and append"
@@ -122,6 +126,16 @@ class Meeting(Protocol):
     async def leave(self, timeout_s: float) -> None: ...
 
 
+class Door(Protocol):
+    """Reads and writes as one user, at one kind of door. A read is linearizable, wherever it is asked."""
+
+    async def get(self, key: str, *, node: str) -> Held | None: ...
+
+    async def put(self, key: str, value: str, *, node: str) -> int: ...
+
+    async def close(self) -> None: ...
+
+
 class Recipes(Protocol):
     """What raftkv's recipes offer on top of a client."""
 
@@ -183,6 +197,15 @@ class Client(Protocol):
     def watch(self, prefix: str, start_revision: int) -> AsyncIterator[Batch]: ...
 
     def lock(self, name: str, ttl_s: float) -> Lock: ...
+
+    def election(self, name: str, ttl_s: float) -> "Election":
+        """An office that one of many holds; for one candidate, or for one who looks on."""
+        ...
+
+    @property
+    def users(self) -> "Users":
+        """Changes of users and roles."""
+        ...
 
     @property
     def recipes(self) -> Recipes: ...

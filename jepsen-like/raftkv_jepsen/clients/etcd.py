@@ -13,6 +13,9 @@ import grpc.aio  # type: ignore[import-untyped]
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.commands import prefix_range_end
 from raftkv_jepsen.clients.base import Batch, Change, ClientError, Held, Lock, Recipes, Transacted
+from raftkv_jepsen.clients.elections import Election, GatewayElection
+from raftkv_jepsen.clients.gateway import SURELY_NOT, TOKEN_IS_NONE, Gateway
+from raftkv_jepsen.clients.users import GatewayUsers, Users
 
 TIMEOUT_S: Final = 4.0
 PINNED_TIMEOUT_S: Final = 2.0
@@ -26,7 +29,7 @@ OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
-UNSENT: Final = ("failed to connect to all addresses", "Connection refused", "etcdserver: no leader")
+UNSENT: Final = ("failed to connect to all addresses", "Connection refused", *SURELY_NOT)
 UNKNOWN_CODES: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -50,8 +53,13 @@ class EtcdClient:
 
     features: frozenset[str] = frozenset()
 
-    def __init__(self, endpoints: Sequence[str], addresses: Mapping[str, str], *, session: bool = False) -> None:
+    def __init__(
+        self, endpoints: Sequence[str], addresses: Mapping[str, str], *, login: tuple[str, str] | None = None
+    ) -> None:
         self.session = False
+        self._login = login
+        self._token = ""
+        self._gateway = Gateway(addresses, login)
         self._endpoints = list(endpoints)
         self._addresses = addresses
         self._turn = 0
@@ -59,6 +67,7 @@ class EtcdClient:
         self._leases_of: dict[int, str] = {}
 
     async def close(self) -> None:
+        await self._gateway.close()
         for channel in self._channels.values():
             await channel.close()
 
@@ -71,8 +80,34 @@ class EtcdClient:
     def _endpoint(self) -> str:
         return self._endpoints[self._turn % len(self._endpoints)]
 
+    async def _identity(self, node: str = "") -> list[tuple[str, str]]:
+        """Metadata of a call. A token is kept until a member says that it is none. Raises ClientError."""
+        if self._login is None:
+            return []
+        if not self._token:
+            request = rpc.AuthenticateRequest(name=self._login[0], password=self._login[1])
+            try:
+                answer = await self._call_as(None, "Auth/Authenticate", request, rpc.AuthenticateResponse, node=node)
+            except ClientError as error:
+                raise ClientError(str(error), may_have_happened=False) from error  # nothing was asked for yet
+            self._token = answer.token
+        return [("token", self._token)]
+
+    def _look_at(self, error: ClientError) -> None:
+        if any(words in str(error) for words in TOKEN_IS_NONE):
+            self._token = ""
+
     async def _call(self, method: str, request: Any, answer: Any, *, node: str = "") -> Any:
-        """Raises ClientError; then the next call goes to the next member."""
+        """Raises ClientError; then the next call goes to the next member. A member that has forgotten a token is asked again, with a new one."""
+        known = self._token
+        try:
+            return await self._call_as(await self._identity(node), method, request, answer, node=node)
+        except ClientError:
+            if not known or self._token:
+                raise
+        return await self._call_as(await self._identity(node), method, request, answer, node=node)
+
+    async def _call_as(self, identity: Any, method: str, request: Any, answer: Any, *, node: str) -> Any:
         endpoint = self._addresses[node] if node else self._endpoint
         call = self._channel(endpoint).unary_unary(
             f"/etcdserverpb.{method}",
@@ -80,11 +115,13 @@ class EtcdClient:
             response_deserializer=answer.FromString,
         )
         try:
-            return await call(request, timeout=PINNED_TIMEOUT_S if node else TIMEOUT_S)
+            return await call(request, timeout=PINNED_TIMEOUT_S if node else TIMEOUT_S, metadata=identity)
         except grpc.aio.AioRpcError as error:
             if error.code() in UNKNOWN_CODES:
                 await self._leave(endpoint)
-            raise error_of(error) from error
+            refusal = error_of(error)
+            self._look_at(refusal)
+            raise refusal from error
         except asyncio.CancelledError:
             if _is_ending():
                 raise
@@ -151,18 +188,21 @@ class EtcdClient:
 
     async def keep_alive(self, lease: int) -> float:
         """One round of a stream, as etcd's clients do it."""
+        identity = await self._identity()
         endpoint = self._endpoint
         stream = self._channel(endpoint).stream_stream(
             "/etcdserverpb.Lease/LeaseKeepAlive",
             request_serializer=rpc.LeaseKeepAliveRequest.SerializeToString,
             response_deserializer=rpc.LeaseKeepAliveResponse.FromString,
-        )(timeout=TIMEOUT_S)
+        )(timeout=TIMEOUT_S, metadata=identity)
         try:
             await stream.write(rpc.LeaseKeepAliveRequest(ID=lease))
             answer = await stream.read()
         except grpc.aio.AioRpcError as error:
             await self._leave(endpoint)
-            raise error_of(error) from error
+            refusal = error_of(error)
+            self._look_at(refusal)
+            raise refusal from error
         except asyncio.InvalidStateError as error:
             raise ClientError("the stream ended", may_have_happened=True) from error
         finally:
@@ -175,13 +215,14 @@ class EtcdClient:
 
     async def watch(self, prefix: str, start_revision: int) -> AsyncIterator[Batch]:
         start = prefix.encode()
+        identity = await self._identity()
         # A channel of its own: that of other calls is closed when one of them fails.
         channel = grpc.aio.insecure_channel(self._endpoint, options=OPTIONS)
         stream = channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=rpc.WatchRequest.SerializeToString,
             response_deserializer=rpc.WatchResponse.FromString,
-        )(metadata=(("hasleader", "true"),))
+        )(metadata=(("hasleader", "true"), *identity))
         wanted = rpc.WatchCreateRequest(
             key=start,
             range_end=prefix_range_end(start),
@@ -194,7 +235,9 @@ class EtcdClient:
             while (answer := await stream.read()) is not grpc.aio.EOF:
                 if answer.canceled:
                     words = f"canceled: {answer.cancel_reason}, compacted {answer.compact_revision}"
-                    raise ClientError(words, may_have_happened=False)
+                    refusal = ClientError(words, may_have_happened=False)
+                    self._look_at(refusal)
+                    raise refusal
                 for batch in _batches(answer):
                     yield batch
         except grpc.aio.AioRpcError as error:
@@ -204,12 +247,36 @@ class EtcdClient:
             self._turn += 1
             await channel.close()
 
+    def election(self, name: str, ttl_s: float) -> Election:
+        return GatewayElection(self._gateway, list(self._addresses), name, ttl_s)
+
+    @property
+    def users(self) -> Users:
+        return GatewayUsers(self._gateway, list(self._addresses))
+
     @property
     def recipes(self) -> Recipes:
         raise NotImplementedError("recipes are raftkv's")
 
     def lock(self, name: str, ttl_s: float) -> Lock:
         raise NotImplementedError("etcd has no locks of raftkv.recipes")
+
+
+class GrpcDoor:
+    """One user at gRPC, at the member that is named."""
+
+    def __init__(self, addresses: Mapping[str, str], login: tuple[str, str]) -> None:
+        self._client = EtcdClient(list(addresses.values()), addresses, login=login)
+
+    async def get(self, key: str, *, node: str) -> Held | None:
+        return await self._client.get(key, node=node)
+
+    async def put(self, key: str, value: str, *, node: str) -> int:
+        request = rpc.PutRequest(key=key.encode(), value=value.encode())
+        return int((await self._client._call("KV/Put", request, rpc.PutResponse, node=node)).header.revision)
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
 def _is_ending() -> bool:

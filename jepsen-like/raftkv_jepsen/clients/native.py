@@ -26,7 +26,10 @@ from raftkv_jepsen.clients.base import (
     Held,
     Transacted,
 )
+from raftkv_jepsen.clients.elections import Election, GatewayElection, NativeElection
+from raftkv_jepsen.clients.gateway import Gateway
 from raftkv_jepsen.clients.recipes import NativeRecipes, asked, error_of
+from raftkv_jepsen.clients.users import GatewayUsers, NativeUsers, Users
 
 TIMEOUT_S: Final = 5.0
 PINNED_TIMEOUT_S: Final = 2.0
@@ -38,10 +41,20 @@ class NativeClient:
     features = frozenset({SESSIONS, NUMBERS, GUARDS, LOCKS, RECIPES})
 
     def __init__(
-        self, endpoints: Sequence[str], addresses: Mapping[str, str], *, cluster_name: str, session: bool = True
+        self,
+        endpoints: Sequence[str],
+        addresses: Mapping[str, str],
+        *,
+        cluster_name: str,
+        session: bool = True,
+        login: tuple[str, str] | None = None,
     ) -> None:
         self.session = session
-        self._kv = raftkv.connect(list(endpoints), cluster_name=cluster_name, timeout=TIMEOUT_S, session=session)
+        self._login = _words(login)
+        self._kv = raftkv.connect(
+            list(endpoints), cluster_name=cluster_name, timeout=TIMEOUT_S, session=session, **self._login
+        )
+        self._gateway = Gateway(addresses, login)
         self._endpoints = list(endpoints)
         self._addresses = addresses
         self._cluster_name = cluster_name
@@ -49,6 +62,7 @@ class NativeClient:
 
     async def close(self) -> None:
         await self._kv.close()
+        await self._gateway.close()
         if self._pinned is not None:
             await self._pinned.close()
 
@@ -62,6 +76,7 @@ class NativeClient:
                 connection_lifetime=DEFAULT_LIFETIME_S,
                 idle_check_after=DEFAULT_IDLE_S,
                 client_name="raftkv-jepsen",
+                **self._login,
             )
             self._pinned = Dispatcher(Directory(parse_endpoints(self._endpoints)), options)
         return self._pinned
@@ -136,12 +151,47 @@ class NativeClient:
         except RaftKVError as error:
             raise error_of(error) from error
 
+    def election(self, name: str, ttl_s: float) -> Election:
+        """Half of them through etcd's service, so that both stand for one office."""
+        if self.session:
+            return NativeElection(self._kv, name, ttl_s)
+        return GatewayElection(self._gateway, list(self._addresses), name, ttl_s)
+
+    @property
+    def users(self) -> Users:
+        """Half of them through etcd's calls."""
+        if self.session:
+            return NativeUsers(self._kv)
+        return GatewayUsers(self._gateway, list(self._addresses))
+
     @property
     def recipes(self) -> NativeRecipes:
         return NativeRecipes(self._kv)
 
     def lock(self, name: str, ttl_s: float) -> "NativeLock":
         return NativeLock(self._kv, name, ttl_s)
+
+
+def _words(login: tuple[str, str] | None) -> dict[str, Any]:
+    return {} if login is None else {"user": login[0], "password": login[1]}
+
+
+class NativeDoor:
+    """One user at the native protocol: reads at the member that is named, writes wherever they belong."""
+
+    def __init__(
+        self, endpoints: Sequence[str], addresses: Mapping[str, str], cluster_name: str, login: tuple[str, str]
+    ) -> None:
+        self._client = NativeClient(endpoints, addresses, cluster_name=cluster_name, session=False, login=login)
+
+    async def get(self, key: str, *, node: str) -> Held | None:
+        return await self._client.get(key, node=node)
+
+    async def put(self, key: str, value: str, *, node: str) -> int:
+        return await self._client.put(key, value)
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
 class NativeLock:

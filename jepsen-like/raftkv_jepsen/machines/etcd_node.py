@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+from raftkv_jepsen.machines.logins import ask, token_of
 from raftkv_jepsen.machines.node import HTTP_TIMEOUT_S, Node
 
 EVERYTHING = base64.b64encode(b"\0").decode()
@@ -33,6 +34,8 @@ class EtcdNode(Node):
     """etcd's own defaults: fsync on, heartbeat 100 ms, election timeout 1 s."""
 
     clean_exits: ClassVar[tuple[int, ...]] = (0, -15)  # it ends by the signal that it was sent
+
+    _token = ""
 
     def arguments(self, **overrides: str) -> list[str]:
         """The daemon's command line."""
@@ -65,7 +68,7 @@ class EtcdNode(Node):
         """In the words of raftkv's; None when it does not answer."""
         if not self.running or self.paused:
             return None
-        answer = self._ask("/v3/maintenance/status", {})
+        answer = self._ask("maintenance/status", {})
         if answer is None or "raftTerm" not in answer:
             return None
         leads = answer.get("leader") == answer["header"]["member_id"]
@@ -80,18 +83,18 @@ class EtcdNode(Node):
     def own_dump(self) -> list[list[Any]]:
         """All key-values that this member holds, in order."""
         question = {"key": EVERYTHING, "range_end": EVERYTHING, "serializable": True}
-        answer = self._ask("/v3/kv/range", question, timeout_s=20)
+        answer = self._ask("kv/range", question, timeout_s=20)
         assert answer is not None, f"{self.name} does not say what it holds"
         names = ("create_revision", "mod_revision", "version", "lease", "value")
         return [[kv["key"], *(kv.get(name, "0") for name in names)] for kv in answer.get("kvs", [])]
 
     def _ask(self, path: str, question: dict[str, Any], *, timeout_s: float = HTTP_TIMEOUT_S) -> dict[str, Any] | None:
-        connection = http.client.HTTPConnection(self.client_endpoint, timeout=timeout_s)
-        try:
-            connection.request("POST", path, json.dumps(question))
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
-            return answer
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
-        finally:
-            connection.close()
+        # A login is an entry of etcd's log: it is made when a member has forgotten the one before, and not for every question.
+        for _ in range(2):
+            if self.login is not None and not self._token:
+                self._token = token_of(self.client_endpoint, *self.login, timeout_s=timeout_s)
+            answer = ask(self.client_endpoint, path, question, timeout_s=timeout_s, token=self._token)
+            if answer is None or "code" not in answer:
+                break
+            self._token = ""
+        return answer

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Final, NamedTuple
 
+import raftkv
 from raftkv_jepsen.machines.cluster import Cluster
 from raftkv_jepsen.machines.loopdisk import LoopDisk
 from raftkv_jepsen.machines.netns import Network
@@ -70,6 +71,7 @@ class Arena:
     """Why the nodes have no file systems of their own."""
     no_clocks: str = ""
     is_raftkv: bool = True
+    login: tuple[str, str] | None = None
     down: set[str] = field(default_factory=set)
     busy: set[str] = field(default_factory=set)
     crashes: list[str] = field(default_factory=list)
@@ -136,6 +138,12 @@ class Arena:
     def others(self, node: Node) -> list[str]:
         """Names of everybody else."""
         return [other.name for other in self.nodes if other is not node]
+
+    def ask(self) -> raftkv.Client:
+        """A client for somebody who administers. To be closed."""
+        user, password = self.login or (None, "")
+        name = self.cluster.cluster_name
+        return raftkv.Client(self.cluster.endpoints, cluster_name=name, timeout=3, user=user, password=password)
 
     # Processes.
 

@@ -3,7 +3,6 @@
 import time
 from typing import Final
 
-import raftkv
 from raftkv.errors import RaftKVError
 from raftkv_jepsen.nemesis.arena import Arena, Injection, Kind
 
@@ -14,7 +13,7 @@ BETWEEN_S: Final = 0.3
 def transfer(arena: Arena) -> Injection:
     """Refusals are answers too: the one who is asked may be behind, or paused by another fault."""
     done = []
-    with raftkv.Client(arena.cluster.endpoints, cluster_name=arena.cluster.cluster_name, timeout=3) as kv:
+    with arena.ask() as kv:
         for _ in range(TRANSFERS):
             name = arena.draw.choice(arena.nodes).name
             try:

@@ -3,7 +3,6 @@
 import shutil
 from typing import Final
 
-import raftkv
 from raftkv.errors import RaftKVError
 from raftkv_jepsen.machines.node import Node
 from raftkv_jepsen.machines.waiting import wait_until
@@ -16,7 +15,7 @@ GONE_S: Final = 15.0
 def voters(arena: Arena) -> set[str]:
     """Names of those who have a vote, by a linearizable word; nobody when nobody answers."""
     try:
-        with raftkv.Client(arena.cluster.endpoints, cluster_name=arena.cluster.cluster_name, timeout=3) as kv:
+        with arena.ask() as kv:
             return {member.name for member in kv.members() if member.voter}
     except RaftKVError:
         return set()
@@ -27,7 +26,7 @@ def remove(arena: Arena, node: Node) -> None:
     arena.down.add(node.name)
 
     def removed() -> bool:
-        with raftkv.Client(arena.cluster.endpoints, cluster_name=arena.cluster.cluster_name, timeout=3) as kv:
+        with arena.ask() as kv:
             try:
                 if node.name not in {member.name for member in kv.members()}:
                     return True

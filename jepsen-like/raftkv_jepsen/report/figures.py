@@ -6,9 +6,11 @@ from itertools import pairwise
 from typing import Final, NamedTuple, Sequence
 
 from raftkv_jepsen.history import FAIL, INFO, NEVER_NS, OK, Fault, Operation
-from raftkv_jepsen.recorder import WRITES_NOTHING
+from raftkv_jepsen.recorder import SEEN, WRITES_NOTHING
 
 NS_PER_S: Final = 1_000_000_000
+WAITS: Final = frozenset({"acquire", "campaign", "claim", "enter", "leave", "wait"})
+"""What waits for others takes as long as they do: that is no latency of the cluster."""
 AFTERMATH_NS: Final = 1 * NS_PER_S
 """A fault's effect is looked for from its beginning to so long after its healing."""
 
@@ -36,7 +38,7 @@ class Figures:
     """Computed when asked for."""
 
     def __init__(self, operations: Sequence[Operation], faults: Sequence[Fault], ended_ns: int) -> None:
-        self.operations = [o for o in operations if o.function not in ("hear", "hold")]
+        self.operations = [o for o in operations if o.function not in SEEN]
         self.faults = faults
         self.ended_ns = ended_ns
 
@@ -85,7 +87,7 @@ class Figures:
         return [
             (o.completed_ns - o.invoked_ns) / 1e6
             for o in self.operations
-            if o.outcome == OK and from_ns <= o.invoked_ns <= until_ns and o.function != "acquire"
+            if o.outcome == OK and from_ns <= o.invoked_ns <= until_ns and o.function not in WAITS
         ]
 
     def window(self, fault: Fault) -> tuple[int, int]:
@@ -100,7 +102,7 @@ class Figures:
             # Who was served quickly asks again sooner: the moment after the healing would outweigh the fault.
             inside = [o for o in self.operations if any(a <= o.invoked_ns <= b - AFTERMATH_NS for a, b in windows)]
             latencies = [
-                (o.completed_ns - o.invoked_ns) / 1e6 for o in inside if o.outcome == OK and o.function != "acquire"
+                (o.completed_ns - o.invoked_ns) / 1e6 for o in inside if o.outcome == OK and o.function not in WAITS
             ]
             rows.append(
                 UnderFault(

@@ -5,7 +5,7 @@ from math import log10
 from typing import Final, Sequence
 
 from raftkv_jepsen.history import FAIL, INFO, NEVER_NS, OK, Fault
-from raftkv_jepsen.report.figures import NS_PER_S, Figures
+from raftkv_jepsen.report.figures import NS_PER_S, WAITS, Figures
 
 WIDTH, HEIGHT = 1100, 280
 LEFT, TOP, BOTTOM = 60, 34, 26
@@ -66,7 +66,7 @@ def latency_plot(figures: Figures) -> str:
     axes = Axes(seconds, -0.5, 4.2)
     marks = [(0.0, "1 ms"), (1.0, "10 ms"), (2.0, "100 ms"), (3.0, "1 s"), (4.0, "10 s")]
     parts = _frame("latency", axes, figures.faults, marks)
-    dots = [o for o in figures.operations if o.function != "acquire"]
+    dots = [o for o in figures.operations if o.function not in WAITS]
     stride = max(1, len(dots) // DOTS_MAX)
     for number, operation in enumerate(dots):
         if operation.outcome == OK and number % stride:

@@ -3,21 +3,27 @@
 `python jepsen-like --self-test` runs each under the faults that bring it to light and demands INVALID, by the checker whose business it is.
 """
 
+import time
 from typing import Any, Callable, Final, Sequence
 
+from raftkv.daemon.etcd import election
 from raftkv.errors import LockLost
 from raftkv.recipes import lock
 from raftkv.recipes.waiting import check_lease, wait_keys
 from raftkv.replica.groups import ReadGroup
 from raftkv.replica.leases import LeaseBooks
 from raftkv.replica.service import LEADER, Service
+from raftkv.replica.serving import Serving
 from raftkv.store import apply, pool_schedule
+from raftkv.store.auth import Auth
 from raftkv.store.watches import WatchHub
 from raftkv.wal.wal import Wal
 from raftkv.wire.commands import GUARDED, Answer
+from raftkv.wire.identity import AGELESS
 
 PLANT: Final = "RAFTKV_JEPSEN_BUG"
 LAZY_SYNCS: Final = 40
+COPY_S: Final = 3.0
 
 
 def stale_reads() -> None:
@@ -111,6 +117,53 @@ def lock_without_recheck() -> None:
     lock.AsyncLock._wait_turn = wait_turn  # type: ignore[method-assign]
 
 
+def stale_users() -> None:
+    """A member answers reads by a copy of the users' rights that is some seconds old."""
+    serve, grants_of = Serving._serve_portion, Auth.grants_of
+    copies: dict[str, tuple[float, Any]] = {}
+    serving = False
+
+    def serve_portion(self: Serving, *arguments: Any) -> None:
+        nonlocal serving
+        serving = True
+        try:
+            serve(self, *arguments)
+        finally:
+            serving = False
+
+    def copied(self: Auth, user: str | None, auth_revision: int) -> Any:
+        if not serving or user is None:
+            return grants_of(self, user, auth_revision)
+        made_s, grants = copies.get(user, (0.0, None))
+        if time.monotonic() - made_s > COPY_S:
+            grants = grants_of(self, user, auth_revision)
+            copies[user] = (time.monotonic(), grants)
+        return grants
+
+    Serving._serve_portion = serve_portion  # type: ignore[assignment,method-assign]
+    Auth.grants_of = copied  # type: ignore[method-assign]
+
+
+def old_passwords() -> None:
+    """A login or a token goes on although its user has another password now."""
+    grants_of = Auth.grants_of
+
+    def grants_of_anybody(self: Auth, user: str | None, auth_revision: int) -> Any:
+        return grants_of(self, user, AGELESS)
+
+    Auth.grants_of = grants_of_anybody  # type: ignore[method-assign]
+    Auth.is_current = lambda self, user, auth_revision: user in self.users  # type: ignore[method-assign]
+
+
+def crowded_office() -> None:
+    """Whoever campaigns through etcd's election service is told at once that it is elected."""
+
+    async def at_once(house: Any, caller: Any, name: bytes, place: Any, lost: Any) -> Any:
+        return place.store_revision
+
+    election.wait_turn = at_once  # type: ignore[attr-defined]
+
+
 BUGS: Final[dict[str, Callable[[], None]]] = {
     "stale-reads": stale_reads,
     "early-acknowledgement": early_acknowledgement,
@@ -119,6 +172,9 @@ BUGS: Final[dict[str, Callable[[], None]]] = {
     "skipping-watch": skipping_watch,
     "forgetful-leases": forgetful_leases,
     "generous-pool": generous_pool,
+    "stale-users": stale_users,
+    "old-passwords": old_passwords,
+    "crowded-office": crowded_office,
 }
 """In the daemon."""
 

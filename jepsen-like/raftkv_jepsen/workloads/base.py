@@ -8,10 +8,10 @@ one key's history is exponential in what stayed unknown on it.
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import Any, Awaitable, Callable, ClassVar, Coroutine, Final, Sequence
+from typing import Any, Awaitable, Callable, ClassVar, Coroutine, Final, Mapping, Sequence
 
 from raftkv_jepsen.checkers.verdict import Verdict
-from raftkv_jepsen.clients.base import Client
+from raftkv_jepsen.clients.base import Client, Door
 from raftkv_jepsen.history import Operation
 from raftkv_jepsen.recorder import Recorder
 
@@ -29,6 +29,8 @@ class Stage:
     nodes: tuple[str, ...]
     pause_s: float
     """Mean, between two operations of one client."""
+    doors: Mapping[str, Callable[[str, str], Door]] = field(default_factory=dict)
+    """By their names, and for a user and its password, what else than the clients leads in."""
     stopping: bool = False
     concerns: list[str] = field(default_factory=list)
     """What did not happen in time and cannot be seen in the history."""

@@ -6,8 +6,10 @@ from raftkv_jepsen.checkers.revisions import check_revisions
 from raftkv_jepsen.checkers.verdict import Verdict
 from raftkv_jepsen.history import Operation
 from raftkv_jepsen.workloads.appends import Appends
+from raftkv_jepsen.workloads.auth import Auth
 from raftkv_jepsen.workloads.base import Workload
 from raftkv_jepsen.workloads.counter import Counter
+from raftkv_jepsen.workloads.elections import Elections
 from raftkv_jepsen.workloads.leases import Leases
 from raftkv_jepsen.workloads.locks import Locks
 from raftkv_jepsen.workloads.queue import Jobs, Queues
@@ -32,6 +34,8 @@ WORKLOAD_CLASSES: Final[tuple[type[Workload], ...]] = (
     Queues,
     Jobs,
     Rendezvous,
+    Elections,
+    Auth,
 )
 WORKLOADS: Final[dict[str, type[Workload]]] = {workload.name: workload for workload in WORKLOAD_CLASSES}
 

@@ -1,0 +1,178 @@
+"""Users and roles that change while others come in through every door: what was taken back is taken back, everywhere, at once.
+
+A subject is a user, a role and a key. Some clients are administrators, the others are that user, with the password of now or an older one, with logins and
+tokens that are kept for as long as they are good, at the native protocol, the JSON gateway and gRPC. An access that is turned away for want of a
+permission is an answer; one that found nobody to judge it says nothing.
+"""
+
+import random
+from typing import Any, Awaitable, Callable, ClassVar, Final, Sequence
+
+from raftkv_jepsen.checkers import access as words
+from raftkv_jepsen.checkers.access import ACCESS, ALLOWED, DENIED, check_access
+from raftkv_jepsen.checkers.verdict import Verdict
+from raftkv_jepsen.clients.base import Client, ClientError, Door
+from raftkv_jepsen.history import FAIL, Operation
+from raftkv_jepsen.workloads.base import Workload
+
+DENIALS: Final = (
+    *("permission_denied", "auth_failed"),
+    *("permission denied", "authentication failed, invalid user ID or password"),
+)
+"""Words of raftkv and of etcd. A token that is none is no answer: members forget tokens when they start."""
+DOORS_KEPT: Final = 3
+LAST_TRIES: Final = 3
+"""A last look is repeated when its token had been forgotten."""
+CHANGES: Final = (
+    *(words.USER_ADD, words.USER_DELETE, words.PASSWORD, words.GRANT),
+    *(words.REVOKE, words.REVOKE, words.ROLE_DELETE, words.PERMIT, words.PERMIT, words.FORBID),
+)
+REPAIRS: Final = {
+    words.USER_DELETE: (words.USER_ADD, words.GRANT),
+    words.ROLE_DELETE: (words.ROLE_ADD, words.GRANT, words.PERMIT),
+    words.REVOKE: (words.GRANT,),
+    words.FORBID: (words.PERMIT,),
+    words.PERMIT: (words.PERMIT,),
+}
+"""Who could not get in at all most of the time would prove little."""
+
+
+class Auth(Workload):
+    """Every third client is an administrator."""
+
+    name: ClassVar[str] = "auth"
+    clients_min: ClassVar[int] = 4
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._passwords: dict[str, list[str]] = {}
+        self._broken: dict[str, list[str]] = {}
+        self._open: dict[int, list[tuple[str, str, str, Door]]] = {}
+        """By process: key, kind of door, password, and the door."""
+
+    async def step(self, process: int, client: Client, draw: random.Random) -> None:
+        key = self.object_key(draw)
+        if key not in self._passwords:
+            await self._begin(process, client, key)
+        elif (process - self.first_process) % 3 == 0:
+            await self._change_something(process, client, key, draw)
+        else:
+            await self._access(process, key, draw)
+
+    # Administrators.
+
+    async def _begin(self, process: int, client: Client, key: str) -> None:
+        """A subject that may do everything; whatever of it fails, changes will meet."""
+        self._passwords[key] = []
+        draw = random.Random(key)
+        for change in (words.ROLE_ADD, words.USER_ADD, words.GRANT):
+            await self._change(process, client, key, change, draw)
+        await self._perform(process, client, key, words.PERMIT, "readwrite")
+
+    async def _change_something(self, process: int, client: Client, key: str, draw: random.Random) -> None:
+        broken = self._broken.setdefault(key, [])
+        if broken and draw.random() < 0.7:
+            for repair in REPAIRS[broken.pop(0)]:
+                await self._repair(process, client, key, repair, draw)
+            return
+        change = draw.choice(CHANGES)
+        if change in REPAIRS:
+            broken.append(change)
+        await self._change(process, client, key, change, draw)
+
+    async def _repair(self, process: int, client: Client, key: str, repair: str, draw: random.Random) -> None:
+        if repair == words.PERMIT:
+            await self._perform(process, client, key, repair, "readwrite")
+        else:
+            await self._change(process, client, key, repair, draw)
+
+    async def _change(self, process: int, client: Client, key: str, change: str, draw: random.Random) -> None:
+        argument = None
+        if change in (words.USER_ADD, words.PASSWORD):
+            argument = f"secret-{self.fresh_value()}"
+            self._passwords[key].append(argument)
+        elif change == words.PERMIT:
+            argument = draw.choice(("readwrite", "readwrite", "read", "write"))
+        await self._perform(process, client, key, change, argument)
+
+    async def _perform(self, process: int, client: Client, key: str, change: str, argument: str | None) -> None:
+        users, user, role = client.users, f"u-{key[5:]}", f"r-{key[5:]}"
+        given = str(argument)
+        calls: dict[str, Callable[[], Awaitable[str]]] = {
+            words.USER_ADD: lambda: users.user_add(user, given),
+            words.USER_DELETE: lambda: users.user_delete(user),
+            words.PASSWORD: lambda: users.change_password(user, given),
+            words.GRANT: lambda: users.grant_role(user, role),
+            words.REVOKE: lambda: users.revoke_role(user, role),
+            words.ROLE_ADD: lambda: users.role_add(role),
+            words.ROLE_DELETE: lambda: users.role_delete(role),
+            words.PERMIT: lambda: users.permit(role, given, key),
+            words.FORBID: lambda: users.forbid(role, key),
+        }
+        await self.stage.recorder.perform(Operation(process, change, key, argument), calls[change]())
+
+    # Users.
+
+    async def _access(self, process: int, key: str, draw: random.Random) -> None:
+        kept = self._open.setdefault(process, [])
+        fitting = [row for row in kept if row[0] == key]
+        passwords = self._passwords[key]
+        if not passwords:
+            return
+        if fitting and draw.random() < 0.65:
+            _, kind, password, door = draw.choice(fitting)
+        else:
+            kind = draw.choice(sorted(self.stage.doors))
+            password = passwords[-1] if draw.random() < 0.75 else draw.choice(passwords)
+            door = self.stage.doors[kind](f"u-{key[5:]}", password)
+            kept.append((key, kind, password, door))
+            if len(kept) > DOORS_KEPT:
+                await kept.pop(0)[3].close()
+        what = draw.choice(("read", "read", "write"))
+        await self._try(process, key, (kind, what, password), door, draw.choice(self.stage.nodes))
+
+    async def _try(self, process: int, key: str, how: tuple[str, str, str], door: Door, node: str) -> Operation:
+        async def let_in() -> str:
+            try:
+                if how[1] == "read":
+                    await door.get(key, node=node)
+                else:
+                    await door.put(key, str(self.fresh_value()), node=node)
+            except ClientError as error:
+                if not error.may_have_happened and any(denial in str(error) for denial in DENIALS):
+                    return DENIED
+                raise
+            return ALLOWED
+
+        operation = Operation(process, ACCESS, key, list(how), node=node)
+        await self.stage.recorder.perform(operation, let_in())
+        return operation
+
+    async def finish(self) -> None:
+        """At every member and through every door: let in, and after the role was taken, not any more."""
+        client, process = self.clients[0], self.first_process
+        draw = random.Random(0)
+        for key in list(self._passwords)[-2:]:
+            for change in (words.USER_ADD, words.PASSWORD, words.ROLE_ADD, words.GRANT):
+                await self._change(process, client, key, change, draw)
+            await self._perform(process, client, key, words.PERMIT, "readwrite")
+            await self._look_everywhere(process, key)
+            await self._perform(process, client, key, words.REVOKE, None)
+            await self._look_everywhere(process, key)
+        for rows in self._open.values():
+            for row in rows:
+                await row[3].close()
+
+    async def _look_everywhere(self, process: int, key: str) -> None:
+        password = self._passwords[key][-1]
+        for kind, make in sorted(self.stage.doors.items()):
+            door = make(f"u-{key[5:]}", password)
+            for node in self.stage.nodes:
+                for _ in range(LAST_TRIES):
+                    if (await self._try(process, key, (kind, "read", password), door, node)).outcome != FAIL:
+                        break
+            await door.close()
+
+    @classmethod
+    def check(cls, operations: Sequence[Operation]) -> list[Verdict]:
+        return check_access(operations)
