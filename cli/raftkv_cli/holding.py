@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any, Callable, Mapping, Sequence
 
@@ -18,6 +19,7 @@ from raftkv_cli.spec import Failed
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 PR_SET_PDEATHSIG = 1
 NOT_FOUND, NOT_EXECUTABLE, SIGNALLED = 127, 126, 128
+LOOK_AGAIN_SECONDS = 0.02
 
 
 def run_while_held(
@@ -31,21 +33,30 @@ def run_while_held(
 
     `notice`: it gets SIGTERM when this is set, and may still end well before it is lost.
     """
-    child = start(command, environment)
-    if isinstance(child, int):
-        return child
-    gave_terminal = give_terminal(child.pid)
-    ended = threading.Event()
-    ending = threading.Thread(target=end_when_lost, args=(child, lost, ended, grace_seconds), daemon=True)
-    ending.start()
-    if notice is not None:
-        threading.Thread(target=give_notice, args=(child, notice, ended), daemon=True).start()
+    running: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        signal_group(child, number)
+        if running:
+            signal_group(running[0], number)
+        else:
+            early.append(number)
 
+    # From before there is a child: a Ctrl-C in between would take us away and leave it running under nothing.
     before = {number: signal.signal(number, forward) for number in FORWARDED}
+    ended = threading.Event()
+    gave_terminal = False
     try:
+        child = start(command, environment)
+        if isinstance(child, int):
+            return child
+        gave_terminal = give_terminal(child.pid)
+        threading.Thread(target=end_when_lost, args=(child, lost, ended, grace_seconds), daemon=True).start()
+        if notice is not None:
+            threading.Thread(target=give_notice, args=(child, notice, ended), daemon=True).start()
+        running.append(child)
+        for number in early:
+            signal_group(child, number)
         code = child.wait()
     finally:
         was_lost = lost.is_set()
@@ -55,6 +66,7 @@ def run_while_held(
         if gave_terminal:
             give_terminal(os.getpgrp())
     if was_lost:
+        end_leftovers(child.pid, grace_seconds)
         return exits.FAILED
     return code if code >= 0 else SIGNALLED - code
 
@@ -120,6 +132,19 @@ def end_when_lost(
     signal_group(child, signal.SIGTERM)
     if not ended.wait(grace_seconds):
         signal_group(child, signal.SIGKILL)
+
+
+def end_leftovers(group: int, grace_seconds: float) -> None:
+    """Children of the command that outlived it: nothing of it goes on without what it ran under."""
+    ends_at = time.monotonic() + grace_seconds
+    try:
+        os.killpg(group, signal.SIGTERM)
+        while time.monotonic() < ends_at:
+            time.sleep(LOOK_AGAIN_SECONDS)
+            os.killpg(group, 0)
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # all of them have ended
 
 
 def give_notice(child: "subprocess.Popen[bytes]", notice: threading.Event, ended: threading.Event) -> None:

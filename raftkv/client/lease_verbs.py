@@ -48,7 +48,7 @@ class LeaseVerbs:
         """A lease that expires after `ttl` seconds unless it is kept alive; then the keys that were put with it are deleted.
 
         A short `ttl` is raised to the cluster's minimum (2 s by default), see the result. `lease_id` 0: the cluster draws one. Raises
-        LeaseExists, TooManyLeases or LeaseTtlTooLarge.
+        LeaseExists, TooManyLeases, LeaseTtlTooLarge, or InvalidRequest for 0 or less.
         """
         return granted_lease(self._write(requests.lease_grant(ttl, lease_id), timeout))
 
@@ -110,7 +110,7 @@ class AsyncLeaseVerbs:
         """A lease that expires after `ttl` seconds unless it is kept alive; then the keys that were put with it are deleted.
 
         A short `ttl` is raised to the cluster's minimum (2 s by default), see the result. `lease_id` 0: the cluster draws one. Raises
-        LeaseExists, TooManyLeases or LeaseTtlTooLarge.
+        LeaseExists, TooManyLeases, LeaseTtlTooLarge, or InvalidRequest for 0 or less.
         """
         return granted_lease(await self._write(requests.lease_grant(ttl, lease_id), timeout))
 

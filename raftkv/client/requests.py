@@ -102,9 +102,11 @@ def append(key: Bytes, value: Bytes) -> Command:
 
 def lease_grant(ttl: float, lease_id: int = 0) -> Command:
     """`ttl` in seconds. Raises InvalidRequest or LeaseTtlTooLarge."""
-    if not ttl < LEASE_TTL_S_MAX + 1:  # nor is it a number, perhaps
+    if not ttl > 0:  # nor is it a number, perhaps
+        raise InvalidRequest(f"the time to live of a lease is a number of seconds above 0, not {ttl!r}")
+    if ttl >= LEASE_TTL_S_MAX + 1:
         raise LeaseTtlTooLarge(f"the time to live of a lease is at most {LEASE_TTL_S_MAX} seconds")
-    return [LEASE_GRANT, 0, as_lease_id(lease_id), max(0, -int(-ttl * 1000 // 1))]
+    return [LEASE_GRANT, 0, as_lease_id(lease_id), -int(-ttl * 1000 // 1)]
 
 
 def lease_revoke(lease_id: int) -> Command:

@@ -47,7 +47,9 @@ class AsyncBarrier:
         return await self._kv.get_kv(self._name) is not None
 
     async def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is open, for ever or for `timeout` seconds. Raises NotAcquired."""
+        """Wait until it is open, for ever or for `timeout` seconds (0: only if it is open now). Raises NotAcquired."""
+        if timeout == 0 and not await self.is_closed():
+            return
         if await wait_keys(self._kv, [self._name], until="deleted", deadline=Deadline(timeout)) is None:
             raise NotAcquired(f"barrier {shown(self._name)!r} stayed closed", details={"name": self._name})
 
@@ -176,7 +178,7 @@ class Barrier:
         return run(self._barrier.is_closed())
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is open, for ever or for `timeout` seconds. Raises NotAcquired."""
+        """Wait until it is open, for ever or for `timeout` seconds (0: only if it is open now). Raises NotAcquired."""
         run(self._barrier.wait(timeout))
 
 

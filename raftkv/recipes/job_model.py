@@ -75,6 +75,12 @@ class Job:
             line["note"] = note
         return replace(self, state=state, history=[*self.history, line][-HISTORY_MAX:], **changes)
 
+    def released(self, who: str) -> "Job":
+        """It was on hold. One that runs becomes queued by its workers' hands alone. Raises JobState."""
+        if self.state != SUBMITTED:
+            raise JobState(f"job {self.id!r} is {self.state}: it is not on hold", details={"state": self.state})
+        return self.moved(QUEUED, who)
+
     def begun(self, owners: list[str], who: str) -> "Job":
         """Its workers are all there."""
         return self.moved(RUNNING, who, attempt=self.attempt + 1, owners=owners, progress="", error="")

@@ -16,7 +16,7 @@ from raftkv.client.txn import Compare, CreateRevision, Delete, ModRevision, Oper
 from raftkv.errors import FencingTokenStale, JobNotFound, RaftKVError
 from raftkv.recipes import job_model
 from raftkv.recipes.job_model import QUEUED, RUNNING, SUCCEEDED, TIMED_OUT, Job, unpack_job
-from raftkv.recipes.places import check_seconds, enter_lease, nonce, prefix_of
+from raftkv.recipes.places import Session, check_seconds, nonce, prefix_of
 from raftkv.recipes.verbs import Kept, Verbs
 from raftkv.recipes.waiting import Deadline, check_lease, wait_keys
 from raftkv.units import Revision
@@ -115,10 +115,8 @@ class JobWork:
         check_seconds(ttl, "ttl")
         self.kv = kv
         self._prefix = prefix_of(name)
-        self._ttl = ttl
-        self._lease_of_user = lease
         self._worker = worker or f"{os.uname().nodename}:{os.getpid()}"
-        self._session: tuple[Kept, bool] | None = None
+        self._session = Session(kv, ttl, lease)
 
     async def show(self, job_id: str) -> Job:
         """Raises JobNotFound."""
@@ -156,10 +154,7 @@ class JobWork:
 
     async def close(self) -> None:
         """End the session; what is claimed and has not ended is handed out again."""
-        if self._session is not None:
-            (lease, owns_lease), self._session = self._session, None
-            if owns_lease:
-                await lease.revoke()
+        await self._session.end()
 
     # Keys.
 
@@ -191,13 +186,6 @@ class JobWork:
 
     # Steps.
 
-    async def _enter(self) -> Kept:
-        if self._session is not None and self._session[1] and self._session[0].lost.is_set():
-            await self.close()
-        if self._session is None:
-            self._session = await enter_lease(self.kv, self._ttl, self._lease_of_user, None)
-        return self._session[0]
-
     async def _look(self) -> Sight:
         """Everything that a worker has to know, at one revision."""
         parts = [
@@ -220,8 +208,10 @@ class JobWork:
         """Claim a place in a queued job and wait until it begins; None when something came between: look again."""
         claims = sight.claims.get(job_id, [])
         job_kv = await self.kv.get_kv(self._job_key(job_id))
-        job = None if job_kv is None else unpack_job(job_kv)
-        if job is None or job.state != QUEUED or len(claims) >= job.workers:
+        if job_kv is None or job_kv.mod_revision > sight.revision:
+            return None  # somebody came, or went, after we had counted the claims
+        job = unpack_job(job_kv)
+        if job.state != QUEUED or len(claims) >= job.workers:
             return None
         key = self._prefix + b"c/" + job_id.encode() + b"/" + f"{lease.id:x}-{nonce()}".encode()
         conditions = [*self._unchanged(job), *(is_claim(claim) for claim in claims), missing(key)]
@@ -231,8 +221,12 @@ class JobWork:
                 return None
             # The document is written as it is: its new revision tells others that somebody has come.
             same = Put(self._job_key(job_id), job.pack())
-            entered = await self.kv.txn().if_(*conditions).then(mine, same, self._ring()).commit()
-            return await self._wait_for_others(job_id, key, lease, deadline) if entered.succeeded else None
+            try:
+                entered = await self.kv.txn().if_(*conditions).then(mine, same, self._ring()).commit()
+                return await self._wait_for_others(job_id, key, lease, deadline) if entered.succeeded else None
+            except BaseException:
+                await self._disown(job_id, key)
+                raise
         others = await self.kv.get_prefix(self._prefix + b"c/" + job_id.encode() + b"/") if claims else []
         owners = [kv.value.decode(errors="replace") for kv in sorted(others, key=lambda kv: kv.create_revision)]
         begun = job.begun([*owners, self._worker], self._worker)
@@ -240,34 +234,59 @@ class JobWork:
         timer = (await self.kv.lease_grant(job.run_limit)).id if job.run_limit else 0
         if timer:
             operations.append(Put(self._timer_key(job_id), "", lease=timer))  # nobody renews it
-        done = await self.kv.txn().if_(*conditions).then(*operations).commit()
-        if not done.succeeded:
-            if timer:
-                await self.kv.lease_revoke(timer)
-            return None
-        return AsyncJobClaim(self, at_revision(begun, done.revision), key, done.revision, len(claims), lease)
+        try:
+            done = await self.kv.txn().if_(*conditions).then(*operations).commit()
+            if done.succeeded:
+                check_lease(lease, "the worker's session")
+                return AsyncJobClaim(self, at_revision(begun, done.revision), key, done.revision, len(claims), lease)
+        except BaseException:
+            await self._disown(job_id, key)
+            raise
+        if timer:
+            await self.kv.lease_revoke(timer)
+        return None
+
+    async def _disown(self, job_id: str, key: bytes) -> None:
+        """Perhaps the claim is there, and nobody will hear of it: it must not stay in the hands of a session that goes on."""
+        try:
+            while True:
+                job_kv = await self.kv.get_kv(self._job_key(job_id))
+                claims = await self.kv.get_prefix(self._prefix + b"c/" + job_id.encode() + b"/")
+                mine = next((claim for claim in claims if claim.key == key), None)
+                if mine is None or job_kv is None:
+                    await self.kv.delete(key)
+                    return
+                job = unpack_job(job_kv)
+                if job.state == RUNNING:
+                    back = job.given_up(self._worker, "given back", counts=False)
+                    if await self._write(job, back, [*self._unchanged(job), is_claim(mine)], claims):
+                        return
+                    continue
+                left = self.kv.txn().if_(*self._unchanged(job)).then(Delete(key), self._ring())
+                if (await left.commit()).succeeded:
+                    return
+        except RaftKVError:
+            await self._session.end()
 
     async def _wait_for_others(self, job_id: str, key: bytes, lease: Kept, deadline: Deadline) -> AsyncJobClaim | None:
         """Until the job begins with us; None when we have left, because another job comes first or the time is over."""
-        try:
-            while True:
-                sight = await self._look()
-                ours = sight.claims.get(job_id, [])
-                mine = next((claim for claim in ours if claim.key == key), None)
-                job_kv = await self.kv.get_kv(self._job_key(job_id))
-                if mine is None or job_kv is None:
-                    return None
-                job = unpack_job(job_kv)
-                if job.state == RUNNING:
-                    check_lease(lease, "the worker's session")
-                    return AsyncJobClaim(self, job, key, mine.create_revision, ours.index(mine), lease)
-                others = [claim.key for claim in ours if claim.key != key]
-                comes_first = job.state == QUEUED and sight.queued[:1] == [job_id]
-                if not comes_first or not await self._wait(others, sight.revision, deadline):
-                    await self._step_back(key)
-        except BaseException:
-            await self._step_back(key)
-            raise
+        while True:
+            sight = await self._look()
+            ours = sight.claims.get(job_id, [])
+            mine = next((claim for claim in ours if claim.key == key), None)
+            job_kv = await self.kv.get_kv(self._job_key(job_id))
+            if mine is None or job_kv is None:
+                return None
+            if job_kv.mod_revision > sight.revision:
+                continue  # the claims that we saw are not those that it began with
+            job = unpack_job(job_kv)
+            if job.state == RUNNING:
+                check_lease(lease, "the worker's session")
+                return AsyncJobClaim(self, job, key, mine.create_revision, ours.index(mine), lease)
+            others = [claim.key for claim in ours if claim.key != key]
+            comes_first = job.state == QUEUED and sight.queued[:1] == [job_id]
+            if not comes_first or not await self._wait(others, sight.revision, deadline):
+                await self._step_back(key)
 
     async def _step_back(self, key: bytes) -> None:
         """Leave a job that has not begun; it may begin before we do, then we are in."""
@@ -286,8 +305,8 @@ class JobWork:
         bell = self._prefix + b"bell"
         if await self.kv.put_if_absent(bell, ""):
             return True
-        lease = self._session[0] if self._session is not None else None
         watched = [bell, *keys[:WATCHED_MAX]]
+        lease = await self._session.enter()
         done = await wait_keys(
             self.kv, watched, until="differs", any=True, after=revision, deadline=deadline, lease=lease, what="a worker"
         )

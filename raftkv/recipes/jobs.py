@@ -13,9 +13,9 @@ import os
 from dataclasses import replace
 from typing import AsyncIterator, Mapping, Sequence
 
-from raftkv.client.results import RangeResult
+from raftkv.client.results import KeyValue, RangeResult
 from raftkv.client.txn import Get, Put, missing
-from raftkv.errors import InvalidRequest, JobNotFound, JobState, NotAcquired
+from raftkv.errors import InvalidRequest, JobNotFound, JobState, LockLost, NotAcquired
 from raftkv.recipes import job_model
 from raftkv.recipes.job_model import CANCELLED, QUEUED, Job, unpack_job
 from raftkv.recipes.job_work import AsyncJobClaim, JobWork, at_revision, noted
@@ -55,10 +55,13 @@ class AsyncJobs(JobWork):
             workers=workers,
             labels=labels,
         )
+        key = self._job_key(job.id)
+        there = await self.kv.get_kv(key) if job_id else None
+        if there is not None:
+            return same_job(there, job)  # nothing is written, not even a number for it
         job = replace(noted(job, self._worker), order=await self.kv.increment(self._prefix + b"n"))
         if not hold:
             job = job.moved(QUEUED, self._worker)
-        key = self._job_key(job.id)
         done = await (
             self.kv.txn()
             .if_(missing(key))
@@ -72,14 +75,11 @@ class AsyncJobs(JobWork):
         assert isinstance(found, RangeResult), "a read"
         if not found.kvs:
             raise JobNotFound(f"job {job.id!r} was removed while it was submitted again")
-        known = unpack_job(found.kvs[0])
-        if not known.is_same(job):
-            raise InvalidRequest(f"there is another job {job.id!r}")
-        return known
+        return same_job(found.kvs[0], job)
 
     async def release(self, job_id: str) -> Job:
-        """Queue a job that was submitted on hold. Raises JobNotFound, JobState."""
-        return await self._move(job_id, lambda job: job.moved(QUEUED, self._worker))
+        """Queue a job that was submitted on hold. Raises JobNotFound, JobState when it is not on hold any more."""
+        return await self._move(job_id, lambda job: job.released(self._worker))
 
     async def cancel(self, job_id: str) -> Job:
         """End it, whoever works on it: what they still report is refused. Raises JobNotFound, JobState when it has ended."""
@@ -128,9 +128,22 @@ class AsyncJobs(JobWork):
         Raises NotAcquired. What died meanwhile is queued again, or ended, on the way.
         """
         deadline = Deadline(timeout)
+        while True:
+            try:
+                return await self._next(deadline, timeout)
+            except LockLost as error:
+                # It was ours only to wait in. What else hangs on it has been told by its own `lost`.
+                await self._session.end()
+                if self._session.is_of_user:
+                    raise
+                if deadline.has_passed:
+                    raise NotAcquired(f"there was nothing to do: {error.message}") from error
+
+    async def _next(self, deadline: Deadline, timeout: float | None) -> AsyncJobClaim:
+        """Raises NotAcquired, or LockLost when our session ended on the way."""
         misses = 0
         while True:
-            lease = await self._enter()
+            lease = await self._session.enter()
             check_lease(lease, "the worker's session")
             sight = await self._look()
             if await self._reap(sight):
@@ -162,3 +175,11 @@ class AsyncJobs(JobWork):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         await self.close()
+
+
+def same_job(there: KeyValue, job: Job) -> Job:
+    """The one that is there, if it was submitted as this one. Raises InvalidRequest."""
+    known = unpack_job(there)
+    if not known.is_same(job):
+        raise InvalidRequest(f"there is another job {job.id!r}")
+    return known

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from raftkv.client.requests import Bytes, as_bytes
 from raftkv.client.txn import CreateRevision, Delete
+from raftkv.client.txn import Lease as LeaseOf
 from raftkv.errors import InvalidRequest, NotAcquired, RaftKVError
 from raftkv.recipes.verbs import Kept, Verbs, kept
 from raftkv.units import Revision
@@ -69,9 +70,48 @@ async def leave(kv: Verbs, key: bytes, create_revision: Revision, lease: Kept, o
         if create_revision:
             await kv.txn().if_(CreateRevision(key) == create_revision).then(Delete(key)).commit()
         else:
-            await kv.delete(key)
+            # Under its name there may be somebody else's.
+            await kv.txn().if_(LeaseOf(key) == lease.id).then(Delete(key)).commit()
     except RaftKVError:
         pass  # it hangs on the lease
+
+
+class Session:
+    """What the claims of an object hang on: begun with the first of them, and anew after it was lost.
+
+    Several tasks, or threads, may begin it at once; all get the same one, and none is kept alive that nobody knows of.
+    """
+
+    def __init__(self, kv: Verbs, ttl: float, lease_of_user: Any) -> None:
+        self._kv = kv
+        self._ttl = ttl
+        self._lease_of_user = lease_of_user
+        self._current: dict[str, Kept] = {}
+
+    @property
+    def is_of_user(self) -> bool:
+        """We neither begin nor end it."""
+        return self._lease_of_user is not None
+
+    async def enter(self) -> Kept:
+        """The one there is, or a new one. Raises what the cluster has against that."""
+        current = self._current.get("it")
+        if current is not None and (self.is_of_user or not current.lost.is_set()):
+            return current
+        await self.end(current)
+        lease, _ = await enter_lease(self._kv, self._ttl, self._lease_of_user, None)
+        entered = self._current.setdefault("it", lease)
+        if entered is not lease and not self.is_of_user:
+            await lease.revoke()
+        return entered
+
+    async def end(self, only: Kept | None = None) -> None:
+        """Give up all that hangs on it; on `only`, when that is not the one any more, nothing does."""
+        if only is not None and self._current.get("it") is not only:
+            return
+        lease = self._current.pop("it", None)
+        if lease is not None and not self.is_of_user:
+            await lease.revoke()
 
 
 def surely_not(error: RaftKVError, what: str) -> RaftKVError:

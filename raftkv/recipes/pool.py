@@ -346,7 +346,11 @@ class AsyncPool:
             try:
                 found = await self._kv.get_kv(grant_key(name))
                 token = found.create_revision if found is not None and found.lease == lease.id else 0
-                await self._kv._write([POOL_RELEASE, 0, name, token], None)
+                try:
+                    await self._kv._write([POOL_RELEASE, 0, name, token], None)
+                except FencingTokenStale as stale:  # it was granted between the two
+                    if not token and (await self._kv.get_kv(request_key(name))) is None:
+                        await self._kv._write([POOL_RELEASE, 0, name, stale.details["actual"]], None)
             except RaftKVError:
                 pass  # it hangs on the lease
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Sequence, cast
 
 from raftkv.client.requests import Bytes
 from raftkv.client.results import KeyValue, RangeResult
-from raftkv.client.txn import CreateRevision, Delete, ModRevision, Put, Range, exists, missing
-from raftkv.errors import InvalidRequest, LockLost, NotAcquired, NotHeld
-from raftkv.recipes.places import check_seconds, enter_lease, prefix_of, shown
+from raftkv.client.txn import CreateRevision, Delete, ModRevision, Put, Range, Value, exists, missing
+from raftkv.errors import InvalidRequest, LockLost, NotAcquired, NotHeld, RaftKVError
+from raftkv.recipes.places import Session, check_seconds, nonce, prefix_of, shown
 from raftkv.recipes.verbs import Kept, Verbs, blocking, run
 from raftkv.recipes.waiting import Deadline, check_lease, wait_keys
 from raftkv.units import Revision
@@ -124,9 +124,7 @@ class AsyncQueue:
         self.kv = kv
         self._name = name
         self.prefix = prefix_of(name)
-        self._ttl = ttl
-        self._lease_of_user = lease
-        self._session: tuple[Kept, bool] | None = None
+        self._session = Session(kv, ttl, lease)
 
     async def put(self, value: Bytes, *, priority: int = 0, timeout: float | None = None) -> bytes:
         """Append an item; a larger `priority` is handed out earlier. Returns its id. Raises InvalidRequest."""
@@ -146,7 +144,7 @@ class AsyncQueue:
         deadline = Deadline(timeout)
         misses = 0
         while True:
-            lease = await self._enter()
+            lease = await self._session.enter()
             free, claims, revision = await self._look(misses)
             if not free:
                 if deadline.has_passed or not await self._wait(claims, revision, deadline):
@@ -157,16 +155,9 @@ class AsyncQueue:
                 continue
             # Whoever lost a race looks further behind: a hundred workers do not fight for one item a hundred times.
             item = free[int.from_bytes(os.urandom(2)) % min(len(free), 1 + 2 * misses)]
-            claim = self.prefix + b"c/" + item.key[len(self.prefix) + 2 :]
-            done = await (
-                self.kv.txn()
-                .if_(ModRevision(item.key) == item.mod_revision, missing(claim))
-                .then(Put(claim, b"%x" % lease.id, lease=lease.id), _touch(item.key))
-                .commit()
-            )
-            if done.succeeded:
-                check_lease(lease, f"queue {shown(self._name)!r}")
-                return AsyncClaim(self, item, claim, done.revision, lease)
+            taken = await self._take(item, lease)
+            if taken is not None:
+                return taken
             misses += 1
 
     async def items(self) -> list[Item]:
@@ -192,10 +183,7 @@ class AsyncQueue:
 
     async def close(self) -> None:
         """End the session; what is claimed and not acknowledged is handed out again."""
-        if self._session is not None:
-            (lease, owns_lease), self._session = self._session, None
-            if owns_lease:
-                await lease.revoke()
+        await self._session.end()
 
     async def __aenter__(self) -> "AsyncQueue":
         return self
@@ -203,12 +191,34 @@ class AsyncQueue:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         await self.close()
 
-    async def _enter(self) -> Kept:
-        if self._session is not None and self._session[1] and self._session[0].lost.is_set():
-            await self.close()
-        if self._session is None:
-            self._session = await enter_lease(self.kv, self._ttl, self._lease_of_user, None)
-        return self._session[0]
+    async def _take(self, item: KeyValue, lease: Kept) -> AsyncClaim | None:
+        """None when somebody was faster, or our session ended meanwhile."""
+        claim, mine = self.prefix + b"c/" + item.key[len(self.prefix) + 2 :], f"{lease.id:x}-{nonce()}"
+        try:
+            done = await (
+                self.kv.txn()
+                .if_(ModRevision(item.key) == item.mod_revision, missing(claim))
+                .then(Put(claim, mine, lease=lease.id), _touch(item.key))
+                .commit()
+            )
+        except BaseException:
+            await self._disown(claim, mine)
+            raise
+        if not done.succeeded:
+            return None
+        if lease.valid_for <= 0:  # the answer was too long on its way
+            await self._session.end(lease)
+            if self._session.is_of_user:
+                check_lease(lease, f"queue {shown(self._name)!r}")
+            return None
+        return AsyncClaim(self, item, claim, done.revision, lease)
+
+    async def _disown(self, claim: bytes, mine: str) -> None:
+        """Perhaps it is ours, and nobody will hear of it: it must not stay in the hands of a session that goes on."""
+        try:
+            await self.kv.txn().if_(Value(claim) == mine).then(Delete(claim)).commit()
+        except RaftKVError:
+            await self._session.end()
 
     async def _both(self, limit: int) -> tuple[RangeResult, RangeResult]:
         """Items and claims, at one revision."""

@@ -39,22 +39,26 @@ class Scope:
         self.kv = kv
         self.prefix = f"rdzv/{run_id}/{round_}/".encode()
         self._ttl = ttl
-        self._lease: Kept | None = None
+        self._lease: dict[str, Kept] = {}
 
     async def lease_id(self) -> int:
         """Of the round; kept alive from here on. Raises LockLost when the round has ended without us."""
-        if self._lease is None:
+        lease = self._lease.get("it")
+        if lease is None:
             shared_id = (int.from_bytes(blake2b(self.prefix, digest_size=8).digest()) >> 1) or 1
-            lease = self.kv.lease(self._ttl, shared_id=shared_id)
-            await lease.__aenter__()
-            self._lease = lease
-        if self._lease.lost.is_set():
+            mine = self.kv.lease(self._ttl, shared_id=shared_id)
+            await mine.__aenter__()
+            # Tasks and threads share a store. Two that come first at once keep one alive, which `leave` knows of.
+            lease = self._lease.setdefault("it", mine)
+            if lease is not mine:
+                await mine.revoke()
+        if lease.lost.is_set():
             raise LockLost("the round is over: its lease has ended")
-        return self._lease.id
+        return lease.id
 
     async def leave(self) -> None:
-        if self._lease is not None:
-            lease, self._lease = self._lease, None
+        lease = self._lease.pop("it", None)
+        if lease is not None:
             await lease.revoke()
 
 

@@ -122,7 +122,10 @@ def test_elect_on_the_command_line(healthy: Cluster, kv: raftkv.Client) -> None:
 
 def test_a_gate(healthy: Cluster, kv: raftkv.Client) -> None:
     gate = kv.barrier("gate")
+    gate.wait(0)
     assert gate.close()
+    with pytest.raises(NotAcquired):
+        gate.wait(0)
     assert not gate.close()
     assert gate.is_closed()
     with pytest.raises(NotAcquired):

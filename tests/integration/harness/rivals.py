@@ -20,19 +20,19 @@ class Tally:
 
     done: int = 0
     uncertain: int = 0
-    refused: int = 0
+    lost: int = 0
     errors: list[str] = field(default_factory=list)
 
 
-async def count_under(holder: Any, kv: raftkv.AsyncClient, tally: Tally) -> None:
+async def count_under(holder: Any, kv: raftkv.AsyncClient, tally: Any, key: str = "count") -> None:
     """One step of the counter, guarded; the value is the history of tokens."""
-    before = await kv.get("count", b"")
+    before = await kv.get(key, b"")
     mine = holder.guard()
-    condition = Value("count") == before if before else missing("count")
+    condition = Value(key) == before if before else missing(key)
     try:
-        written = await mine.txn().if_(condition).then(Put("count", before + b" %d" % holder.token)).commit(timeout=10)
+        written = await mine.txn().if_(condition).then(Put(key, before + b" %d" % holder.token)).commit(timeout=10)
     except FencingTokenStale:
-        tally.refused += 1
+        tally.lost += 1
         return
     except RaftKVError as error:
         tally.uncertain += error.may_have_happened

@@ -50,7 +50,10 @@ async def test_a_lease_that_is_not_there(kv: Any) -> None:
 
 
 async def test_what_can_never_be_is_refused_before_it_is_sent(kv: Any, cluster: FakeCluster) -> None:
-    for ttl in (9_000_000_002, float("inf"), float("nan")):
+    for ttl in (0, -1.0, float("nan")):
+        with pytest.raises(InvalidRequest):
+            await kv.lease_grant(ttl)
+    for ttl in (9_000_000_002, float("inf")):
         with pytest.raises(LeaseTtlTooLarge):
             await kv.lease_grant(ttl)
     for lease_id in (2**63, "7", 1.0):
