@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import http.client
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -45,6 +46,12 @@ def wait_until(condition: Callable[[], bool], what: str, seconds_max: float, pol
             raise BenchError(f"{what}: not within {seconds_max:.0f} s")
         time.sleep(poll_seconds)
     return time.monotonic() - started
+
+
+def raise_open_files() -> None:
+    """As many file descriptors as the system lets us have, for us and for what we start."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def http_get(port: int, path: str, timeout_seconds: float = 1.0) -> tuple[int, bytes]:

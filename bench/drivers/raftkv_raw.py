@@ -23,13 +23,13 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._unpacker = protocol.new_unpacker(DEFAULT_LIMITS)
         self._pack = protocol.new_packer().pack
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._next_id = 1
         self._out: list[bytes] = []
 
-    def request(self, command: list[Any]) -> "asyncio.Future[None]":
+    def request(self, command: list[Any]) -> "asyncio.Future[Any]":
         """Send one command; the future ends with its answer."""
-        future: asyncio.Future[None] = self._loop.create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         if self.closed is not None:
             future.set_exception(self.closed)
             return future
@@ -58,7 +58,7 @@ class _Connection(asyncio.Protocol):
             if future is None or future.done():
                 continue
             if answer[0] == commands.OK:
-                future.set_result(None)
+                future.set_result(answer)
             else:
                 future.set_exception(RaftkvRawError(f"{answer[1]}: {answer[3]}"))
 
@@ -94,6 +94,13 @@ class RaftkvRawTarget:
         compare = [commands.NOT_EQUAL, commands.COMPARE_CREATE, key, 1, b""]
         await self._connection.request([commands.TXN, 0, [compare], [[commands.PUT, 0, key, value, 0, 0]], []])
 
+    async def ask(self, command: list[Any]) -> list[Any]:
+        """Any command; its answer."""
+        return cast("list[Any]", await self._connection.request(command))
+
     async def close(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
         if self._connection.transport is not None:
             self._connection.transport.abort()

@@ -23,6 +23,8 @@ TTL_S: Final = 30.0
 TIMEOUT_S: Final = 300.0
 OPERATIONS_PER_TXN: Final = 64
 KEYS_PER_WAIT: Final = 1_000
+KEYS_PER_LOOK: Final = 32  # at first: their values come along, and may be large
+SMALL_LOOK_BYTES: Final = 64 * 1024
 
 T = TypeVar("T")
 
@@ -133,12 +135,30 @@ class AsyncStore:
     async def wait(self, keys: Sequence[Bytes], timeout: float | None = None) -> None:
         """Until all exist; a queue that is not empty counts. Raises DeadlineExceeded."""
         deadline = self._deadline(timeout)
-        waiting = await self._missing(list(keys))
-        while waiting:
-            either = [self._key(waiting[0]), self._mark(waiting[0])]
-            if await wait_keys(self._kv, either, until="exists", any=True, deadline=deadline) is None:
-                raise DeadlineExceeded(f"waited in vain for {as_bytes(waiting[0])!r} and {len(waiting) - 1} other keys")
-            waiting = await self._missing(waiting[1:]) if len(waiting) > 1 else []
+        start, size = 0, KEYS_PER_LOOK
+        while start < len(keys):
+            missing, came_bytes = list(keys[start : start + size]), 0
+            while missing:
+                missing, found_bytes = await self._still_missing(missing, deadline)
+                came_bytes += found_bytes
+                if missing:  # ranks come one after the other: when the last one is there, most are
+                    await self._still_missing(missing[-1:], deadline)
+            start += size
+            if came_bytes < SMALL_LOOK_BYTES:
+                size = min(4 * size, KEYS_PER_WAIT // 2)
+
+    async def _still_missing(self, keys: list[Bytes], deadline: Deadline) -> tuple[list[Bytes], int]:
+        """Those that do not exist once any of them does, and the size of what was found. Nothing is written, so many may ask.
+
+        Raises DeadlineExceeded.
+        """
+        either = [name for key in keys for name in (self._key(key), self._mark(key))]
+        found = await wait_keys(self._kv, either, until="exists", any=True, deadline=deadline)
+        if found is None:
+            raise DeadlineExceeded(f"waited in vain for {as_bytes(keys[0])!r} and {len(keys) - 1} other keys")
+        there = [kv is not None for kv in found.kvs]
+        missing = [key for place, key in enumerate(keys) if not (there[2 * place] or there[2 * place + 1])]
+        return missing, sum(len(kv.value) for kv in found.kvs if kv is not None)
 
     async def multi_get(self, keys: Sequence[Bytes], timeout: float | None = None) -> list[bytes]:
         """The values, once all exist. Raises DeadlineExceeded."""

@@ -159,11 +159,11 @@ class _Listener:
 
 
 def create(params: RendezvousParameters) -> RendezvousHandler:
-    """What torchrun calls; --rdzv-conf may have ttl, cluster_name, tls, ca_file, cert_file, key_file, user, password."""
+    """What torchrun calls; --rdzv-conf may have ttl, client_timeout, cluster_name, tls, ca_file, cert_file, key_file, user, password."""
     config = {name: str(value) for name, value in params.config.items()}
     ttl_s = float(config.pop("ttl", TTL_S))
     user, password = config.pop("user", ""), config.pop("password", "")
-    known = ("cluster_name", "tls", "ca_file", "cert_file", "key_file")
+    known = ("client_timeout", "cluster_name", "tls", "ca_file", "cert_file", "key_file")
     arguments = client_arguments(
         {name: value for name, value in config.items() if name in known}, user, password, params.endpoint
     )

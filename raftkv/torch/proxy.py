@@ -19,6 +19,7 @@ VALIDATION_MAGIC: Final = 0x3C85F7CE
 KEY_BYTES_MAX: Final = 8 * 1024
 VALUE_BYTES_MAX: Final = 8 * 1024 * 1024
 KEYS_MAX: Final = 128 * 1024
+READ_BYTES: Final = 256 * 1024
 FOR_EVER_S: Final = 1e6  # the client's timeout counts: it calls its wait off
 
 (VALIDATE, SET, COMPARE_SET, GET, ADD, CHECK, WAIT, NUM_KEYS, DELETE_KEY, APPEND, MULTI_GET, MULTI_SET) = range(12)
@@ -81,6 +82,7 @@ class _Line:
     def __init__(self, store: AsyncStore, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._store = store
         self._reader = reader
+        self._buffer, self._at = b"", 0  # what was received, and how far it is read
         self._writer = writer
         self._waiting: asyncio.Task[None] | None = None
 
@@ -88,7 +90,7 @@ class _Line:
         """Until it ends. Raises what ends it."""
         try:
             while True:
-                operation = (await self._reader.readexactly(1))[0]
+                operation = (await self._take(1))[0]
                 if self._waiting is not None and operation != CANCEL_WAIT:
                     await self._waiting  # in order
                     self._waiting = None
@@ -103,17 +105,32 @@ class _Line:
 
     # Reading.
 
+    async def _take(self, size: int) -> bytes:
+        """So many bytes."""
+        await self._have(size)
+        self._at += size
+        return self._buffer[self._at - size : self._at]
+
+    async def _have(self, size: int) -> None:
+        """Wait until so many can be read from the buffer: a request for a thousand keys is not two thousand waits."""
+        while len(self._buffer) - self._at < size:
+            more = await self._reader.read(READ_BYTES)
+            if not more:
+                raise asyncio.IncompleteReadError(b"", size)
+            self._buffer = self._buffer[self._at :] + more
+            self._at = 0
+
     async def _u64(self) -> int:
-        return int(_U64.unpack(await self._reader.readexactly(8))[0])
+        return int(_U64.unpack(await self._take(8))[0])
 
     async def _i64(self) -> int:
-        return int(_I64.unpack(await self._reader.readexactly(8))[0])
+        return int(_I64.unpack(await self._take(8))[0])
 
     async def _bytes(self, bytes_max: int) -> bytes:
         size = await self._u64()
         if size > bytes_max:
             raise _Broken(f"{size} bytes where {bytes_max} are allowed")
-        return await self._reader.readexactly(size)
+        return await self._take(size)
 
     async def _key(self) -> bytes:
         return await self._bytes(KEY_BYTES_MAX)
@@ -125,7 +142,22 @@ class _Line:
         count = await self._u64()
         if count > KEYS_MAX:
             raise _Broken(f"{count} keys where {KEYS_MAX} are allowed")
-        return [await self._key() for _ in range(count)]
+        keys: list[bytes] = []
+        while len(keys) < count:
+            keys.append(await self._key())
+            self._keys_that_are_here(keys, count)
+        return keys
+
+    def _keys_that_are_here(self, keys: list[bytes], count: int) -> None:
+        """Those that are in the buffer as a whole."""
+        buffer, at, end = self._buffer, self._at, len(self._buffer)
+        while len(keys) < count and at + 8 <= end:
+            size = _U64.unpack_from(buffer, at)[0]
+            if size > KEY_BYTES_MAX or at + 8 + size > end:
+                break
+            keys.append(buffer[at + 8 : at + 8 + size])
+            at += 8 + size
+        self._at = at
 
     # Writing.
 
@@ -138,11 +170,11 @@ class _Line:
     # Requests.
 
     async def _validate(self) -> None:
-        if _U32.unpack(await self._reader.readexactly(4))[0] != VALIDATION_MAGIC:
+        if _U32.unpack(await self._take(4))[0] != VALIDATION_MAGIC:
             raise _Broken("it is no client of TCPStore")
 
     async def _ping(self) -> None:
-        self._writer.write(await self._reader.readexactly(4))
+        self._writer.write(await self._take(4))
 
     async def _set(self) -> None:
         key, value = await self._key(), await self._value()
@@ -194,8 +226,8 @@ class _Line:
         await self._store.append(key, value)
 
     async def _multi_get(self) -> None:
-        for value in await self._store.multi_get(await self._keys(), FOR_EVER_S):
-            self._say(value)
+        values = await self._store.multi_get(await self._keys(), FOR_EVER_S)
+        self._writer.write(b"".join([_U64.pack(len(value)) + value for value in values]))
 
     async def _multi_set(self) -> None:
         count = await self._u64()
@@ -223,9 +255,7 @@ class _Line:
 
     async def _list_keys(self) -> None:
         keys = await self._store.list_keys()
-        self._say_number(len(keys))
-        for key in keys:
-            self._say(key)
+        self._writer.write(_I64.pack(len(keys)) + b"".join([_U64.pack(len(key)) + key for key in keys]))
 
     async def _barrier(self) -> None:
         key, world_size = await self._key(), await self._i64()

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from raftkv.errors import DeadlineExceeded, QueueEmpty, RaftKVError
 from raftkv.recipes.clients import Client
 from raftkv.recipes.rendezvous_blocking import Store
+from raftkv.torch.where import CALL_TIMEOUT_S
 
 T = TypeVar("T")
 
@@ -22,7 +23,8 @@ _alive: Final[set["RaftKVStore"]] = set()
 class RaftKVStore(dist.Store):
     """The store of one run and round: `RaftKVStore("a:2379,b:2379", "run-7", 1)`.
 
-    `ttl`: seconds after which the round is forgotten once nobody keeps it alive. Further arguments are those of `raftkv.Client`.
+    `ttl`: seconds after which the round is forgotten once nobody keeps it alive. Further arguments are those of `raftkv.Client`; its `timeout` (30 s here)
+    is that of calls that wait for nobody.
     Calls that wait do so for `timeout` at most (300 s, as TCPStore; `set_timeout` changes it) and then raise DistStoreError.
     """
 
@@ -37,7 +39,7 @@ class RaftKVStore(dist.Store):
         **client: Any,
     ) -> None:
         super().__init__()
-        self._client = None if store is not None else Client(endpoints, **client)
+        self._client = None if store is not None else Client(endpoints, **{"timeout": CALL_TIMEOUT_S, **client})
         if store is None:
             assert self._client is not None, "no store is given"
             store = self._client.rendezvous(run_id, round_, ttl=ttl)

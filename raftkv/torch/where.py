@@ -10,6 +10,7 @@ from raftkv.client.tls import Tls
 from raftkv.errors import ConfigError
 
 TTL_S = 30.0
+CALL_TIMEOUT_S = 30.0  # of a call that does not wait for other ranks: a job rather waits for an election than dies
 
 
 class Where(NamedTuple):
@@ -50,7 +51,9 @@ def read_url(url: str, environment: Mapping[str, str]) -> Where:
 def client_arguments(query: Mapping[str, str], user: str, password: str, url: str) -> dict[str, Any]:
     """The cluster's name, the login and TLS, as `raftkv.Client` takes them. Raises ConfigError for an option that is not known."""
     left = dict(query)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"timeout": CALL_TIMEOUT_S}
+    if seconds := left.pop("client_timeout", ""):
+        found["timeout"] = _positive_seconds(seconds, url)
     if name := left.pop("cluster_name", ""):
         found["cluster_name"] = name
     if user:
@@ -61,3 +64,13 @@ def client_arguments(query: Mapping[str, str], user: str, password: str, url: st
     if left:
         raise ConfigError(f"{url}: there is no option {', '.join(left)}")
     return found
+
+
+def _positive_seconds(text: str, url: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 86_400:
+        raise ConfigError(f"{url}: client_timeout {text!r} is no number of seconds")
+    return seconds

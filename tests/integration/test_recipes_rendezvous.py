@@ -117,6 +117,20 @@ def test_who_waits_is_woken_by_every_kind_of_write(store: Store) -> None:
     assert "all" in woken
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "the last one first"])
+def test_who_waits_for_many_needs_them_all_queues_included(store: Store, order: int) -> None:
+    names = [f"n{number:03d}" for number in range(70)]
+    queues = set(names[::9])
+    woken = threading.Event()
+    waiter = threading.Thread(target=lambda: (store.clone().wait(names), woken.set()))
+    waiter.start()
+    for name in names[::order]:
+        assert not woken.is_set(), f"{name} is not there"
+        store.queue_push(name, "x") if name in queues else store.set(name, "x")
+    waiter.join(30)
+    assert woken.is_set()
+
+
 def test_queues(store: Store) -> None:
     assert store.queue_len("q") == 0
     with pytest.raises(QueueEmpty):
