@@ -114,7 +114,8 @@ class HistoryWriter:
     def _write(self, event: Mapping[str, Any]) -> None:
         line = json.dumps(event, separators=(",", ":")) + "\n"
         with self._lock:
-            self._file.write(line)
+            if not self._file.closed:  # a run that was broken off: what comes now was open
+                self._file.write(line)
 
     def close(self) -> None:
         """Flushes; what is still open is left without an outcome, which is what open means."""

@@ -1,10 +1,11 @@
 """The command line of the harness: `python jepsen-like --time 60 --nemesis all`. One verdict line at the end, exit code 1 on INVALID.
 
-Exit codes: 0 valid, 1 INVALID, 2 usage, 3 unknown (the checkers could not decide), 4 the harness itself broke.
+Exit codes: 0 valid, 1 INVALID, 2 usage, 3 unknown (the checkers could not decide, or Ctrl-C), 4 the harness itself broke.
 """
 
 import argparse
 import json
+import signal
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -71,29 +72,35 @@ def main(arguments: Sequence[str]) -> int:
     if given.check is not None:
         from raftkv_jepsen.again import check_again
 
-        return EXITS[check_again(given.check)]
+        try:
+            return EXITS[check_again(given.check)]
+        except (OSError, ValueError, KeyError) as error:
+            print(f"python jepsen-like: there is no history in {given.check}: {error}", file=sys.stderr)
+            return USAGE
     if given.self_test:
         from raftkv_jepsen.selftest import self_test
 
         return self_test(given)
     try:
         options = options_of(given)
-    except ValueError as error:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
         print(f"python jepsen-like: {error}", file=sys.stderr)
         return USAGE
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result = run(options)
     except ValueError as error:
         print(f"python jepsen-like: {error}", file=sys.stderr)
         return USAGE
-    except KeyboardInterrupt:
-        print(f"interrupted: the history so far and the logs are in {options.out}")
+    except KeyboardInterrupt:  # a second one, while the first was obeyed
+        print(f"interrupted: what there is stands in {options.out}")
         return INTERRUPTED
     except Exception:
         traceback.print_exc()
         print("the harness broke: nothing is known about the cluster")
         return BROKEN
-    if given.beside is not None:
+    if given.beside is not None and result.is_whole:
         from raftkv_jepsen.beside import run_beside
 
         result.beside = {given.beside: run_beside(options, given.beside)}

@@ -13,6 +13,7 @@ from raftkv_jepsen.clients.base import SESSIONS, Client, Door
 from raftkv_jepsen.recorder import Recorder
 from raftkv_jepsen.workloads.base import Stage, Workload
 
+ABANDON_S: Final = 8.0
 STOP_S: Final = 90.0
 """For the operations under way, the last looks and the last events."""
 
@@ -38,6 +39,7 @@ class Players:
         self._classes = list(workloads)
         self._make_client = make_client
         self._seed = seed
+        self._abandoned = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="clients", daemon=True)
 
@@ -53,6 +55,11 @@ class Players:
             raise self._failure
         if self._thread.is_alive():
             self.stage.concerns.append(f"the clients did not come to an end within {STOP_S:g} s")
+
+    def abandon(self) -> None:
+        """Somebody has broken the run off: no last looks. What is under way stays open."""
+        self.stage.stopping = self._abandoned = True
+        self._thread.join(ABANDON_S)
 
     def writes_ok(self) -> int:
         """Acknowledged so far. Raises what broke a client."""
@@ -70,17 +77,20 @@ class Players:
         draw = random.Random(f"clients {self._seed}")
         clients: list[Client] = []
         workloads: list[Workload] = []
-        for workload in self._classes:
+        for kind in self._classes:
             own = []
-            for _ in range(self._each[workload]):
+            for _ in range(self._each[kind]):
                 number = len(clients)
-                own.append(self._make_client(number, SESSIONS in workload.needs or number % 2 == 0))
+                own.append(self._make_client(number, SESSIONS in kind.needs or number % 2 == 0))
                 clients.append(own[-1])
-            workloads.append(workload(self.stage, own, len(clients) - len(own), random.Random(draw.random())))
+            workloads.append(kind(self.stage, own, len(clients) - len(own), random.Random(draw.random())))
         try:
             await _together([loop for workload in workloads for loop in workload.loops()])
-            await _together([workload.finish() for workload in workloads])
+            if not self._abandoned:
+                await _together([workload.finish() for workload in workloads])
         finally:
+            for workload in workloads:
+                await workload.release()
             for client in clients:
                 await client.close()
 

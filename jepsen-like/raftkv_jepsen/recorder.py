@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 SEEN: Final = frozenset({"hear", "hold", "observed"})
 """Not asked for: what was heard, and for how long something was held."""
-WRITES_NOTHING: Final = frozenset({READ, "final-read", "access", "leader", *SEEN})
+WRITES_NOTHING: Final = frozenset({READ, "final-read", "access", "leader", "wait", "gather", *SEEN})
 
 
 class Recorder:

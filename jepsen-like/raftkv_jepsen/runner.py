@@ -26,6 +26,7 @@ from raftkv_jepsen.workloads import catalogue as workloads
 from raftkv_jepsen.workloads.base import Workload
 
 APPLIED_EQUAL_S = 30.0
+BROKEN_OFF = "the run"
 
 
 @dataclass(slots=True)
@@ -42,6 +43,11 @@ class Result:
     """Of the same run with other engines."""
     ended_ns: int = 0
     """When the faults were over."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nobody broke it off."""
+        return all(verdict.checker != BROKEN_OFF for verdict in self.verdicts)
 
     @property
     def word(self) -> str:
@@ -95,12 +101,17 @@ def run(options: Options) -> Result:
             wants_clocks="clock" in groups,
             say=progress.say,
         )
-        with site:
-            try:
-                _play(options, site, recorder, kinds, classes, result, progress)
-            finally:
-                history.close()
-                _keep_logs(site, options.out)
+        try:
+            with site:
+                try:
+                    _play(options, site, recorder, kinds, classes, result, progress)
+                finally:
+                    history.close()
+                    _keep_logs(site, options.out)
+        except KeyboardInterrupt:
+            result.ended_ns = result.ended_ns or recorder.now_ns()
+            result.verdicts.append(Verdict(BROKEN_OFF))
+            result.verdicts[-1].doubt("it was broken off before its end: no healing, no last looks")
     result.operations, result.faults = history.operations, history.faults
     result.verdicts += workloads.judge(result.operations)
     return result
@@ -149,8 +160,11 @@ def _play(
     began_s = time.monotonic()
     try:
         schedule.run(began_s + options.time_s)
-    finally:
         schedule.heal()
+    except KeyboardInterrupt:
+        progress.say("broken off: the nodes are ended")
+        players.abandon()
+        raise
     schedule.wait_healthy()
     result.ended_ns = recorder.now_ns()
     progress.say("all is healed: last looks")

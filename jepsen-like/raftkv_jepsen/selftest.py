@@ -41,7 +41,14 @@ CASES: Final = (
     Case("stale-users", ("none",), ("auth",), "auth: "),
     Case("old-passwords", ("none",), ("auth",), "auth: "),
     Case("crowded-office", ("none",), ("elections",), "elections: mutual exclusion"),
+    Case("hasty-waits", ("none",), ("gates",), "gates: linearizable"),
+    Case("hasty-waits", ("none",), ("rendezvous",), "rendezvous: meetings"),
+    Case("blind-compares", ("none",), ("transactions",), "transactions: linearizable"),
+    Case("blind-compares", ("none",), ("queue",), "queue: queue"),
+    Case("blind-compares", ("none",), ("jobs",), "jobs: queue"),
+    Case("uncounted-increments", ("none",), ("ranks",), "ranks: "),
     Case("lock-without-recheck", ("none",), ("locks",), "locks: mutual exclusion"),
+    Case("weightless-semaphore", ("none",), ("semaphore",), "semaphore: capacity"),
 )
 
 
@@ -58,11 +65,11 @@ def self_test(given: argparse.Namespace) -> int:
     for case in CASES:
         found = None
         for turn in range(TRIES):
-            result = run_case(case, seed + turn, out / f"{case.bug}-{turn}", given)
+            result = run_case(case, seed + turn, out / f"{case.bug}-{case.workloads[0]}-{turn}", given)
             found = accusation(result, case)
             if found:
                 break
-        print(f"{case.bug}: {f'INVALID, {found}' if found else 'NOT FOUND'}", flush=True)
+        print(f"{case.bug}, {'+'.join(case.workloads)}: {f'INVALID, {found}' if found else 'NOT FOUND'}", flush=True)
         if not found:
             missed.append(case.bug)
     print(f"self-test: {'all found' if not missed else 'failed: ' + ', '.join(missed)}; {out}")

@@ -30,6 +30,8 @@ SMALLER_LOG: Final = {
     "RAFTKV_LIMITS_HISTORY_REVISIONS_MAX": "1000",
 }
 """A member that was away for a moment needs a snapshot, and history is compacted while watches hang on it."""
+LOGINS: Final = {"RAFTKV_ALLOW_INSECURE_PEERS": "true", "RAFTKV_LIMITS_LOGIN_REFUSAL_MS": "100"}
+"""Refused logins are answered after a second by default: that would be all that a plot of latencies shows."""
 CLUSTER_NAME: Final = "jepsen"
 
 
@@ -67,7 +69,7 @@ class Site:
         self._stack.enter_context(self.network.entered())
         environment = {**(SMALLER_LOG if options.small_log else {}), **options.environment}
         if options.login is not None:
-            environment |= {"RAFTKV_ALLOW_INSECURE_PEERS": "true", "RAFTKV_JOIN_USER": ":".join(options.login)}
+            environment |= LOGINS | {"RAFTKV_JOIN_USER": ":".join(options.login)}
         self.cluster = Cluster(
             ClusterOptions(
                 cluster_name=CLUSTER_NAME,
@@ -116,7 +118,7 @@ class Site:
                 node.data_directory = disk.path / "data"
             self.no_disks = ""
         except DiskFaultUnavailable as error:
-            self.no_disks = str(error)
+            self.no_disks = str(error).partition("\n")[0]
             self.disks.clear()
             for node in self.cluster.nodes:
                 node.data_directory = self.cluster.directory / node.name

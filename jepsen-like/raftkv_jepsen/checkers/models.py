@@ -12,6 +12,7 @@ State: TypeAlias = Hashable
 
 READ, WRITE, CAS, DELETE = "read", "write", "cas", "delete"
 INCREMENT, APPEND, TXN = "increment", "append", "txn"
+CLOSE, OPEN, WAIT = "close", "open", "wait"
 
 
 class Model(NamedTuple):
@@ -104,7 +105,21 @@ def _transactions(state: Any, operation: Operation) -> tuple[bool, Any]:
     return True, tuple(sorted({**held, **argument["write"]}.items()))
 
 
+def _gate(closed: Any, operation: Operation) -> tuple[bool, Any]:
+    """close -> whether it was open; open -> whether it was closed; read -> whether it is closed; wait -> only while it is open."""
+    function, done = operation.function, operation.outcome == OK
+    if function == CLOSE:
+        return not done or operation.result == (not closed), True
+    if function == OPEN:
+        return not done or operation.result == closed, False
+    if function == WAIT:
+        return not (done and closed), closed
+    assert function == READ, function
+    return not done or operation.result == closed, closed
+
+
 REGISTER: Final = Model("register", None, _register)
 COUNTER: Final = Model("counter", 0, _counter)
 APPENDS: Final = Model("appends", (), _appends, _prepare_appends)
+GATE: Final = Model("gate", False, _gate)
 TRANSACTIONS: Final = Model("transactions", (), _transactions)

@@ -136,6 +136,40 @@ class Door(Protocol):
     async def close(self) -> None: ...
 
 
+class Gate(Protocol):
+    """raftkv.recipes.barrier's gate."""
+
+    async def close(self) -> bool:
+        """Whether it was open."""
+        ...
+
+    async def open(self) -> bool:
+        """Whether it was closed."""
+        ...
+
+    async def is_closed(self) -> bool: ...
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until it is open. Raises ClientError."""
+        ...
+
+
+class Store(Protocol):
+    """raftkv.recipes.rendezvous, for one participant of one round."""
+
+    async def add(self, key: str, amount: int) -> int: ...
+
+    async def set(self, key: str, value: str) -> None: ...
+
+    async def multi_get(self, keys: Sequence[str], timeout_s: float) -> list[str]:
+        """Once all exist. Raises ClientError."""
+        ...
+
+    async def barrier(self, key: str, count: int, timeout_s: float) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class Recipes(Protocol):
     """What raftkv's recipes offer on top of a client."""
 
@@ -154,6 +188,10 @@ class Recipes(Protocol):
         ...
 
     def meeting(self, name: str, count: int, ttl_s: float) -> Meeting: ...
+
+    def gate(self, name: str) -> Gate: ...
+
+    def store(self, run_id: str, round_: int, ttl_s: float) -> Store: ...
 
 
 class Client(Protocol):

@@ -3,7 +3,7 @@
 They are the library's own, on the library's client; here their errors become ClientErrors and their bytes text.
 """
 
-from typing import Any, Awaitable, Final, TypeVar
+from typing import Any, Awaitable, Final, Sequence, TypeVar
 
 from raftkv.errors import RaftKVError
 from raftkv_jepsen.clients.base import ClientError
@@ -52,6 +52,12 @@ class NativeRecipes:
 
     def meeting(self, name: str, count: int, ttl_s: float) -> "MeetingPoint":
         return MeetingPoint(self._kv.double_barrier(name, count, ttl=ttl_s))
+
+    def gate(self, name: str) -> "BarrierGate":
+        return BarrierGate(self._kv.barrier(name))
+
+    def store(self, run_id: str, round_: int, ttl_s: float) -> "RoundStore":
+        return RoundStore(self._kv.rendezvous(run_id, round_, ttl=ttl_s))
 
 
 class SemaphoreShare:
@@ -153,6 +159,47 @@ class JobQueue:
 
     async def close(self) -> None:
         await asked(self._jobs.close())
+
+
+class BarrierGate:
+    """raftkv.recipes.barrier's gate."""
+
+    def __init__(self, barrier: Any) -> None:
+        self._barrier = barrier
+
+    async def close(self) -> bool:
+        return bool(await asked(self._barrier.close()))
+
+    async def open(self) -> bool:
+        return bool(await asked(self._barrier.open()))
+
+    async def is_closed(self) -> bool:
+        return bool(await asked(self._barrier.is_closed()))
+
+    async def wait(self, timeout_s: float) -> None:
+        await asked(self._barrier.wait(timeout_s))
+
+
+class RoundStore:
+    """raftkv.recipes.rendezvous, for one participant of one round."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    async def add(self, key: str, amount: int) -> int:
+        return int(await asked(self._store.add(key, amount)))
+
+    async def set(self, key: str, value: str) -> None:
+        await asked(self._store.set(key, value))
+
+    async def multi_get(self, keys: Sequence[str], timeout_s: float) -> list[str]:
+        return [value.decode() for value in await asked(self._store.multi_get(list(keys), timeout_s))]
+
+    async def barrier(self, key: str, count: int, timeout_s: float) -> None:
+        await asked(self._store.barrier(key, count, timeout_s))
+
+    async def close(self) -> None:
+        await asked(self._store.close())
 
 
 class MeetingPoint:

@@ -54,6 +54,17 @@ def zero_log(arena: Arena, node: Node) -> str:
     return f"sector {sector} of {sectors} in {path.name} is zeros"
 
 
+def garbage_behind_log(arena: Arena, node: Node) -> str:
+    """Behind the last record, as a file system leaves it that had promised room and not written it."""
+    path = segments(node)[-1]
+    begin, length = used_bytes(path), arena.draw.randrange(1, 2 * PAGE_BYTES)
+    with path.open("r+b") as file:
+        file.seek(begin)
+        file.write(arena.draw.randbytes(length))
+        os.fsync(file.fileno())
+    return f"{length} bytes of garbage behind byte {begin} of {path.name}"
+
+
 def cut_store(arena: Arena, node: Node) -> str:
     """LMDB's file ends too early."""
     path = node.data_directory / "store" / "store.lmdb"
@@ -96,6 +107,7 @@ def _damaging(damage: Callable[[Arena, Node], str]) -> Callable[[Arena], Injecti
 KINDS: Final = (
     Kind("damage-log-bit", "damage", _damaging(flip_log), forgives=LINES, own=True, alone=True),
     Kind("damage-log-sector", "damage", _damaging(zero_log), forgives=LINES, own=True, alone=True),
+    Kind("damage-log-tail", "damage", _damaging(garbage_behind_log), forgives=LINES, own=True, alone=True),
     Kind("damage-store-cut", "damage", _damaging(cut_store), forgives=LINES, own=True, alone=True),
     Kind("damage-store-meta", "damage", _damaging(wipe_meta), forgives=LINES, own=True, alone=True),
 )

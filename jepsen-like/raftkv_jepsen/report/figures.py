@@ -9,7 +9,7 @@ from raftkv_jepsen.history import FAIL, INFO, NEVER_NS, OK, Fault, Operation
 from raftkv_jepsen.recorder import SEEN, WRITES_NOTHING
 
 NS_PER_S: Final = 1_000_000_000
-WAITS: Final = frozenset({"acquire", "campaign", "claim", "enter", "leave", "wait"})
+WAITS: Final = frozenset({"acquire", "campaign", "claim", "enter", "leave", "wait", "gather"})
 """What waits for others takes as long as they do: that is no latency of the cluster."""
 AFTERMATH_NS: Final = 1 * NS_PER_S
 """A fault's effect is looked for from its beginning to so long after its healing."""

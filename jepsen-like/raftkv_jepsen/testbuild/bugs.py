@@ -8,17 +8,18 @@ from typing import Any, Callable, Final, Sequence
 
 from raftkv.daemon.etcd import election
 from raftkv.errors import LockLost
-from raftkv.recipes import lock
+from raftkv.recipes import lock, semaphore
 from raftkv.recipes.waiting import check_lease, wait_keys
 from raftkv.replica.groups import ReadGroup
 from raftkv.replica.leases import LeaseBooks
 from raftkv.replica.service import LEADER, Service
 from raftkv.replica.serving import Serving
-from raftkv.store import apply, pool_schedule
+from raftkv.store import apply, pool_schedule, transactions
 from raftkv.store.auth import Auth
+from raftkv.store.waits import Wait
 from raftkv.store.watches import WatchHub
 from raftkv.wal.wal import Wal
-from raftkv.wire.commands import GUARDED, Answer
+from raftkv.wire.commands import GUARDED, INCREMENT, OK, Answer
 from raftkv.wire.identity import AGELESS
 
 PLANT: Final = "RAFTKV_JEPSEN_BUG"
@@ -164,6 +165,34 @@ def crowded_office() -> None:
     election.wait_turn = at_once  # type: ignore[attr-defined]
 
 
+def hasty_waits() -> None:
+    """Who waits for keys is answered at once, whether they are as wanted or not."""
+    Wait.is_over = property(lambda self: True)  # type: ignore[assignment,method-assign]
+
+
+def blind_compares() -> None:
+    """The conditions of a transaction hold, whatever is there."""
+    transactions._holds = lambda mvcc, compare: True
+
+
+def uncounted_increments() -> None:
+    """An increment that finds an even number answers the next one, and writes nothing."""
+    run = apply._HANDLERS[INCREMENT]
+
+    def increment(state: Any, command: Any) -> Answer:
+        answer = run(state, command)
+        if answer[0] == OK and answer[2] % 2 == 0:
+            run(state, [INCREMENT, command[1], command[2], -command[3]])
+        return answer
+
+    apply._HANDLERS[INCREMENT] = increment
+
+
+def weightless_semaphore() -> None:
+    """Who is in is counted, whatever it weighs. In the client."""
+    semaphore.Standing.used = property(lambda self: len(self.held))  # type: ignore[assignment,method-assign]
+
+
 BUGS: Final[dict[str, Callable[[], None]]] = {
     "stale-reads": stale_reads,
     "early-acknowledgement": early_acknowledgement,
@@ -175,10 +204,16 @@ BUGS: Final[dict[str, Callable[[], None]]] = {
     "stale-users": stale_users,
     "old-passwords": old_passwords,
     "crowded-office": crowded_office,
+    "hasty-waits": hasty_waits,
+    "blind-compares": blind_compares,
+    "uncounted-increments": uncounted_increments,
 }
 """In the daemon."""
 
-CLIENT_BUGS: Final[dict[str, Callable[[], None]]] = {"lock-without-recheck": lock_without_recheck}
+CLIENT_BUGS: Final[dict[str, Callable[[], None]]] = {
+    "lock-without-recheck": lock_without_recheck,
+    "weightless-semaphore": weightless_semaphore,
+}
 """In the process of the harness."""
 
 

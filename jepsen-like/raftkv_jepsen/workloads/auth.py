@@ -46,6 +46,7 @@ class Auth(Workload):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._passwords: dict[str, list[str]] = {}
+        self._current: dict[str, str] = {}
         self._broken: dict[str, list[str]] = {}
         self._open: dict[int, list[tuple[str, str, str, Door]]] = {}
         """By process: key, kind of door, password, and the door."""
@@ -71,7 +72,7 @@ class Auth(Workload):
 
     async def _change_something(self, process: int, client: Client, key: str, draw: random.Random) -> None:
         broken = self._broken.setdefault(key, [])
-        if broken and draw.random() < 0.7:
+        if broken and draw.random() < 0.85:
             for repair in REPAIRS[broken.pop(0)]:
                 await self._repair(process, client, key, repair, draw)
             return
@@ -109,7 +110,10 @@ class Auth(Workload):
             words.PERMIT: lambda: users.permit(role, given, key),
             words.FORBID: lambda: users.forbid(role, key),
         }
-        await self.stage.recorder.perform(Operation(process, change, key, argument), calls[change]())
+        operation = Operation(process, change, key, argument)
+        await self.stage.recorder.perform(operation, calls[change]())
+        if change in (words.USER_ADD, words.PASSWORD) and operation.outcome != FAIL and operation.result != words.NO:
+            self._current[key] = given
 
     # Users.
 
@@ -119,11 +123,14 @@ class Auth(Workload):
         passwords = self._passwords[key]
         if not passwords:
             return
-        if fitting and draw.random() < 0.65:
-            _, kind, password, door = draw.choice(fitting)
+        current = self._current.get(key, passwords[-1])
+        good = [row for row in fitting if row[2] == current]
+        lot = draw.random()
+        if (good and lot < 0.6) or (fitting and lot < 0.25):
+            _, kind, password, door = draw.choice(good if lot >= 0.25 else fitting)
         else:
             kind = draw.choice(sorted(self.stage.doors))
-            password = passwords[-1] if draw.random() < 0.75 else draw.choice(passwords)
+            password = current if draw.random() < 0.85 else draw.choice(passwords)
             door = self.stage.doors[kind](f"u-{key[5:]}", password)
             kept.append((key, kind, password, door))
             if len(kept) > DOORS_KEPT:
@@ -159,12 +166,14 @@ class Auth(Workload):
             await self._look_everywhere(process, key)
             await self._perform(process, client, key, words.REVOKE, None)
             await self._look_everywhere(process, key)
+
+    async def release(self) -> None:
         for rows in self._open.values():
             for row in rows:
                 await row[3].close()
 
     async def _look_everywhere(self, process: int, key: str) -> None:
-        password = self._passwords[key][-1]
+        password = self._current.get(key, self._passwords[key][-1])
         for kind, make in sorted(self.stage.doors.items()):
             door = make(f"u-{key[5:]}", password)
             for node in self.stage.nodes:

@@ -74,6 +74,9 @@ class Workload:
     async def finish(self) -> None:
         """When all is healed and the loops have ended: the last looks."""
 
+    async def release(self) -> None:
+        """What is still open is closed; also when the run was broken off before `finish`."""
+
     @classmethod
     def check(cls, operations: Sequence[Operation]) -> list[Verdict]:
         """The operations are those of this workload."""

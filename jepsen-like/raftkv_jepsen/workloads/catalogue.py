@@ -10,9 +10,11 @@ from raftkv_jepsen.workloads.auth import Auth
 from raftkv_jepsen.workloads.base import Workload
 from raftkv_jepsen.workloads.counter import Counter
 from raftkv_jepsen.workloads.elections import Elections
+from raftkv_jepsen.workloads.gates import Gates
 from raftkv_jepsen.workloads.leases import Leases
 from raftkv_jepsen.workloads.locks import Locks
 from raftkv_jepsen.workloads.queue import Jobs, Queues
+from raftkv_jepsen.workloads.ranks import Ranks
 from raftkv_jepsen.workloads.register import Register
 from raftkv_jepsen.workloads.rendezvous import Rendezvous
 from raftkv_jepsen.workloads.sets import Sets
@@ -34,6 +36,8 @@ WORKLOAD_CLASSES: Final[tuple[type[Workload], ...]] = (
     Queues,
     Jobs,
     Rendezvous,
+    Gates,
+    Ranks,
     Elections,
     Auth,
 )

@@ -142,6 +142,9 @@ class Elections(Workload):
         for task in self._observing:
             if task.done():
                 self.stage.concerns.append("elections: an observer of the harness ended before its time")
+
+    async def release(self) -> None:
+        for task in self._observing:
             task.cancel()
         for ended in await asyncio.gather(*self._observing, return_exceptions=True):
             if isinstance(ended, Exception):

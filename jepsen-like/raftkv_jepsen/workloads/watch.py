@@ -102,6 +102,9 @@ class Watch(Workload):
         for task in self._watching:
             if task.done() and not self.stage.concerns:
                 self.stage.concerns.append("watch: a watcher of the harness ended before its time")
+
+    async def release(self) -> None:
+        for task in self._watching:
             task.cancel()
         for ended in await asyncio.gather(*self._watching, return_exceptions=True):
             if isinstance(ended, Exception):
