@@ -51,7 +51,11 @@ class AsyncWatch:
         return self._state.next_revision
 
     async def __aenter__(self) -> "AsyncWatch":
-        await self.started()
+        try:
+            await self.started()
+        except BaseException:
+            await self.close()  # who was cancelled here never leaves the block
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -67,7 +71,9 @@ class AsyncWatch:
         if self._state.began:
             return
         try:
-            await asyncio.wait_for(asyncio.shield(self._began), self._timeout_s)
+            # Not wait_for: before Python 3.12 it forgets that its task was cancelled when what it waits for came in the same turn.
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.shield(self._began)
         except TimeoutError:
             error = self._owner.why_not(self._timeout_s)
             await self.close()

@@ -101,7 +101,7 @@ class Jobs:
         )
 
     def release(self, job_id: str) -> Job:
-        """Queue a job that was submitted on hold. Raises JobNotFound, JobState."""
+        """Queue a job that was submitted on hold. Raises JobNotFound, JobState when it is not on hold any more."""
         return run(self._jobs.release(job_id))
 
     def cancel(self, job_id: str) -> Job:

@@ -167,6 +167,21 @@ async def test_progress_and_batches(kv: Any, cluster: FakeCluster) -> None:
         assert found == [(8, []), (9, [b"a", b"b"])]
 
 
+async def test_who_is_cancelled_while_it_begins_is_cancelled(cluster: FakeCluster) -> None:
+    """Also in the very turn in which it has begun; and nothing is watched for nobody."""
+    async with raftkv.connect(cluster.endpoints) as kv:
+        watch = kv.watch("k")
+        beginning = asyncio.create_task(watch.__aenter__())
+        while watch._began is None:
+            await asyncio.sleep(0)
+        watch._began.set_result(None)
+        await asyncio.sleep(0)
+        beginning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+        assert not watch._owner._watches
+
+
 async def test_closing_ends_the_iteration(kv: Any, cluster: FakeCluster) -> None:
     watch = kv.watch("k")
     await watch.started()

@@ -88,9 +88,10 @@ class QueueLoad(Handing):
         claim = await queue.claim(CLAIM_S)
         value = claim.value.decode()
         with self.has((queue.prefix, claim.id), claim):
-            if random.random() < DIES:
-                await queue.close()  # dies with the item in hand
-                return
+            await queue.length()
+        if random.random() < DIES:
+            await queue.close()  # dies with the item in hand
+            return
         try:
             await claim.ack()
         except LockLost:
@@ -161,9 +162,6 @@ class JobsLoad(Handing):
         claim = await jobs.claim(CLAIM_S)
         # One of several loses its place when another one dies, and learns it from the cluster: history is their judge.
         with self.has(claim.id, claim, 1 if self.workers == 1 else self.hands_count):
-            if random.random() < DIES:
-                await jobs.close()  # dies with the job in hand
-                return
             try:
                 await claim.guard().append(
                     f"{self.place}/notes/{claim.id}", f"{claim.job.attempt}.{claim.token}.{claim.rank} "
@@ -171,7 +169,9 @@ class JobsLoad(Handing):
             except FencingTokenStale:
                 self.seen.lost += 1
                 return
-        if claim.rank == 0:
+        if random.random() < DIES:
+            await jobs.close()  # dies with the job in hand
+        elif claim.rank == 0:
             await self.complete(claim)
 
     async def complete(self, claim: Any) -> None:
