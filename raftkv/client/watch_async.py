@@ -84,8 +84,7 @@ class AsyncWatch:
 
     async def __anext__(self) -> Event:
         while not self._events:
-            batch = await self._next_batch()
-            if batch is None:
+            if (batch := await self._next_batch()) is None:
                 raise StopAsyncIteration
             self._events.extend(batch.events)
         return self._events.popleft()
@@ -217,13 +216,11 @@ class _Line(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         error = self._reason or self.wire.broken or verdict.lost(exc)
-        for done in (self.greeted, self.closed):
-            if not done.done():
-                if done is self.closed:
-                    self.closed.set_result(error)
-                else:
-                    self.greeted.set_exception(error)
-                    self.greeted.exception()  # taken: whoever waited may have given up
+        if not self.greeted.done():
+            self.greeted.set_exception(error)
+            self.greeted.exception()  # taken: whoever waited may have given up
+        if not self.closed.done():
+            self.closed.set_result(error)
 
 
 class AsyncWatches:
