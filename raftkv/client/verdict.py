@@ -93,21 +93,22 @@ def expired(
     mismatches: Mapping[str, ClusterMismatch],
 ) -> RaftKVError:
     """The call's time is over."""
-    seen = ", ".join(f"{address} ({_short(error)})" for address, error in tried.items()) or "no member was tried"
+    seen = ", ".join(f"{address} ({_short(error)})" for address, error in tried.items())
+    said = f": {seen}" if seen else ""  # a member that was reached and has not answered yet has said nothing
     details = {"endpoints": {address: error.message for address, error in tried.items()}}
     within = f"within {timeout_s:.3g} s"
     if uncertain:
-        text = f"no answer {within}, the write may have happened: {seen}"
+        text = f"no answer {within}, the write may have happened{said}"
         return DeadlineExceeded(text, details=details, may_have_happened=True)
     if not reached and mismatches:
-        return ClusterMismatch(f"no member of the cluster answered {within}: {seen}", details=details)
+        return ClusterMismatch(f"no member of the cluster answered {within}{said}", details=details)
     if not reached:
-        return Unreachable(f"no member could be reached {within}: {seen}", details=details)
+        return Unreachable(f"no member could be reached {within}: {seen or 'none was tried'}", details=details)
     codes = {error.code for error in tried.values()}
     if "no_quorum" in codes and codes <= {"no_quorum", "unreachable"}:
-        return NoQuorum(f"no member had a quorum {within}: {seen}", details=details, may_have_happened=False)
+        return NoQuorum(f"no member had a quorum {within}{said}", details=details, may_have_happened=False)
     outcome = ", nothing was changed" if is_write else ""
-    return DeadlineExceeded(f"no answer {within}{outcome}: {seen}", details=details, may_have_happened=False)
+    return DeadlineExceeded(f"no answer {within}{outcome}{said}", details=details, may_have_happened=False)
 
 
 def _short(error: RaftKVError) -> str:

@@ -7,7 +7,7 @@ strings, bytes are base64 with padding, enums names or numbers. Of two members o
 import binascii
 import json
 import re
-from typing import Any, Callable, Final, NamedTuple, NoReturn
+from typing import Any, Callable, Final, Iterator, NamedTuple, NoReturn
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -213,17 +213,16 @@ class MessageStream:
         """No object has begun that has not ended."""
         return not self._buffer.strip()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The objects that are whole now. Raises BadJson for what is no object, or too large."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The objects that are whole now, then BadJson for what is no object, or too large: what came before it counts, in however many parts it came."""
         self._buffer += data
-        found = []
         while (end := self._find_end()) is not None:
-            found.append(bytes(self._buffer[:end]))
+            found = bytes(self._buffer[:end])
             del self._buffer[:end]
             self._scanned = 0
+            yield found
         if len(self._buffer) > self._bytes_max:
             raise BadJson(f"a message has more than {self._bytes_max} bytes")
-        return found
 
     def _find_end(self) -> int | None:
         """Where the first object ends, if it is all there."""

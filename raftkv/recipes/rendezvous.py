@@ -155,7 +155,7 @@ class AsyncStore:
         either = [name for key in keys for name in (self._key(key), self._mark(key))]
         found = await wait_keys(self._kv, either, until="exists", any=True, deadline=deadline)
         if found is None:
-            raise DeadlineExceeded(f"waited in vain for {as_bytes(keys[0])!r} and {len(keys) - 1} other keys")
+            raise _in_vain(keys)
         there = [kv is not None for kv in found.kvs]
         missing = [key for place, key in enumerate(keys) if not (there[2 * place] or there[2 * place + 1])]
         return missing, sum(len(kv.value) for kv in found.kvs if kv is not None)
@@ -169,7 +169,7 @@ class AsyncStore:
             part = names[start : start + KEYS_PER_WAIT]
             found = await wait_keys(self._kv, part, until="exists", deadline=deadline)
             if found is None:
-                raise DeadlineExceeded(f"waited in vain for {as_bytes(keys[start])!r} and {len(part) - 1} other keys")
+                raise _in_vain(keys[start : start + len(part)])
             values += [kv.value for kv in found.kvs if kv is not None]
         assert len(values) == len(names), "all of them exist"
         return values
@@ -326,6 +326,11 @@ class AsyncStore:
             counts = [row.count for row in found if isinstance(row, RangeResult)]
             absent += [key for place, key in enumerate(part) if not (counts[2 * place] or counts[2 * place + 1])]
         return absent
+
+
+def _in_vain(keys: Sequence[Bytes]) -> DeadlineExceeded:
+    others = f" and {len(keys) - 1} other keys" if len(keys) > 1 else ""
+    return DeadlineExceeded(f"waited in vain for {as_bytes(keys[0])!r}{others}")
 
 
 __all__ = ["AsyncStore", "NotANumber", "Scope"]

@@ -10,7 +10,7 @@ from typing import Any, Final, Mapping
 from aiohttp import HttpVersion11, WSMsgType, web
 from google.protobuf.message import Message
 
-from raftkv.daemon.api.cors import CORS_HEADERS
+from raftkv.daemon.api.cors import CORS_HEADERS, SERVER
 from raftkv.daemon.api.gateway import CANCELED, LATE, Gateway
 from raftkv.daemon.api.gateway_words import (
     JSON_HEADERS,
@@ -187,7 +187,7 @@ async def _write(request: web.BaseRequest, call: StreamCall) -> web.StreamRespon
 
 async def _begin(request: web.BaseRequest, *, is_empty: bool = False) -> web.StreamResponse:
     headers = {"Content-Type": JSON_HEADERS["Content-Type"]} if is_empty else JSON_HEADERS
-    response = web.StreamResponse(headers={**headers, **CORS_HEADERS})
+    response = web.StreamResponse(headers={**headers, **CORS_HEADERS, **SERVER})
     if request.version >= HttpVersion11:
         response.enable_chunked_encoding()
     await response.prepare(request)
@@ -236,6 +236,7 @@ async def serve_websocket(
     socket = web.WebSocketResponse(
         protocols=(BEARER,), max_msg_size=body_bytes_max(gateway.house.limits), compress=False
     )
+    socket.headers.update(SERVER)
     await socket.prepare(request)
     call = StreamCall(gateway.house, procedure, metadata, caller, 0)
     writer = asyncio.ensure_future(_write_frames(socket, call))

@@ -22,7 +22,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from raftkv.daemon.api.checks import CheckedView, health, livez, readyz, single_check, version
-from raftkv.daemon.api.cors import is_preflight, open_to_all
+from raftkv.daemon.api.cors import SERVER, is_preflight, open_to_all
 from raftkv.daemon.api.gate import Judge
 from raftkv.errors import InvalidRequest, PermissionDenied, RaftKVError
 from raftkv.transport.tls import names_of
@@ -233,6 +233,7 @@ class _Connection(web.RequestHandler):
         first_line = (message or "").strip().partition("\n")[0].rstrip(":")
         code, text = ("bad_request", first_line) if status < 500 else ("internal", "the log has the details")
         response = error_response(status, code, text or "this is no HTTP request")
+        response.headers.update(SERVER)
         response.force_close()
         return response
 

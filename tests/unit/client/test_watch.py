@@ -256,3 +256,4 @@ async def test_a_wait_in_vain_says_for_what(cluster: FakeCluster, open_client: C
     with pytest.raises(RaftKVError, match=r"waited in vain for b'k' \(exists\)") as in_vain:
         await kv.wait("k", timeout=0.3)
     assert in_vain.value.code == "deadline_exceeded"
+    assert str(in_vain.value).endswith("no answer within 0.3 s"), "and nothing of members that were not tried: one was"

@@ -257,16 +257,19 @@ def test_pages(run: Run) -> None:
             expected = {
                 "/livez": ("text/plain; charset=utf-8", b"ok\n"),
                 "/readyz": ("text/plain; charset=utf-8", b"ok\n"),
-                "/health": ("application/json; charset=utf-8", b'{"health":"true","reason":""}\n'),
+                "/health": ("text/plain; charset=utf-8", b'{"health":"true","reason":""}'),
                 "/metrics": ("text/plain; version=1.0.0; charset=utf-8", b"# TYPE up gauge\nup 1\n"),
             }
             for path, (content_type, body) in expected.items():
                 status, headers, got = parts(await door.ask(request(path)))
                 assert (status, got) == (200, body), path
                 assert headers["content-type"].split(";")[0] == content_type.split(";")[0], path
+                assert headers["server"] == "raftkv", "no versions of what it is made of"
             status, _, body = parts(await door.ask(request("/status")))
             assert (status, json.loads(body)) == (200, door.view.status())
-            told = json.loads(parts(await door.ask(request("/version")))[2])
+            _, headers, body = parts(await door.ask(request("/version")))
+            assert (headers["content-type"], body[-1:]) == ("application/json", b"}"), "as etcd's"
+            told = json.loads(body)
             assert (told["etcdserver"][:4], told["etcdcluster"], told["raftkv"]) == (
                 "3.5.",
                 "3.5.0",

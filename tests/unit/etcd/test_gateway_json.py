@@ -185,16 +185,20 @@ def test_objects_are_cut_out_of_a_stream_however_it_comes() -> None:
         assert [item.strip().decode() for item in found] == objects
         assert stream.is_empty
     stream = MessageStream(1 << 20)
-    assert stream.feed(b'{"a":') == []
+    assert list(stream.feed(b'{"a":')) == []
     assert not stream.is_empty
 
 
 def test_a_stream_of_something_else_and_too_large_a_message() -> None:
     for body in (b"[]", b'"a"', b"null", b"x"):
         with pytest.raises(BadJson):
-            MessageStream(1 << 20).feed(body)
+            list(MessageStream(1 << 20).feed(body))
+    stream = MessageStream(100).feed(b'{"a":1} x')
+    assert next(stream) == b'{"a":1}', "what came before counts, also in the same piece"
     with pytest.raises(BadJson):
-        MessageStream(100).feed(b'{"a":"' + base64.b64encode(b"x" * 100))
+        next(stream)
+    with pytest.raises(BadJson):
+        list(MessageStream(100).feed(b'{"a":"' + base64.b64encode(b"x" * 100)))
 
 
 @pytest.mark.parametrize("more", [False, True])
