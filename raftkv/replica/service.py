@@ -32,6 +32,7 @@ from raftkv.replica.reads import PendingReads
 from raftkv.replica.serving import Serving
 from raftkv.replica.signpost import Signpost
 from raftkv.replica.upkeep import Directory, Founding, Upkeep
+from raftkv.replica.versions import VersionGate
 from raftkv.replica.watching import Watching
 from raftkv.units import NOBODY, Milliseconds, NodeId
 from raftkv.wire.commands import SYSTEM_WRITES, Answer, encode_batch
@@ -68,6 +69,7 @@ class Service:
         self._directory = directory
         self._limits = limits
         self._signpost = Signpost(raft, directory)
+        self._versions = VersionGate(directory)
         self._proposals = Proposals()
         self._reads = PendingReads(first_read_context)
         self._serving = Serving(state_machine)
@@ -97,6 +99,8 @@ class Service:
         if refusal is None and group.user is None and self._state_machine.access.is_on:
             # Apply would refuse it as well; but the log is not for those who have not logged in. Members need no login.
             refusal = None if group.commands[0][0] in SYSTEM_WRITES else UserEmpty()
+        if refusal is None:
+            refusal = self._versions.refusal(group.commands)
         if refusal is not None:
             group.origin.on_refused(group, refusal)
             return

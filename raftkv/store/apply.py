@@ -11,6 +11,7 @@ from typing import Any, Callable, Final
 
 from raftkv.errors import (
     AnswerDropped,
+    Corruption,
     FencingTokenStale,
     FutureRevision,
     InvalidRequest,
@@ -50,6 +51,7 @@ from raftkv.wire.commands import (
     OK,
     PUBLISH_MEMBER,
     PUT,
+    READS,
     RECORD_MEMBER,
     SET_ALARM,
     TXN,
@@ -168,16 +170,30 @@ def _run(state: State, command: Any) -> Answer:
             raise InvalidRequest("a command is a list that starts with its operation")
         handler = _HANDLERS.get(command[0])
         if handler is None:
-            raise InvalidRequest(f"operation {command[0]} is no write that is known")
+            raise _stranger(command[0])
         if state.is_guarded:
             check_access(state, command)
         cluster = state.cluster
         if cluster.full or cluster.alarms:
             check_alarms(command, cluster)
         return handler(state, command)
+    except Corruption:
+        raise
     except RaftKVError as error:
         assert not state.mvcc.sub, "a refused command changes nothing"
         return failure(error)
+
+
+def _stranger(operation: int) -> RaftKVError:
+    """A newer version has written it, and carries it out: whoever answers it with an error has another store from then on.
+
+    Leaders propose nothing that a member does not know (replica/versions.py); this is for one that is older than it said.
+    """
+    if operation in READS:
+        return InvalidRequest(f"operation {operation} is no write")
+    return Corruption(
+        f"the log holds operation {operation}, which this version of raftkv does not know: upgrade this member, its data is whole"
+    )
 
 
 def _put(state: State, command: Command) -> Answer:

@@ -2,7 +2,7 @@
 
 A command is a list whose first item is its operation. The same list travels from the client's frame into the log entry and
 into apply, untouched: nothing is copied or rebuilt per request on the way. Numbers are on disk: never reuse one, and add
-new items only at the end of a command, under a new BATCH_VERSION.
+new items only at the end of a command, under a new BATCH_VERSION. A new write has its version in wire/versions.py.
 
 Writes carry at position 1 their session sequence (0: no session). Reads carry at position 1 their flags.
 

@@ -4,7 +4,7 @@ import os
 import runpy
 from pathlib import Path
 
-from raftkv_jepsen.testbuild import bugs, clock, crashpoints
+from raftkv_jepsen.testbuild import bugs, clock, crashpoints, versions
 
 
 def main() -> None:
@@ -15,6 +15,8 @@ def main() -> None:
         crashpoints.arm(os.environ[crashpoints.ARM])
     if os.environ.get(bugs.PLANT):
         bugs.plant(os.environ[bugs.PLANT])
+    if os.environ.get(versions.VERSION):
+        versions.become(os.environ[versions.VERSION])
     runpy.run_module("raftkv_cli", run_name="__main__")
 
 

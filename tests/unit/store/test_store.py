@@ -90,7 +90,7 @@ def test_reads_of_other_commands_are_refused(driver: Driver) -> None:
 
 
 MALFORMED: list[Any] = [
-    *(None, 7, [], {}, "text", b"\1\0\0\0\0\0", [None], [[], 0], [1], [99, 0], [64, 0, b"a"]),
+    *(None, 7, [], {}, "text", b"\1\0\0\0\0\0", [None], [[], 0], [1], [64, 0, b"a"], [80, 0]),
     *([1.0, 0, b"a", b"", 0, 0], [True, 0, b"a", b"", 0, 0], [1, None, b"a", b"", 0, 0], [1, -1, b"a", b"", 0, 0]),
     *([1, 0, b"a", b"", 0], [1, 0, "a", b"", 0, 0], [1, 0, b"a", None, 0, 0], [1, 0, b"a", b"", 0, 64]),
     *(
@@ -116,6 +116,16 @@ def test_a_malformed_command_is_refused_and_changes_nothing(driver: Driver, comm
         assert answers[0][:2] == [1, "invalid_request"]
         assert answers[1][0] == 0
     assert driver.keys() == [b"fine"]
+
+
+@pytest.mark.parametrize("operation", [99, 28, 0, -1, 1 << 40])
+def test_an_entry_of_a_version_to_come_stops_this_one(driver: Driver, operation: int) -> None:
+    """To answer it with an error would be to have another store than those who know it."""
+    for session in (None, SESSION):
+        with pytest.raises(
+            Corruption, match=f"operation {operation}, which this version of raftkv does not know: upgrade this member"
+        ):
+            Driver(MemoryKeyspace()).apply(put(b"a"), [operation, 0, b"key"], session=session)
 
 
 def test_a_sequence_has_63_bits(driver: Driver) -> None:
