@@ -1,5 +1,6 @@
 """What one sees while it runs: a line that counts, and a line for every fault. On a terminal the counting line stays in its place."""
 
+import shutil
 import sys
 import threading
 import time
@@ -46,7 +47,8 @@ class Progress:
             line = self._line()
             with self._lock:
                 if self._is_terminal:
-                    print(f"\r\033[K{line}", end="", flush=True)
+                    # One that breaks into two would not stay in its place.
+                    print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
                 else:
                     print(line, flush=True)
 
@@ -56,7 +58,8 @@ class Progress:
         rate = (total - self._last[0]) / max(0.001, now - self._last[1])
         self._last = (total, now)
         elapsed_s = self._recorder.now_ns() / 1e9
+        share = f"{100 * elapsed_s / self._time_s:3.0f} %" if elapsed_s < self._time_s else "ending"
         return (
-            f"{elapsed_s:7.1f} s  {min(100, 100 * elapsed_s / self._time_s):3.0f} %  {total} operations ({rate:.0f}/s):"
+            f"{elapsed_s:7.1f} s  {share}  {total} operations ({rate:.0f}/s):"
             f" {counts[OK]} ok, {counts[FAIL]} refused, {counts[INFO]} unknown"
         )

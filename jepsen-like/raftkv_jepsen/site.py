@@ -28,8 +28,9 @@ SMALLER_LOG: Final = {
     **SMALL_LOG,
     "RAFTKV_LIMITS_LOG_RETAINED_ENTRIES_MAX": "20",
     "RAFTKV_LIMITS_HISTORY_REVISIONS_MAX": "1000",
+    "RAFTKV_SNAPSHOT_BYTES_PER_SECOND_MAX": str(1024 * 1024),
 }
-"""A member that was away for a moment needs a snapshot, and history is compacted while watches hang on it."""
+"""Snapshots take a moment, so that faults meet them on the way. A member that was away for a moment needs a snapshot, and history is compacted while watches hang on it."""
 LOGINS: Final = {"RAFTKV_ALLOW_INSECURE_PEERS": "true", "RAFTKV_LIMITS_LOGIN_REFUSAL_MS": "100"}
 """Refused logins are answered after a second by default: that would be all that a plot of latencies shows."""
 CLUSTER_NAME: Final = "jepsen"

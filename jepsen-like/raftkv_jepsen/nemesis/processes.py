@@ -1,13 +1,20 @@
 """Processes that end, stand still, or start at the wrong moment."""
 
+import re
 import signal
 import time
+from http import HTTPStatus
 from typing import Final
 
 from raftkv_jepsen.machines.node import Node
-from raftkv_jepsen.nemesis.arena import Arena, Injection, Kind
+from raftkv_jepsen.machines.waiting import wait_until
+from raftkv_jepsen.nemesis.arena import Arena, Injection, Kind, Occupied
 
 STARTUP_S_MAX: Final = 0.8
+WRITES_AWAY: Final = 400
+"""More than the harness's log keeps: who was away for so long needs a snapshot."""
+SNAPSHOT_S: Final = 6.0
+RECEIVED: Final = re.compile(r"^raftkv_snapshot_received_bytes(?:_total)? ([0-9.e+]+)$", re.MULTILINE)
 
 
 def _kill(arena: Arena, node: Node) -> Injection:
@@ -53,6 +60,34 @@ def kill_starting(arena: Arena) -> Injection:
         node.kill()
     moments = ", ".join(f"{moment_s:.2f}" for moment_s in moments_s)
     return Injection(f"{node.name} after {moments} s", lambda: arena.start(node))
+
+
+def kill_in_snapshot(arena: Arena) -> Injection:
+    """kill -9 of who sends a snapshot, or of who receives it, while it is on the way."""
+    if arena.busy:
+        raise Occupied  # it needs a quorum that writes on, and a leader that stays
+    receiver = arena.take_follower()
+    sender = arena.cluster.current_leader(arena.free())
+    if sender is None:
+        raise Occupied
+    arena.kill(receiver)
+    arena.wait_writes(WRITES_AWAY)
+    victim = arena.draw.choice((sender, receiver))
+    arena.start(receiver)
+
+    def on_the_way() -> bool:
+        status, text = receiver.http_get("/metrics")
+        found = RECEIVED.search(text) if status == HTTPStatus.OK else None
+        return found is not None and float(found[1]) > 0
+
+    try:
+        wait_until(on_the_way, "a snapshot", deadline_s=SNAPSHOT_S, interval_s=0.005)
+        word = "sent" if victim is sender else "received"
+    except AssertionError:
+        word = "might have sent, but none came," if victim is sender else "might have received, but none came,"
+    arena.busy.add(victim.name)
+    arena.kill(victim)
+    return Injection(f"{victim.name} while it {word} one", lambda: arena.start(victim))
 
 
 def _pause(node: Node) -> Injection:
@@ -112,6 +147,7 @@ KINDS: Final = (
     Kind("kill-leader", "kill", kill_leader),
     Kind("kill-all", "kill", kill_all),
     Kind("kill-starting", "kill", kill_starting),
+    Kind("kill-snapshot", "kill", kill_in_snapshot, own=True),
     Kind("pause", "pause", pause_one),
     Kind("pause-leader", "pause", pause_leader),
     Kind("pause-all", "pause", pause_all),

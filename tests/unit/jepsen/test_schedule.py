@@ -10,6 +10,7 @@ import pytest
 from raftkv_jepsen.checkers.verdict import INVALID, VALID
 from raftkv_jepsen.history import HistoryWriter
 from raftkv_jepsen.nemesis import arena as arena_module
+from raftkv_jepsen.nemesis import processes
 from raftkv_jepsen.nemesis.arena import Arena, FaultUnavailable, Injection, Kind, Occupied
 from raftkv_jepsen.nemesis.schedule import Schedule
 from raftkv_jepsen.recorder import Recorder
@@ -71,11 +72,15 @@ def history(tmp_path: Path) -> Iterator[HistoryWriter]:
     history.close()
 
 
-@pytest.fixture
-def arena(tmp_path: Path) -> Arena:
+def staged(tmp_path: Path, seed: int) -> Arena:
     network: Any = SimpleNamespace()
     cluster: Any = FakeCluster()
-    return Arena(cluster, network, random.Random(1), Writes(), lambda words: None, tmp_path)
+    return Arena(cluster, network, random.Random(seed), Writes(), lambda words: None, tmp_path)
+
+
+@pytest.fixture
+def arena(tmp_path: Path) -> Arena:
+    return staged(tmp_path, 1)
 
 
 def scheduled(arena: Arena, history: HistoryWriter, *kinds: Kind) -> Schedule:
@@ -172,3 +177,30 @@ def test_a_cluster_that_does_not_come_back_is_accused(arena: Arena, history: His
     schedule.heal()
     schedule.wait_healthy()
     assert schedule.recovery.word == INVALID
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ("raftkv_snapshot_received_bytes_total 4096\n", ("sent", "received")),
+        ("raftkv_snapshot_received_bytes_total 0\n", ("might have sent", "might have received")),
+    ],
+)
+def test_who_sends_or_receives_a_snapshot_is_killed_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: str, words: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(processes, "SNAPSHOT_S", 0.05)
+    monkeypatch.setattr(processes, "WRITES_AWAY", 1)
+    monkeypatch.setattr(FakeNode, "http_get", lambda self, path: (200, metrics if path == "/metrics" else "ok"))
+    seen = set()
+    for seed in range(12):
+        arena = staged(tmp_path, seed)
+        injection = processes.kill_in_snapshot(arena)
+        (victim,) = [node for node in arena.nodes if not node.running]
+        assert injection.detail.startswith(f"{victim.name} while it ")
+        is_sender = victim is arena.nodes[0]
+        assert words[0 if is_sender else 1] in injection.detail
+        seen.add(is_sender)
+        injection.heal()
+        assert all(node.running for node in arena.nodes)
+    assert seen == {True, False}
