@@ -19,9 +19,9 @@ ARG WHEELS=""
 # pip goes out of the environment again: a member installs nothing. Links in /opt/raftkv/bin point to the base's python3.
 RUN python3 -m venv /opt/raftkv \
  && if [ -n "${WHEELS}" ]; \
-    then /opt/raftkv/bin/pip install --no-cache-dir --no-index --find-links "${WHEELS}" 'raftkv[server,etcd,table]'; \
-    else /opt/raftkv/bin/pip wheel --no-cache-dir --wheel-dir /wheels '.[server,etcd,table]' \
-      && /opt/raftkv/bin/pip install --no-cache-dir --no-index --find-links /wheels 'raftkv[server,etcd,table]'; \
+    then /opt/raftkv/bin/pip install --no-cache-dir --no-index --find-links "${WHEELS}" 'raftkv[server,doors,table]'; \
+    else /opt/raftkv/bin/pip wheel --no-cache-dir --wheel-dir /wheels '.[server,doors,table]' \
+      && /opt/raftkv/bin/pip install --no-cache-dir --no-index --find-links /wheels 'raftkv[server,doors,table]'; \
     fi \
  && /opt/raftkv/bin/pip uninstall --yes --quiet setuptools pip
 

@@ -87,6 +87,8 @@ def login_of(options: Mapping[str, object], environment: Mapping[str, str]) -> t
 def checked_endpoints(text: str, where: str) -> tuple[str, ...]:
     """`a:1,b:2` as a tuple. Raises ValueError that names `where` and the part that is wrong; the port must be written out."""
     endpoints = tuple(part.strip() for part in text.split(","))
+    if endpoints[0].lower().startswith(("etcd://", "etcds://")):
+        return _of_etcd(endpoints, where)
     if len(endpoints) > ENDPOINTS_MAX:
         raise ValueError(f"{where} names {len(endpoints)} endpoints, at most {ENDPOINTS_MAX} are accepted")
     try:
@@ -97,3 +99,14 @@ def checked_endpoints(text: str, where: str) -> tuple[str, ...]:
     except ConfigError as error:
         raise ValueError(f"{where}: {error.message}") from None
     return endpoints
+
+
+def _of_etcd(endpoints: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """They keep their scheme: it is what tells the client. Raises ValueError."""
+    from raftkv.etcdclient.where import parse
+
+    scheme = endpoints[0].partition("://")[0].lower()
+    try:
+        return tuple(f"{scheme}://{address}" for address in parse(endpoints, None).addresses)
+    except ConfigError as error:
+        raise ValueError(f"{where}: {error.message}") from None

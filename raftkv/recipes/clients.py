@@ -4,7 +4,7 @@ The client's room knows nothing of recipes, and the command line must not load t
 A test holds the methods of the two classes together.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from raftkv.client.requests import Bytes
 from raftkv.client.sync import Client as PlainClient
@@ -22,8 +22,36 @@ if TYPE_CHECKING:
     from raftkv.recipes.semaphore import Semaphore
 
 
+def speaks_etcd(endpoints: Any) -> bool:
+    """Whether these endpoints are of an etcd cluster, by their scheme."""
+    first = endpoints if isinstance(endpoints, str) else next(iter(endpoints), "")
+    return isinstance(first, str) and first.lstrip().lower().startswith(("etcd://", "etcds://"))
+
+
+def load(name: str) -> Any:
+    """The module that speaks etcd. Raises MissingExtra."""
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        if (error.name or "").startswith("raftkv"):
+            raise
+        from raftkv.errors import MissingExtra
+
+        raise MissingExtra(f"an etcd:// endpoint needs {error.name}: pip install 'raftkv[etcd]'") from None
+
+
 class Client(PlainClient):
     __doc__ = PlainClient.__doc__
+
+    def __new__(cls, endpoints: Any = "", *args: Any, **options: Any) -> Self:
+        """The same client on an etcd cluster, for etcd:// endpoints. Raises MissingExtra."""
+        if cls is Client and speaks_etcd(endpoints):
+            return object.__new__(load("raftkv.recipes.etcd_clients").EtcdClient)  # type: ignore[no-any-return]
+        return object.__new__(cls)
+
+    __new__.__wrapped__ = PlainClient.__init__  # type: ignore[attr-defined]  # what help() and signature() show
 
     def lock(
         self,

@@ -1,11 +1,12 @@
 """The asyncio client that users get: that of the room below, and a method for every recipe. See clients.py."""
 
 import inspect
-from typing import TYPE_CHECKING, Any, Callable, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, ParamSpec, Self, TypeVar
 
 from raftkv.client.client import AsyncClient as PlainClient
 from raftkv.client.client import connect as plain_connect
 from raftkv.client.requests import Bytes
+from raftkv.recipes.clients import load, speaks_etcd
 
 if TYPE_CHECKING:
     from raftkv.recipes.barrier import AsyncBarrier, AsyncDoubleBarrier
@@ -25,6 +26,14 @@ R = TypeVar("R")
 
 class AsyncClient(PlainClient):
     __doc__ = PlainClient.__doc__
+
+    def __new__(cls, endpoints: Any = "", *args: Any, **options: Any) -> Self:
+        """The same client on an etcd cluster, for etcd:// endpoints. Raises MissingExtra."""
+        if cls is AsyncClient and speaks_etcd(endpoints):
+            return object.__new__(load("raftkv.recipes.etcd_clients_async").AsyncEtcdClient)  # type: ignore[no-any-return]
+        return object.__new__(cls)
+
+    __new__.__wrapped__ = PlainClient.__init__  # type: ignore[attr-defined]  # what help() and signature() show
 
     def lock(
         self,

@@ -7,6 +7,7 @@ choice of SERVERS_UNDER_TEST (raftkv, etcd, or both with a comma between).
 import json
 import os
 import shutil
+import signal
 import tempfile
 import urllib.request
 from dataclasses import dataclass, field
@@ -94,6 +95,15 @@ class EtcdNode:
         """kill -9."""
         if self.process is not None:
             self.process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        assert self.process is not None, "it was started"
+        self.process.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None, "it was started"
+        self.process.send(signal.SIGCONT)
 
     def is_ready(self) -> bool:
         assert self.running, f"{self.name} ended:\n{log_tail(self.log_path)}"

@@ -7,8 +7,8 @@ library's own retries are off. A call of which nothing can have left this proces
 import asyncio
 from typing import Any, AsyncIterator, Final, Mapping, Sequence
 
-import grpc  # type: ignore[import-untyped]
-import grpc.aio  # type: ignore[import-untyped]
+import grpc
+import grpc.aio
 
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.commands import prefix_range_end

@@ -34,7 +34,7 @@ def make_context(project: Path, directory: Path) -> None:
     # Outside of the context, because a build leaves build/ and *.egg-info behind.
     source = directory.parent / f"{directory.name}-source"
     shutil.copytree(directory, source)
-    run([sys.executable, "-m", "pip", "wheel", "-q", "--wheel-dir", str(wheels), f"{source}[server,etcd,table]"])
+    run([sys.executable, "-m", "pip", "wheel", "-q", "--wheel-dir", str(wheels), f"{source}[server,doors,table]"])
     shutil.rmtree(source)
 
 

@@ -22,6 +22,8 @@ HEAVY = [
     "hashlib",
     "json",
     "unicodedata",
+    "grpc",
+    "google",
     "raftkv.limits",
     "raftkv.raft",
     "raftkv.client.client",
