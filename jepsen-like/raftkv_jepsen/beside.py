@@ -28,7 +28,7 @@ def run_beside(options: Options, engine: str) -> Figures:
         *("--engine", engine, "--time", str(options.time_s), "--nodes", str(options.nodes)),
         *("--seed", str(options.seed), "--rate", str(options.rate), "--clients", str(options.clients)),
         *("--nemesis", ",".join(options.nemesis), "--workload", ",".join(options.workloads), "--out", str(out)),
-        *(["--loopback"] if options.loopback else []),
+        *("--machines", options.machines),
     ]
     print(f"beside it: {engine}", flush=True)
     subprocess.run(words, check=False)

@@ -14,7 +14,7 @@ from typing import Final, NoReturn, Sequence
 
 from raftkv_jepsen.beside import SUMMARY
 from raftkv_jepsen.checkers.verdict import INVALID, UNKNOWN, VALID
-from raftkv_jepsen.options import ENGINES, NATIVE, Options
+from raftkv_jepsen.options import ENGINES, MACHINES, NAMESPACES, NATIVE, PROXIES, Options
 from raftkv_jepsen.report.page import write_report
 from raftkv_jepsen.runner import Result, run
 
@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     known.add_argument("--clients", type=int, default=30)
     known.add_argument("--engine", choices=ENGINES, default=NATIVE, help="what is run, by which clients")
     known.add_argument("--beside", choices=ENGINES, help="the same run again with another engine, figures side by side")
-    known.add_argument("--loopback", action="store_true", help="TCP proxies instead of network namespaces")
+    known.add_argument("--machines", choices=MACHINES, default=NAMESPACES, help="where the nodes live")
+    known.add_argument("--loopback", dest="machines", action="store_const", const=PROXIES, help="--machines proxies")
     known.add_argument("--list", action="store_true", help="name all faults and workloads")
     known.add_argument("--check", type=Path, metavar="FOLDER", help="judge the history of an earlier run again")
     known.add_argument("--self-test", action="store_true", help="deliberately broken daemons must be found INVALID")
@@ -59,7 +60,7 @@ def options_of(given: argparse.Namespace) -> Options:
         out=out.absolute(),
         rate=given.rate,
         clients=given.clients,
-        loopback=given.loopback,
+        machines=given.machines,
         engine=given.engine,
     )
 

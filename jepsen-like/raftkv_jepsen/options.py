@@ -15,6 +15,14 @@ WITH_USERS: Final = frozenset({"all", "auth"})
 """Choices of workloads for which authentication is switched on."""
 ENGINES: Final = (NATIVE, DOOR, ETCD)
 
+NAMESPACES: Final = "namespaces"
+"""Network namespaces where they can be made, else as below."""
+PROXIES: Final = "proxies"
+"""Loopback, behind TCP proxies."""
+COMPOSE: Final = "compose"
+"""The containers of docker-compose.yml."""
+MACHINES: Final = (NAMESPACES, PROXIES, COMPOSE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -32,8 +40,7 @@ class Options:
     """Operations per second, of all clients together."""
     clients: int = 30
     engine: str = NATIVE
-    loopback: bool = False
-    """Never network namespaces, also where they can be made."""
+    machines: str = NAMESPACES
     bug: str = ""
     """A planted bug of bugs.py; the self-test's."""
     small_log: bool = True

@@ -3,6 +3,7 @@
 import random
 import shutil
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Sequence
@@ -64,6 +65,7 @@ class Result:
             "verdict": self.word,
             "line": self.line(),
             "engine": self.options.engine,
+            "machines": self.options.machines,
             "seed": self.options.seed,
             "time_s": self.options.time_s,
             "ended_ns": self.ended_ns,
@@ -102,11 +104,10 @@ def run(options: Options) -> Result:
             say=progress.say,
         )
         try:
-            with site:
+            with closing(history), site:
                 try:
                     _play(options, site, recorder, kinds, classes, result, progress)
                 finally:
-                    history.close()
                     _keep_logs(site, options.out)
         except KeyboardInterrupt:
             result.ended_ns = result.ended_ns or recorder.now_ns()
@@ -151,6 +152,7 @@ def _play(
         clock_files=site.clock_files,
         no_disks=site.no_disks,
         no_clocks=site.no_clocks,
+        lacks=site.lacks(),
         is_raftkv=options.engine != ETCD,
         login=options.login,
     )

@@ -86,7 +86,7 @@ def run_case(case: Case, seed: int, out: Path, given: argparse.Namespace) -> Res
         out=out,
         rate=case.rate,
         clients=24 if case.bug == HEALTHY else 8,
-        loopback=given.loopback,
+        machines=given.machines,
         bug=case.bug,
         small_log=case.small_log,
     )

@@ -4,13 +4,14 @@ What it cannot is remembered with its reason; the faults that need it are skippe
 """
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Callable, Final
 
 from raftkv_jepsen.clients.base import Client, Door
 from raftkv_jepsen.clients.gateway import GatewayDoor
 from raftkv_jepsen.clients.native import NativeClient, NativeDoor
-from raftkv_jepsen.machines import etcd_node
+from raftkv_jepsen.machines import compose, containers, etcd_node
 from raftkv_jepsen.machines.cluster import SMALL_LOG, Cluster, ClusterOptions
 from raftkv_jepsen.machines.disk import DiskFaultUnavailable
 from raftkv_jepsen.machines.logins import enable_authentication
@@ -19,7 +20,7 @@ from raftkv_jepsen.machines.netns import NamespacesUnavailable, Network
 from raftkv_jepsen.machines.node import Node
 from raftkv_jepsen.machines.proxies import ProxyNetwork
 from raftkv_jepsen.nemesis import clocks
-from raftkv_jepsen.options import ETCD, NATIVE, Options
+from raftkv_jepsen.options import COMPOSE, ETCD, NAMESPACES, NATIVE, Options
 from raftkv_jepsen.testbuild import bugs, clock
 from raftkv_jepsen.testbuild.program import ENVIRONMENT, PROGRAM
 
@@ -49,7 +50,9 @@ class Site:
         self.clock_files: dict[str, Path] = {}
         self.no_disks = "the run has no fault that needs them"
         self.no_clocks = "the run has no fault that needs them"
-        self.network: Network | ProxyNetwork
+        self.lacks: Callable[[], dict[str, str]] = dict
+        """Groups of faults that these machines cannot have, and why; asked when they run."""
+        self.network: Network | ProxyNetwork | containers.ContainerNetwork
         self.cluster: Cluster
 
     def __enter__(self) -> "Site":
@@ -65,16 +68,16 @@ class Site:
 
     def _build(self) -> None:
         options = self._options
+        if options.machines == COMPOSE:
+            self._make_containers()
+            return
         self.network = self._make_network()
         self._stack.callback(self.network.close)
         self._stack.enter_context(self.network.entered())
-        environment = {**(SMALLER_LOG if options.small_log else {}), **options.environment}
-        if options.login is not None:
-            environment |= LOGINS | {"RAFTKV_JOIN_USER": ":".join(options.login)}
         self.cluster = Cluster(
             ClusterOptions(
                 cluster_name=CLUSTER_NAME,
-                environment=environment,
+                environment=self._settings(),
                 places=self.network.places(),
                 node_class=self._node_class(),
             )
@@ -89,6 +92,32 @@ class Site:
         if self._wants_clocks:
             self._make_clocks()
 
+    def _settings(self) -> dict[str, str]:
+        settings = {**(SMALLER_LOG if self._options.small_log else {}), **self._options.environment}
+        if self._options.login is not None:
+            settings |= LOGINS | {"RAFTKV_JOIN_USER": ":".join(self._options.login)}
+        return settings
+
+    def _make_containers(self) -> None:
+        """Raises ValueError when docker-compose.yml does not have what the options ask for, or there is no engine."""
+        options = self._options
+        if options.engine == ETCD or options.bug or options.nodes != len(compose.MEMBERS):
+            raise ValueError("docker-compose.yml has three members of raftkv as it is: no other number, engine or bug")
+        project = compose.Project(CLUSTER_NAME, self._settings())
+        self._stack.callback(project.close)
+        project.create(self._say)
+        self.network = network = containers.ContainerNetwork(project)
+        self._stack.callback(network.close)
+        node_class = partial(containers.ComposeNode, project=project, network=network)
+        self.cluster = Cluster(
+            ClusterOptions(cluster_name=CLUSTER_NAME, places=network.places(), node_class=node_class)
+        )
+        self._stack.callback(self.cluster.close)
+        for node in self.cluster.nodes:
+            node.data_directory = project.data_directory(node.name) or node.data_directory
+        self.no_disks, self.no_clocks = containers.NO_DISKS, containers.NO_CLOCKS
+        self.lacks = partial(containers.lacks, project, network)
+
     def _node_class(self) -> type[Node]:
         """Raises ValueError when there is no etcd to be run."""
         if self._options.engine != ETCD:
@@ -98,7 +127,7 @@ class Site:
         return etcd_node.EtcdNode
 
     def _make_network(self) -> Network | ProxyNetwork:
-        if not self._options.loopback:
+        if self._options.machines == NAMESPACES:
             try:
                 return Network(self._options.nodes)
             except NamespacesUnavailable as error:

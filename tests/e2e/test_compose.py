@@ -5,15 +5,12 @@ it is skipped. There is no registry in it: the base image comes from debootstrap
 """
 
 import time
-from pathlib import Path
 from typing import Iterator
 
 import pytest
 from integration.harness.waiting import wait_until
 
 from .harness.compose import MEMBERS, ComposeCluster
-from .harness.engine import Engine, EngineUnavailable, acquire_engine
-from .harness.images import BASE_TAG, base_image, make_context, remove_images
 from .harness.writing import Writing
 
 pytestmark = pytest.mark.e2e
@@ -22,35 +19,14 @@ pytestmark = pytest.mark.e2e
 LEAVE_SECONDS_MAX = 10.0
 # The contract is 5 s; the rest is for an engine on a busy machine. The grace period of the file is 15 s.
 SHUTDOWN_SECONDS_MAX = 8.0
-IMAGE = "raftkv-e2e:local"
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    try:
-        with acquire_engine() as engine:
-            engine.compose_command()
-            yield engine
-    except EngineUnavailable as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def cluster(engine: Engine, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeCluster]:
-    """The project's compose file, up; at the end nothing of it is left: containers, volumes, network, images."""
-    context = tmp_path_factory.mktemp("context")
-    try:
-        make_context(project, context)
-        base = base_image(engine, tmp_path_factory.mktemp("base"))
-    except EngineUnavailable as error:
-        pytest.skip(str(error))
-    cluster = ComposeCluster(engine, context, base, image=IMAGE)
-    try:
-        cluster.up()
-        yield cluster
-    finally:
-        cluster.remove()
-        remove_images(engine, IMAGE, BASE_TAG)
+def cluster(built: ComposeCluster) -> Iterator[ComposeCluster]:
+    """Up; at the end without containers, volumes and network."""
+    built.up()
+    yield built
+    built.compose("down", "--volumes")
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from raftkv_jepsen.checkers.verdict import VALID
-from raftkv_jepsen.options import Options
+from raftkv_jepsen.options import NAMESPACES, PROXIES, Options
 from raftkv_jepsen.report.page import NAME, write_report
 from raftkv_jepsen.runner import Result, run
 from raftkv_jepsen.selftest import CASES, accusation
@@ -24,10 +24,10 @@ def told(result: Result) -> str:
 
 
 @pytest.mark.parametrize(
-    ("loopback", "nemesis", "time_s"), [(False, "all", 40.0), (True, "kill,pause,partition", 15.0)]
+    ("machines", "nemesis", "time_s"), [(NAMESPACES, "all", 40.0), (PROXIES, "kill,pause,partition", 15.0)]
 )
-def test_a_mix_of_faults_breaks_no_promise(tmp_path: Path, loopback: bool, nemesis: str, time_s: float) -> None:
-    options = Options(time_s=time_s, seed=7, nemesis=tuple(nemesis.split(",")), out=tmp_path, loopback=loopback)
+def test_a_mix_of_faults_breaks_no_promise(tmp_path: Path, machines: str, nemesis: str, time_s: float) -> None:
+    options = Options(time_s=time_s, seed=7, nemesis=tuple(nemesis.split(",")), out=tmp_path, machines=machines)
     result = run(options)
     assert result.word == VALID, told(result)
     assert result.faults, "nothing was injected"

@@ -47,7 +47,7 @@ class ClusterOptions:
     cluster_name: str = CLUSTER_NAME
     environment: dict[str, str] = field(default_factory=dict)
     places: Sequence[Place] | None = None  # loopback unless given
-    node_class: type[Node] = Node
+    node_class: Callable[..., Node] = Node
 
 
 class Cluster:

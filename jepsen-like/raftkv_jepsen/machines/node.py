@@ -1,6 +1,7 @@
 """One member of a test cluster: its addresses, its data directory, and its daemon, which comes and goes."""
 
 import http.client
+import shutil
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,16 @@ class Node:
         if self.process is not None:
             self.process.kill()
         self.paused = False
+
+    def begin_anew(self, through: "Node") -> None:
+        """Its disk is empty; at its next start it joins through another member."""
+        for path in self.data_directory.glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        self.flags["join"] = through.client_endpoint
+        self.initial_cluster = ""
 
     def terminate(self, deadline_s: float = 10.0) -> int:
         """SIGTERM, and the exit code."""

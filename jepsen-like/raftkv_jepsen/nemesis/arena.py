@@ -7,12 +7,12 @@ kind asks for one here, and is put off when there is none left.
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Final, NamedTuple
+from typing import Callable, Final, Mapping, NamedTuple
 
 import raftkv
+from raftkv_jepsen.machines.cables import Cables
 from raftkv_jepsen.machines.cluster import Cluster
 from raftkv_jepsen.machines.loopdisk import LoopDisk
-from raftkv_jepsen.machines.netns import Network
 from raftkv_jepsen.machines.node import Node
 from raftkv_jepsen.machines.proxies import ProxyNetwork
 from raftkv_jepsen.machines.waiting import wait_until
@@ -60,7 +60,7 @@ class Arena:
     """One run's. `down` are the members that are not expected to run, or that may end by themselves."""
 
     cluster: Cluster
-    network: Network | ProxyNetwork
+    network: Cables | ProxyNetwork
     draw: random.Random
     writes_ok: Callable[[], int]
     say: Callable[[str], None]
@@ -70,6 +70,8 @@ class Arena:
     no_disks: str = ""
     """Why the nodes have no file systems of their own."""
     no_clocks: str = ""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """Groups of faults that these machines cannot have at all, and why."""
     is_raftkv: bool = True
     login: tuple[str, str] | None = None
     down: set[str] = field(default_factory=set)

@@ -1,6 +1,5 @@
 """Members that leave and come back with an empty disk, while clients go on: joint configurations, learners, snapshots, promotions."""
 
-import shutil
 from typing import Final
 
 from raftkv.errors import RaftKVError
@@ -43,14 +42,8 @@ def remove(arena: Arena, node: Node) -> None:
 def rejoin(arena: Arena, node: Node) -> None:
     """With an empty data directory. Raises DeadlinePassed when it has no vote after CHANGE_S."""
     node.kill()
-    for path in node.data_directory.glob("*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
     others = [other for other in arena.nodes if other is not node and other.running]
-    node.flags["join"] = others[0].client_endpoint
-    node.initial_cluster = ""
+    node.begin_anew(others[0])
     arena.start(node)
     wait_until(
         lambda: node.name in voters(arena), f"{node.name} to have a vote again", deadline_s=CHANGE_S, interval_s=0.3

@@ -36,7 +36,7 @@ class Schedule:
         self.recoveries_s: list[float] = []
         self.recovery = Verdict("recovery")
         for kind in self._kinds:
-            reason = kind.unavailable(arena)
+            reason = arena.lacks.get(kind.group, "") or kind.unavailable(arena)
             if kind.own and not arena.is_raftkv:
                 reason = "it is made for raftkv's own files, command line and protocol"
             if reason:
