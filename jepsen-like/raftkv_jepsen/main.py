@@ -14,7 +14,7 @@ from typing import Final, NoReturn, Sequence
 
 from raftkv_jepsen.beside import SUMMARY
 from raftkv_jepsen.checkers.verdict import INVALID, UNKNOWN, VALID
-from raftkv_jepsen.options import ENGINES, MACHINES, NAMESPACES, NATIVE, PROXIES, Options
+from raftkv_jepsen.options import COMPOSE, ENGINES, MACHINES, NAMESPACES, NATIVE, PROXIES, Options
 from raftkv_jepsen.report.page import write_report
 from raftkv_jepsen.runner import Result, run
 
@@ -61,6 +61,7 @@ def options_of(given: argparse.Namespace) -> Options:
         rate=given.rate,
         clients=given.clients,
         machines=given.machines,
+        recovery_s=60.0 if given.machines == COMPOSE else 30.0,  # an engine has its own time to start a container
         engine=given.engine,
     )
 

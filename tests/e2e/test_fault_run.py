@@ -41,7 +41,9 @@ def left(built: ComposeCluster) -> list[str]:
 
 
 def test_containers_keep_their_promises_under_faults(built: ComposeCluster, project: Path, tmp_path: Path) -> None:
-    words = command(built, project, tmp_path, "--time", "40", "--seed", "5", "--nemesis", ",".join(FAULTS))
+    words = command(
+        built, project, tmp_path, "--time", "40", "--rate", "80", "--seed", "5", "--nemesis", ",".join(FAULTS)
+    )
     done = subprocess.run(
         words, env=environment(built), cwd=tmp_path, capture_output=True, text=True, timeout=RUN_S, check=False
     )

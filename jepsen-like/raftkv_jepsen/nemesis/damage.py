@@ -15,7 +15,7 @@ from raftkv_jepsen.nemesis.membership import replace
 
 LINES: Final = r"damaged|corrupt|unfinished write|ends before the store|does not fit|holds a store, but"
 PAGE_BYTES: Final = 4096
-VERDICT_S: Final = 15.0
+VERDICT_S: Final = 60.0
 
 
 def used_bytes(path: Path) -> int:
