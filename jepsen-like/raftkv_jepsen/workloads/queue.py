@@ -16,6 +16,8 @@ from raftkv_jepsen.workloads.base import Workload
 
 TTL_S: Final = 2.0
 DRAIN_S: Final = 30.0
+WAITING_MAX: Final = 60
+"""Who puts waits for those who work, so that the rest is worked off within that time."""
 
 
 class Queues(Workload):
@@ -27,6 +29,8 @@ class Queues(Workload):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._queues: dict[int, Queue] = {}
+        self._waiting = 0
+        """Put and not acknowledged, as far as is known."""
 
     def _queue(self, process: int, client: Client) -> Queue:
         if process not in self._queues:
@@ -46,11 +50,10 @@ class Queues(Workload):
         queue = self._queue(process, client)
         if process % 2:
             await self._work(process, queue, draw)
-        else:
-            value = str(self.fresh_value())
-            await self.stage.recorder.perform(
-                Operation(process, PUT, self.key, value), queue.put(value), result=lambda _: None
-            )
+        elif self._waiting < WAITING_MAX:
+            put = Operation(process, PUT, self.key, str(self.fresh_value()))
+            await self.stage.recorder.perform(put, queue.put(put.argument), result=lambda _: None)
+            self._waiting += put.outcome != FAIL
 
     async def _work(self, process: int, queue: Queue, draw: random.Random) -> None:
         claim: Claim | None = await self.stage.recorder.perform(
@@ -73,6 +76,7 @@ class Queues(Workload):
     async def _acknowledge(self, process: int, claim: Claim) -> None:
         operation = Operation(process, ACKNOWLEDGE, self.key, claim.value)
         await self.stage.recorder.perform(operation, claim.acknowledge(), result=lambda _: claim.token)
+        self._waiting -= operation.outcome == OK
 
     async def _walk_away(self, process: int) -> None:
         """As a worker that dies, but quicker: its session ends, the item is handed out again."""

@@ -106,5 +106,11 @@ def test_what_is_heard_was_said_in_that_term_and_at_one_revision(word: Operation
     assert words(told, word)[1] == INVALID
 
 
+def test_a_candidate_that_came_anew_may_have_led_before() -> None:
+    again = campaign("d", 12, 41, 90, process=2)
+    assert words(again, heard(9, "d", 9, 70)) == [VALID, VALID]
+    assert words(again, heard(13, "d", 13, 95))[1] == INVALID
+
+
 def test_what_was_refused_is_not_heard() -> None:
     assert words(refused(proclaim(7, "x", 45, 50)), heard(7, "x", 60, 61))[1] == INVALID
