@@ -6,14 +6,15 @@ is a wait in the cluster, not a loop of questions. Below that prefix: `k/KEY` va
 the queue is not empty, which is what "a queue counts as existing" needs), `q/KEY/NUMBER` its items, `b/KEY` barriers.
 """
 
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from hashlib import blake2b
-from typing import Any, Awaitable, Callable, Final, Sequence, TypeVar
+from typing import Any, Awaitable, Callable, Final, Iterator, Sequence, TypeVar
 
 from raftkv.client.requests import Bytes, as_bytes
 from raftkv.client.results import RangeResult, TxnResult
 from raftkv.client.txn import Delete, Get, Lease, Operation, Put, Range, Value, exists, missing
-from raftkv.errors import DeadlineExceeded, InvalidRequest, LeaseNotFound, LockLost, NotANumber, QueueEmpty
+from raftkv.errors import DeadlineExceeded, InvalidRequest, LeaseNotFound, LockLost, NotANumber, QueueEmpty, RaftKVError
 from raftkv.recipes.places import check_seconds
 from raftkv.recipes.verbs import Kept, Verbs
 from raftkv.recipes.waiting import Deadline, wait_keys
@@ -62,6 +63,16 @@ class Scope:
         lease = self._lease.pop("it", None)
         if lease is not None:
             await lease.revoke()
+
+
+@contextmanager
+def _behind_a_write() -> Iterator[None]:
+    """What fails in here comes after a write that was done: whoever believed that nothing has happened would do that one twice."""
+    try:
+        yield
+    except RaftKVError as error:
+        error.may_have_happened = True
+        raise
 
 
 class AsyncStore:
@@ -182,7 +193,8 @@ class AsyncStore:
         names = list(pairs)
         for start in range(0, len(names), OPERATIONS_PER_TXN):
             part = {name: pairs[name] for name in names[start : start + OPERATIONS_PER_TXN]}
-            await self._write(partial(self._put_all, part))
+            with _behind_a_write() if start else nullcontext():
+                await self._write(partial(self._put_all, part))
 
     def _put_all(self, pairs: dict[bytes, Bytes], lease: int) -> Awaitable[TxnResult]:
         return self._kv.txn().then(*(Put(name, value, lease=lease) for name, value in pairs.items())).commit()
@@ -251,7 +263,8 @@ class AsyncStore:
         if arrived == 1:
             await self._adopt(count + b"/n")
         if arrived >= world_size:
-            await self._write(lambda lease: self._kv.put(opened, "", lease=lease))
+            with _behind_a_write():
+                await self._write(lambda lease: self._kv.put(opened, "", lease=lease))
             return
         if await wait_keys(self._kv, [opened], until="exists", deadline=deadline) is None:
             raise DeadlineExceeded(
@@ -298,14 +311,15 @@ class AsyncStore:
             raise LockLost("the round is over: its lease has ended") from error
 
     async def _adopt(self, name: bytes) -> None:
-        """INCREMENT and APPEND make keys without a lease: put a new one on the round's."""
+        """INCREMENT and APPEND make keys without a lease: put a new one on the round's. They are done, whatever comes of this."""
 
         def attach(lease: int) -> Awaitable[TxnResult]:
             put = Put(name, b"", lease=lease)
             put.command[5] |= IGNORE_VALUE
             return self._kv.txn().if_(exists(name), Lease(name) == 0).then(put).commit()
 
-        await self._write(attach)
+        with _behind_a_write():
+            await self._write(attach)
 
     async def _bounds(self, key: Bytes) -> tuple[int, int, Any]:
         """Where a queue begins and ends, and the condition that it still does."""
