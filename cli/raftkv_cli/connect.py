@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from raftkv_cli.settings import Settings
-from raftkv_cli.spec import UsageError
+from raftkv_cli.spec import Failed, UsageError
 
 if TYPE_CHECKING:
     from raftkv import Client
@@ -33,6 +33,12 @@ def login(settings: Settings) -> tuple[str | None, str]:
     from raftkv_cli.secrets import ask_password
 
     return settings.user, ask_password(settings.user)
+
+
+def only_raftkv(settings: Settings, verb: str, instead: str) -> None:
+    """Refuse endpoints of etcd for a verb that asks members of raftkv in a way of their own. Raises Failed."""
+    if settings.endpoints[0].startswith(("etcd://", "etcds://")):
+        raise Failed(f"{verb} asks members of raftkv, and these endpoints are of etcd: use {instead}")
 
 
 def key_bytes(text: str, name: str = "KEY") -> bytes:

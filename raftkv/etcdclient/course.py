@@ -15,6 +15,7 @@ from raftkv.wire.commands import Answer
 
 LOGIN_TIMEOUT_S = 10.0
 LOGINS_MAX = 3
+AT_ATTEMPTS_MAX = 3  # where nobody else would do, and an hour is allowed for the answer
 
 
 class Uncertain(Exception):
@@ -163,6 +164,10 @@ class Course:
 
     def _again(self, now: float, error: RaftKVError) -> Step:
         self._note(error)
+        assert self._rpc is not None, "it is sent again"
+        if self._rpc.at and error.code == "unreachable" and self._failures >= AT_ATTEMPTS_MAX:
+            self._program.close()
+            raise Unreachable(f"{self._rpc.at}: {error.message}")
         pause_s = self._places.pause_s(self._failures, self._draw())
         return self._send(now) if not pause_s else self._sleep(now, pause_s)
 

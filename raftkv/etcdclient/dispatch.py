@@ -19,8 +19,8 @@ from raftkv.etcdclient.marks import Sessions, draw_session_id
 from raftkv.etcdclient.places import Places
 from raftkv.etcdclient.rpcs import Program, Rpc
 from raftkv.etcdclient.waits import Waiting
-from raftkv.etcdclient.where import Where
-from raftkv.etcdclient.writes import contended_key, is_write_of_keys, not_our_turn, opened
+from raftkv.etcdclient.where import Where, without_scheme
+from raftkv.etcdclient.writes import contended_key, is_write_of_keys, no_session, not_our_turn, opened
 from raftkv.etcdpb import rpc_pb2
 from raftkv.wire.commands import Answer, Command
 from raftkv.wire.protocol import DEFRAGMENT, WAIT
@@ -57,6 +57,7 @@ class EtcdDispatcher:
     async def ask(self, address: str, command: Command, timeout_s: float | None, kind: int) -> Answer:
         """Like submit, but to this address and nowhere else."""
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        address = without_scheme(address)
         if command[0] != DEFRAGMENT:
             timeout_s = min(timeout_s, self.options.attempt_timeout_s)
         answer: Answer = await self.run(program(None, command, address, draw), timeout_s, patient=True)
@@ -94,9 +95,16 @@ class EtcdDispatcher:
         deadline = self.loop.time() + timeout_s
         sessions = self._sessions if kind != BARE_WRITE else None
         if sessions is not None and is_write_of_keys(command) and sessions.is_due:
-            async with self._opening:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._opening.acquire()
+            except TimeoutError:
+                raise no_session(timeout_s) from None
+            try:
                 if sessions.is_due:
-                    await self.run(opened(sessions), timeout_s)
+                    await self.run(opened(sessions), max(0.0, deadline - self.loop.time()))
+            finally:
+                self._opening.release()
         made = program(sessions, command, self.places.current, draw)
         contended = contended_key(command)
         if contended is None:

@@ -43,6 +43,12 @@ def parse(endpoints: str | Sequence[str], tls: Tls | None) -> Where:
     return Where(parse_endpoints(addresses), tls)
 
 
+def without_scheme(address: str) -> str:
+    """HOST:PORT of an endpoint that is given as the client was given its own."""
+    scheme, has_scheme, rest = address.partition("://")
+    return rest.rstrip("/") if has_scheme and scheme.lower() in _SCHEMES else address
+
+
 def _check(tls: Tls) -> None:
     if not tls.verify:
         raise ConfigError(

@@ -6,7 +6,15 @@ INCREMENT and APPEND are read, computed here, and written if the key is unchange
 import re
 from typing import Callable, Final, Sequence
 
-from raftkv.errors import DeadlineExceeded, InvalidRequest, LeaseExists, NotANumber, RaftKVError, SessionExpired
+from raftkv.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    LeaseExists,
+    NotANumber,
+    RaftKVError,
+    SessionExpired,
+    Unreachable,
+)
 from raftkv.etcdclient import rpcs
 from raftkv.etcdclient.attempts import Applied, Request, SessionGone, attempt
 from raftkv.etcdclient.marks import MARKS_PREFIX, TTL_S, Mark, Session, Sessions, covers_marks
@@ -165,6 +173,11 @@ def contended_key(command: Command) -> bytes | None:
     """The key whose value a write has to read first; whoever else of this client wants it waits for its turn."""
     inner = command[3] if command[0] == GUARDED else command
     return bytes(inner[2]) if inner[0] in (INCREMENT, APPEND) else None
+
+
+def no_session(timeout_s: float) -> Unreachable:
+    """Others of this client have tried all that time, in vain."""
+    return Unreachable(f"no member could be reached within {timeout_s:.3g} s: no session could be opened for the write")
 
 
 def not_our_turn(timeout_s: float) -> DeadlineExceeded:

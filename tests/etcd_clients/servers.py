@@ -100,6 +100,8 @@ class EtcdNode:
         """SIGSTOP."""
         assert self.process is not None, "it was started"
         self.process.send(signal.SIGSTOP)
+        status = Path(f"/proc/{self.process.pid}/status")
+        wait_until(lambda: "\nState:\tT" in status.read_text(), f"{self.name} to stand still")
 
     def resume(self) -> None:
         assert self.process is not None, "it was started"

@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.skipif(binary() is None, reas
 
 QUICK = {
     "test_an_election_from_campaign_to_succession",
-    "test_a_gate",
     "test_a_queue_in_order_and_by_priority",
     "test_readers_share_and_writers_do_not",
     "test_reentrance_and_misuse",

@@ -5,6 +5,7 @@ It asks over HTTP and not over the native protocol: this is what load balancers 
 
 from raftkv.client.tls import TlsConnector
 from raftkv_cli import exits
+from raftkv_cli.connect import only_raftkv
 from raftkv_cli.output import write_json, write_line, write_table
 from raftkv_cli.probe import ProbeReply, probe_all
 from raftkv_cli.spec import Call, Verb
@@ -12,6 +13,7 @@ from raftkv_cli.spec import Call, Verb
 
 def run(call: Call) -> int:
     endpoints, settings = call.settings.endpoints, call.settings
+    only_raftkv(settings, "health", "`raftkv status` or `etcdctl endpoint health`")
     tls = None if settings.tls is None else TlsConnector(settings.tls)
     replies = list(zip(endpoints, probe_all(endpoints, "/readyz", settings.timeout_seconds, tls), strict=True))
     healthy_count = sum(reply.ok for _, reply in replies)

@@ -8,7 +8,7 @@ from typing import Any
 
 from raftkv.errors import MissingExtra
 from raftkv_cli import exits
-from raftkv_cli.connect import open_client
+from raftkv_cli.connect import only_raftkv, open_client
 from raftkv_cli.output import write_json, write_line, write_table
 from raftkv_cli.spec import Argument, Call, Failed, Option, UsageError, Verb
 
@@ -31,6 +31,7 @@ def save(call: Call) -> int:
     from raftkv.store.backup import BackupWriter
 
     endpoints = call.settings.endpoints
+    only_raftkv(call.settings, "snapshot save", "`etcdctl snapshot save`")
     if len(endpoints) != 1:
         raise UsageError("snapshot save takes one endpoint: the member whose data is saved (--endpoints HOST:PORT)")
     writer = BackupWriter(call.arguments["FILE"])
