@@ -6,7 +6,8 @@ from raftkv.daemon.config import DaemonConfig
 from raftkv.transport.peer_tls import PeerTls
 from raftkv.transport.tls import TlsContexts, TlsFiles
 
-APPLICATION_PROTOCOLS: Final = ("raftkv", "h2", "http/1.1")
+APPLICATION_PROTOCOLS: Final = ("raftkv", "http/1.1", "h2")
+"""The first that the client offers too. Who could do either (curl, browsers, Prometheus) wants pages, which HTTP/1.1 has here; gRPC offers `h2` alone."""
 
 
 def client_tls(config: DaemonConfig) -> TlsContexts | None:

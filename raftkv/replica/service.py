@@ -68,7 +68,7 @@ class Service:
         self._state_machine = state_machine
         self._directory = directory
         self._limits = limits
-        self._signpost = Signpost(raft, directory)
+        self._signpost = Signpost(raft, directory, founding.names)
         self._versions = VersionGate(directory)
         self._proposals = Proposals()
         self._reads = PendingReads(first_read_context)

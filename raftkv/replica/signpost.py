@@ -1,21 +1,23 @@
 """Where a client may go that this member cannot serve: hints for refusals and greetings."""
 
-from typing import Any
+from typing import Any, Mapping
 
 from raftkv.errors import NoQuorum, NotLeader, RaftKVError, ShuttingDown
 from raftkv.raft.node import Raft
 from raftkv.replica.upkeep import Directory
-from raftkv.units import NOBODY
+from raftkv.units import NOBODY, NodeId
 
 
 class Signpost:
     """Knows the leader and the members, as this member does."""
 
-    __slots__ = ("_directory", "_raft")
+    __slots__ = ("_directory", "_founders", "_raft")
 
-    def __init__(self, raft: Raft, directory: Directory) -> None:
+    def __init__(self, raft: Raft, directory: Directory, founders: Mapping[NodeId, str]) -> None:
+        """`founders`: names by id, for as long as the log has not told who is there."""
         self._raft = raft
         self._directory = directory
+        self._founders = founders
 
     def leader(self) -> dict[str, Any] | None:
         """The leader as {id, name, address}; None while none is known."""
@@ -25,7 +27,7 @@ class Signpost:
         for member in self.members():
             if member["id"] == leader:
                 return member
-        return {"id": leader, "name": "", "address": ""}
+        return {"id": leader, "name": self._founders.get(leader, ""), "address": ""}
 
     def members(self) -> list[dict[str, Any]]:
         """All members as {id, name, address}: where else a client may go."""

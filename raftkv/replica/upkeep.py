@@ -61,7 +61,7 @@ class Directory(Protocol):
 class Founding:
     """What the first leader writes into the first entry of a new cluster: its random id, its members, its settings."""
 
-    __slots__ = ("cluster_id", "cluster_name", "members", "settings")
+    __slots__ = ("cluster_id", "cluster_name", "members", "names", "settings")
 
     def __init__(
         self, cluster_id: int, cluster_name: str, members: Sequence[tuple[NodeId, str, str]], settings: Settings
@@ -70,6 +70,7 @@ class Founding:
         self.cluster_id = cluster_id
         self.cluster_name = cluster_name
         self.members = [list(member) for member in members]
+        self.names: dict[NodeId, str] = {node_id: name for node_id, name, _ in members}
         self.settings = settings
 
     def command(self) -> Command:

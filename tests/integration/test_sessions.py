@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raftkv.errors import SessionExpired, SessionWindow
+from raftkv.errors import RaftKVError, SessionExpired, SessionWindow
 from raftkv.limits import DEFAULT_LIMITS
 from raftkv.wire import commands, protocol
 
@@ -25,6 +25,11 @@ COUNTER = b"counter"
 
 def increment(sequence: int) -> list[Any]:
     return [commands.INCREMENT, sequence, COUNTER, 1]
+
+
+def moved(leader: Node, target: Node) -> bool:
+    with leader.connect() as connection:
+        return not isinstance(connection.outcome([protocol.MOVE_LEADER, target.name]), RaftKVError)
 
 
 def open_session(node: Node, session: bytes, *, ack_below: int = 1, register: bool = False) -> NativeConnection:
@@ -81,8 +86,8 @@ def test_resent_to_a_leader_that_came_by_snapshot(make_cluster: StartCluster) ->
     follower.wait_ready()
     cluster.wait_applied_equal()
     assert "installed a snapshot" in follower.daemon.log_text()
-    with leader.connect() as connection:
-        connection.call([protocol.MOVE_LEADER, follower.name], timeout_s=10)
+    # It has the snapshot before its leader hears of that, and is refused until then.
+    wait_until(lambda: moved(leader, follower), "the leader to move")
     wait_until(lambda: cluster.current_leader() is follower, "the follower to lead")
     with open_session(follower, session) as connection:
         assert connection.call(increment(1)) == before

@@ -193,6 +193,27 @@ def test_who_is_kept_out_and_told_why(town: Town, make_cluster: StartCluster) ->
         kv.put("a", "still serving")
 
 
+def test_who_offers_both_kinds_of_http_gets_the_pages(town: Town) -> None:
+    """curl, browsers and Prometheus offer HTTP/2 first; gRPC offers nothing else."""
+    assert town.tls.ca_file and town.tls.cert_file
+    host, _, port = town.cluster.nodes[0].client_endpoint.rpartition(":")
+    for offered, chosen in ((["h2", "http/1.1"], "http/1.1"), (["http/1.1"], "http/1.1"), (["h2"], "h2"), ([], None)):
+        context = ssl.create_default_context(cafile=town.tls.ca_file)
+        context.load_cert_chain(town.tls.cert_file, town.tls.key_file)
+        if offered:
+            context.set_alpn_protocols(offered)
+        with (
+            socket.create_connection((host, int(port)), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname=host) as line,
+        ):
+            assert line.selected_alpn_protocol() == chosen
+            if chosen != "h2":
+                line.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                with line.makefile("rb") as answer:
+                    assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+                    assert answer.read().endswith(b'{"health":"true","reason":""}')
+
+
 def test_certificates_change_while_everybody_works(town: Town) -> None:
     stopped = False
     written = 0

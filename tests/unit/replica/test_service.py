@@ -47,6 +47,13 @@ def test_while_entries_are_in_flight_requests_gather_for_the_next() -> None:
     assert [group[5][0][2] for group in groups] == [b"c", b"d"]
 
 
+def test_the_first_leader_has_a_name_before_the_log_tells_it() -> None:
+    bench = Bench()
+    bench.raft.leader = 2
+    bench.state_machine.members = list  # type: ignore[method-assign]
+    assert bench.service.leader_hint() == {"id": 2, "name": "n2", "address": ""}
+
+
 def test_an_entry_holds_at_most_its_bytes_or_one_group() -> None:
     bench, origin = Bench(Limits(entry_bytes_max=250)), RecordingOrigin()
     for key, size_bytes in (("a", 100), ("b", 100), ("c", 100), ("huge", 900)):
