@@ -1,11 +1,15 @@
 """The texts of `raftkv --help` and `raftkv VERB --help`, made from the specifications."""
 
+from itertools import groupby
+from textwrap import fill
 from typing import Sequence
 
 from raftkv_cli.parse import GLOBAL_OPTIONS, HELP
 from raftkv_cli.spec import Argument, Option, Verb
 from raftkv_cli.verbs import VERBS
 
+WIDTH = 100
+RIGHT_WIDTH_MIN = 40
 EXIT_CODES = (
     ("0", "ok"),
     ("1", "refused or failed"),
@@ -40,7 +44,7 @@ def verb_help(verb: Verb) -> str:
     usage = " ".join(["raftkv", verb.name, *(argument_word(argument) for argument in verb.arguments), "[OPTIONS]"])
     if verb.takes_command:
         usage += " -- COMMAND [ARGUMENTS]"
-    sections = [f"usage: {usage}\n\n{verb.description or verb.summary}"]
+    sections = [f"usage: {usage}\n\n{paragraphs(verb.description or verb.summary)}"]
     if verb.arguments:
         sections.append(section("arguments", [(argument.name, argument.help) for argument in verb.arguments]))
     if verb.options:
@@ -64,6 +68,23 @@ def option_row(option: Option) -> tuple[str, str]:
     return f"{names} {option.metavar}".rstrip(), option.help
 
 
+def paragraphs(text: str) -> str:
+    """Lines that belong together are filled anew; empty and indented ones stay as they are."""
+    parts: list[str] = []
+    for stays, group in groupby(text.splitlines(), key=lambda line: not line or line.startswith(" ")):
+        lines = list(group)
+        parts += lines if stays else [fill(" ".join(lines), WIDTH, break_on_hyphens=False)]
+    return "\n".join(parts)
+
+
 def section(title: str, rows: Sequence[tuple[str, str]]) -> str:
     width = max(len(left) for left, _ in rows)
-    return "\n".join([f"{title}:", *(f"  {left:<{width}}  {right}" for left, right in rows)])
+    indent = " " * (width + 4)
+    right_width = max(WIDTH, len(indent) + RIGHT_WIDTH_MIN)
+    lines = [
+        fill(
+            right, right_width, initial_indent=f"  {left:<{width}}  ", subsequent_indent=indent, break_on_hyphens=False
+        )
+        for left, right in rows
+    ]
+    return "\n".join([f"{title}:", *lines])

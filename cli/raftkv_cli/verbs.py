@@ -12,6 +12,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "txn": ("txn", "compare, then do the one or the other, atomically"),
     "lease": ("lease", "grant, keep alive and end leases"),
     "lock": ("lock", "run a command under a lock"),
+    "semaphore": ("semaphore", "run a command while there is room for it"),
     "elect": ("elect", "take part in an election, or see who leads"),
     "barrier": ("barrier", "close, open and wait at a gate; meet at a point"),
     "queue": ("queue", "hand items to workers, each to one at a time"),

@@ -63,6 +63,12 @@ BAD_USAGE = [
     (["serve", "--no-such"], "--no-such"),
     (["serve", "stray"], "stray"),
     (["serve", "--name"], "--name"),
+    (["semaphore", "s", "--", "true"], "--capacity is required"),
+    (["semaphore", "", "--capacity", "1"], "NAME is empty"),
+    (["semaphore", "s", "--capacity", "0"], "--capacity '0' is not within 1"),
+    (["semaphore", "s", "--capacity", "2", "--weight", "3"], "--weight 3 is more than --capacity 2"),
+    (["semaphore", "s", "--queue", "--resize", "2"], "exclude each other"),
+    (["semaphore", "s", "--queue", "--", "true"], "--queue runs no command"),
     (["version", "now"], "unexpected argument 'now'"),
 ]
 
