@@ -14,7 +14,7 @@ from raftkv_jepsen.history import FAIL, INFO, OK, HistoryWriter, Operation
 
 T = TypeVar("T")
 
-SEEN: Final = frozenset({"hear", "hold", "observed"})
+SEEN: Final = frozenset({"hear", "hold", "observed", "overheard"})
 """Not asked for: what was heard, and for how long something was held."""
 WRITES_NOTHING: Final = frozenset({READ, "final-read", "access", "leader", "wait", "gather", *SEEN})
 

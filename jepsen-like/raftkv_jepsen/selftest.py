@@ -40,6 +40,7 @@ CASES: Final = (
     Case("generous-pool", ("none",), ("pool",), "pool: capacity"),
     Case("stale-users", ("none",), ("auth",), "auth: "),
     Case("old-passwords", ("none",), ("auth",), "auth: "),
+    Case("open-ears", ("none",), ("auth",), "auth: nobody is let in", time_s=20.0, rate=300.0),
     Case("crowded-office", ("none",), ("elections",), "elections: mutual exclusion"),
     Case("hasty-waits", ("none",), ("gates",), "gates: linearizable"),
     Case("hasty-waits", ("none",), ("rendezvous",), "rendezvous: meetings"),

@@ -6,6 +6,7 @@ member and through no door; none is before the grant; and who may is not turned 
 and names what was let in after what.
 """
 
+from dataclasses import replace
 from typing import Any, Final, Iterable, NamedTuple, Sequence
 
 from raftkv_jepsen.checkers.linearizability import by_key, check_linearizable
@@ -17,7 +18,12 @@ USER_ADD, USER_DELETE, PASSWORD = "user-add", "user-delete", "change-password"
 GRANT, REVOKE, PERMIT, FORBID = "grant-role", "revoke-role", "permit", "forbid"
 ROLE_ADD, ROLE_DELETE = "role-add", "role-delete"
 ACCESS: Final = "access"
-"""argument [door, what, password], result ALLOWED or DENIED."""
+"""argument [door, what, password, value if one is written], result ALLOWED or DENIED."""
+OVERHEARD: Final = "overheard"
+"""A watcher was told of a write: argument [door, "read", password, value]."""
+ROOT_WRITE: Final = "root-write"
+"""By somebody who may do everything; argument as that of a write."""
+ASIDE: Final = frozenset({OVERHEARD, ROOT_WRITE})
 ALLOWED, DENIED = "allowed", "denied"
 DONE, NO = "done", "no"
 COVERED: Final = {"read": ("read", "readwrite"), "write": ("write", "readwrite")}
@@ -61,7 +67,7 @@ def _changed(subject: Subject, function: str, argument: Any) -> Subject | None:
 def _step(subject: Subject, operation: Operation) -> tuple[bool, Subject]:
     done = operation.outcome == OK
     if operation.function == ACCESS:
-        _, what, password = operation.argument
+        what, password = operation.argument[1:3]
         return not done or subject.lets_in(what, password) == (operation.result == ALLOWED), subject
     after = _changed(subject, operation.function, operation.argument)
     fits = not done or (operation.result == DONE) == (after is not None)
@@ -74,20 +80,24 @@ SUBJECT: Final = Model("users and roles", Subject(), _step)
 def check_access(operations: Iterable[Operation]) -> list[Verdict]:
     """Each key is a subject; a password is given once at most."""
     operations = list(operations)
-    return [check_linearizable(operations, SUBJECT), check_shut_doors(operations)]
+    steps = [operation for operation in operations if operation.function not in ASIDE]
+    return [check_linearizable(steps, SUBJECT), check_shut_doors(operations)]
 
 
 def check_shut_doors(operations: Iterable[Operation]) -> Verdict:
     """An access is let in by a user of that password, by a role it has, by a permission the role has: each was given, and not surely taken back."""
     verdict = Verdict("nobody is let in after it was taken back")
-    allowed_count = denied_count = 0
+    allowed_count = denied_count = heard_count = 0
     for part in by_key(operations).values():
         accesses = [o for o in part if o.function == ACCESS and o.outcome == OK]
-        changes = [o for o in part if o.function != ACCESS and o.outcome != FAIL and o.result != NO]
+        heard = list(_heard(part))
+        heard_count += len(heard)
+        changes = [o for o in part if o.function not in (ACCESS, *ASIDE) and o.outcome != FAIL and o.result != NO]
         denied_count += sum(o.result == DENIED for o in accesses)
-        for access in (o for o in accesses if o.result == ALLOWED):
-            allowed_count += 1
-            _, what, password = access.argument
+        allowed = [o for o in accesses if o.result == ALLOWED]
+        allowed_count += len(allowed)
+        for access in (*allowed, *heard):
+            what, password = access.argument[1:3]
             for needed, gives, takes in (
                 ("a user with that password", _password(password), (USER_DELETE, PASSWORD)),
                 ("its role", {(GRANT, None)}, (REVOKE, USER_DELETE, ROLE_DELETE)),
@@ -96,8 +106,15 @@ def check_shut_doors(operations: Iterable[Operation]) -> Verdict:
                 last = _last_taken(access, changes, gives, takes)
                 if last is not None:
                     verdict.accuse(f"{access.key}: let in without {needed}: {access}", [*last, access])
-    verdict.detail = f"{allowed_count} accesses let in, {denied_count} turned away"
+    verdict.detail = f"{allowed_count} accesses let in, {denied_count} turned away, {heard_count} writes overheard"
     return verdict
+
+
+def _heard(part: Sequence[Operation]) -> Iterable[Operation]:
+    """What a watcher was told, as an access that lasted from the beginning of that write on: the watcher was judged within that time."""
+    begun = {o.argument[3]: o.invoked_ns for o in part if o.function in (ACCESS, ROOT_WRITE) and len(o.argument) > 3}
+    for heard in (o for o in part if o.function == OVERHEARD):
+        yield replace(heard, invoked_ns=begun.get(heard.argument[3], heard.invoked_ns))
 
 
 def _password(password: str) -> set[tuple[str, Any]]:

@@ -33,6 +33,7 @@ from raftkv_jepsen.clients.users import GatewayUsers, NativeUsers, Users
 
 TIMEOUT_S: Final = 5.0
 PINNED_TIMEOUT_S: Final = 2.0
+LISTEN_S: Final = 5.0
 
 
 class NativeClient:
@@ -189,6 +190,15 @@ class NativeDoor:
 
     async def put(self, key: str, value: str, *, node: str) -> int:
         return await self._client.put(key, value)
+
+    async def listen(self, key: str) -> AsyncIterator[str]:
+        """The values that are written to a key from now on. Raises ClientError."""
+        try:
+            async with self._client._kv.watch(key, only="put", timeout=LISTEN_S) as watch:
+                async for event in watch:
+                    yield event.value.decode()
+        except RaftKVError as error:
+            raise error_of(error) from error
 
     async def close(self) -> None:
         await self._client.close()

@@ -17,6 +17,7 @@ from raftkv.replica.serving import Serving
 from raftkv.store import apply, pool_schedule, transactions
 from raftkv.store.auth import Auth
 from raftkv.store.waits import Wait
+from raftkv.store.watcher import Watcher
 from raftkv.store.watches import WatchHub
 from raftkv.wal.wal import Wal
 from raftkv.wire.commands import GUARDED, INCREMENT, OK, Answer
@@ -156,6 +157,11 @@ def old_passwords() -> None:
     Auth.is_current = lambda self, user, auth_revision: user in self.users  # type: ignore[method-assign]
 
 
+def open_ears() -> None:
+    """A watch is judged when it begins, and hears on when its permission is gone."""
+    Watcher.judge = lambda self, access: None  # type: ignore[method-assign]
+
+
 def crowded_office() -> None:
     """Whoever campaigns through etcd's election service is told at once that it is elected."""
 
@@ -203,6 +209,7 @@ BUGS: Final[dict[str, Callable[[], None]]] = {
     "generous-pool": generous_pool,
     "stale-users": stale_users,
     "old-passwords": old_passwords,
+    "open-ears": open_ears,
     "crowded-office": crowded_office,
     "hasty-waits": hasty_waits,
     "blind-compares": blind_compares,

@@ -5,11 +5,13 @@ tokens that are kept for as long as they are good, at the native protocol, the J
 permission is an answer; one that found nobody to judge it says nothing.
 """
 
+import asyncio
 import random
-from typing import Any, Awaitable, Callable, ClassVar, Final, Sequence
+from contextlib import aclosing
+from typing import Any, Awaitable, Callable, ClassVar, Coroutine, Final, Sequence
 
 from raftkv_jepsen.checkers import access as words
-from raftkv_jepsen.checkers.access import ACCESS, ALLOWED, DENIED, check_access
+from raftkv_jepsen.checkers.access import ACCESS, ALLOWED, DENIED, OVERHEARD, ROOT_WRITE, check_access
 from raftkv_jepsen.checkers.verdict import Verdict
 from raftkv_jepsen.clients.base import Client, ClientError, Door
 from raftkv_jepsen.history import FAIL, Operation
@@ -21,6 +23,12 @@ DENIALS: Final = (
 )
 """Words of raftkv and of etcd. A token that is none is no answer: members forget tokens when they start."""
 DOORS_KEPT: Final = 3
+LISTENED: Final = "native"
+TAKEN: Final = (words.PASSWORD, words.USER_DELETE, words.REVOKE, words.FORBID, words.ROLE_DELETE)
+"""From a listener, that hears nothing afterwards."""
+WRITES_UNHEARD: Final = 20
+WRITES_AFTER: Final = 3
+BETWEEN_S: Final = 0.05
 LAST_TRIES: Final = 3
 """A last look is repeated when its token had been forgotten."""
 CHANGES: Final = (
@@ -41,12 +49,13 @@ class Auth(Workload):
     """Every third client is an administrator."""
 
     name: ClassVar[str] = "auth"
-    clients_min: ClassVar[int] = 4
+    clients_min: ClassVar[int] = 5
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._passwords: dict[str, list[str]] = {}
         self._current: dict[str, str] = {}
+        self._hearing: set[str] = set()
         self._broken: dict[str, list[str]] = {}
         self._open: dict[int, list[tuple[str, str, str, Door]]] = {}
         """By process: key, kind of door, password, and the door."""
@@ -117,6 +126,58 @@ class Auth(Workload):
 
     # Users.
 
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """The last ones listen, where a watch is judged again after it has begun; etcd does not promise that."""
+        loops = super().loops()
+        if LISTENED in self.stage.doors:
+            for number in range(len(self.clients) - max(1, len(self.clients) // 4), len(self.clients)):
+                loops[number].close()
+                loops[number] = self._listen(self.first_process + number, self.clients[number])
+        return loops
+
+    async def _listen(self, process: int, client: Client) -> None:
+        """Round after round, each with a subject of its own: it hears something, what it needs for that is taken back, and root writes on."""
+        draw = random.Random(f"listener {self.draw.random()}")
+        for number in range(1_000_000):
+            await self.stage.pause(draw)
+            if self.stage.stopping:
+                return
+            key = f"auth/heard-{process}-{number}"
+            await self._begin(process, client, key)
+            listening = asyncio.create_task(self._hear(process, key))
+            try:
+                for _ in range(WRITES_UNHEARD):
+                    if listening.done() or key in self._hearing:
+                        break
+                    await self._write_as_root(process, client, key)
+                await self._change(process, client, key, draw.choice(TAKEN), draw)
+                for _ in range(WRITES_AFTER):
+                    await self._write_as_root(process, client, key)
+            finally:
+                listening.cancel()
+                await asyncio.wait([listening])
+
+    async def _hear(self, process: int, key: str) -> None:
+        password = self._passwords[key][0]
+        door: Any = self.stage.doors[LISTENED](f"u-{key[5:]}", password)
+        try:
+            async with aclosing(door.listen(key)) as values:
+                async for value in values:
+                    self._hearing.add(key)
+                    now_ns = self.stage.recorder.now_ns()
+                    heard = Operation(process, OVERHEARD, key, [LISTENED, "read", password, value])
+                    self.stage.recorder.happened(heard, now_ns, now_ns)
+        except ClientError:
+            pass  # it was sent away, or nobody served it
+        finally:
+            await door.close()
+
+    async def _write_as_root(self, process: int, client: Client, key: str) -> None:
+        value = str(self.fresh_value())
+        written = Operation(process, ROOT_WRITE, key, [ROOT_WRITE, "write", "", value])
+        await self.stage.recorder.perform(written, client.put(key, value), result=lambda _: None)
+        await asyncio.sleep(BETWEEN_S)
+
     async def _access(self, process: int, key: str, draw: random.Random) -> None:
         kept = self._open.setdefault(process, [])
         fitting = [row for row in kept if row[0] == key]
@@ -139,19 +200,21 @@ class Auth(Workload):
         await self._try(process, key, (kind, what, password), door, draw.choice(self.stage.nodes))
 
     async def _try(self, process: int, key: str, how: tuple[str, str, str], door: Door, node: str) -> Operation:
+        written = [] if how[1] == "read" else [str(self.fresh_value())]
+
         async def let_in() -> str:
             try:
-                if how[1] == "read":
-                    await door.get(key, node=node)
+                if written:
+                    await door.put(key, written[0], node=node)
                 else:
-                    await door.put(key, str(self.fresh_value()), node=node)
+                    await door.get(key, node=node)
             except ClientError as error:
                 if not error.may_have_happened and any(denial in str(error) for denial in DENIALS):
                     return DENIED
                 raise
             return ALLOWED
 
-        operation = Operation(process, ACCESS, key, list(how), node=node)
+        operation = Operation(process, ACCESS, key, [*how, *written], node=node)
         await self.stage.recorder.perform(operation, let_in())
         return operation
 

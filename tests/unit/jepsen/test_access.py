@@ -12,11 +12,13 @@ from raftkv_jepsen.checkers.access import (
     FORBID,
     GRANT,
     NO,
+    OVERHEARD,
     PASSWORD,
     PERMIT,
     REVOKE,
     ROLE_ADD,
     ROLE_DELETE,
+    ROOT_WRITE,
     USER_ADD,
     USER_DELETE,
     check_access,
@@ -119,6 +121,21 @@ def test_a_change_for_which_things_are_not_so_says_so() -> None:
     assert words(change(USER_ADD, "p2", 100, 110, NO)) == [VALID, VALID]
     assert words(change(USER_ADD, "p2", 100, 110))[0] == INVALID, "there was one"
     assert words(change(REVOKE, None, 100, 110, NO))[0] == INVALID, "there was something to revoke"
+
+
+def overheard(value: str, at: int) -> Operation:
+    return operation(OVERHEARD, ["native", "read", "p1", value], at=(at, at), key="auth/0", process=2)
+
+
+def written(value: str, begin: int, end: int) -> Operation:
+    return operation(ROOT_WRITE, [ROOT_WRITE, "write", "", value], at=(begin, end), key="auth/0", process=3)
+
+
+def test_a_watcher_hears_nothing_of_what_was_written_after_its_permission_was_gone() -> None:
+    gone = change(PASSWORD, "p2", 100, 110)
+    assert words(gone, written("v", 105, 130), overheard("v", 140)) == [VALID, VALID], "the write may have been before"
+    assert words(gone, written("v", 120, 130), overheard("v", 140)) == [VALID, INVALID]
+    assert words(change(PASSWORD, "p2", 100, None), written("v", 120, 130), overheard("v", 140)) == [VALID, VALID]
 
 
 def test_who_was_not_judged_says_nothing() -> None:
