@@ -22,12 +22,14 @@ from .loads.base import Load, Seen, reaches
 from .process import Process, raftkv_environment
 
 PROCESSES = 3
+THINKS_S = 3.0  # between turns, at most: three hundred in a closed loop would be a measurement of the machine
 TESTS = Path(__file__).resolve().parents[2]
 
 
 async def main(recipe: str, place: str, endpoints: str, first: str, count: str) -> None:
     load = LOADS[recipe](place, int(count))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.ending.set)
+    load.thinks_s = THINKS_S
     load.settled.set()  # our sessions end with us; the others' are not ours to wait for
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         for number in range(int(first), int(first) + int(count)):
@@ -47,9 +49,9 @@ def child(module: str, *words: str, log: Path) -> Process:
 
 
 def done_by(crew: Sequence[Process]) -> int:
-    lines = [[line for line in each.log_text().splitlines() if line.startswith("done ")] for each in crew]
     assert all(each.exit_code is None for each in crew), [each.log_text()[-3000:] for each in crew]
-    return sum(int(each[-1].split()[1]) for each in lines if each)
+    whole = [each.log_text().rpartition("\n")[0].rpartition("done ")[2] for each in crew]
+    return sum(int(count or 0) for count in whole)
 
 
 async def run_hundreds(recipe: str, endpoints: str, fault: Fault, directory: Path, hands: int = 300) -> Seen:

@@ -1,11 +1,13 @@
 """What happens to a cluster while a recipe is at work: leaders killed, stopped and cut off, clients cut off from them, and all brought back."""
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, Sequence
 
 from raftkv_jepsen.machines.cluster import Cluster
 from raftkv_jepsen.machines.netns import CLIENTS, Network
 from raftkv_jepsen.machines.node import Node
+
+BUSY_DEADLINE_S = 60.0  # hundreds of clients share the machine with the cluster
 
 
 class Fault(Protocol):
@@ -27,13 +29,16 @@ class LeaderFault:
         self.leader: Node | None = None
 
     async def begin(self) -> None:
-        self.leader = leader = await asyncio.to_thread(self.cluster.leader)
+        self.leader = leader = await self.find()
         self.strike(leader)
-        await asyncio.to_thread(self.cluster.leader, self.cluster.others(leader))
+        await self.find(self.cluster.others(leader))
 
     async def end(self) -> None:
         self.undo(self.struck)
-        await asyncio.to_thread(self.struck.wait_ready)
+        await asyncio.to_thread(self.struck.wait_ready, BUSY_DEADLINE_S)
+
+    async def find(self, among: Sequence[Node] | None = None) -> Node:
+        return await asyncio.to_thread(self.cluster.leader, among, deadline_s=BUSY_DEADLINE_S)
 
     @property
     def struck(self) -> Node:
@@ -85,7 +90,7 @@ class ClientsCutOff(LeaderCutOff):
     """The members see each other, the clients do not see the leader: what they send vanishes, and others have to pass it on."""
 
     async def begin(self) -> None:
-        self.leader = await asyncio.to_thread(self.cluster.leader)
+        self.leader = await self.find()
         self.strike(self.leader)
 
     def strike(self, leader: Node) -> None:

@@ -5,6 +5,7 @@ it is about what two hands believe at the same moment, is asserted on the spot; 
 """
 
 import asyncio
+import random
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -61,6 +62,7 @@ class Load:
         self.settled = asyncio.Event()
         """Sessions of hands last until here, so that what they forgot to give up is noticed."""
         self.begun_at_revision = 1
+        self.thinks_s = 0.0
 
     async def prepare(self, kv: raftkv.AsyncClient) -> None:
         """Before anybody begins."""
@@ -74,6 +76,12 @@ class Load:
         """Turns until the end."""
         while not self.ending.is_set():
             await self.try_turn(kv, number)
+            await self.think()
+
+    async def think(self) -> None:
+        """Between two turns."""
+        if self.thinks_s and not self.ending.is_set():
+            await asyncio.sleep(random.random() * self.thinks_s)
 
     async def try_turn(self, kv: raftkv.AsyncClient, number: int) -> None:
         try:
