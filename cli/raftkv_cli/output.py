@@ -7,7 +7,7 @@ that are no readable text are escaped, so that a stored value cannot command the
 import sys
 from typing import Any, Sequence
 
-CELL_CHARACTERS_MAX = 60
+CELL_CHARACTERS_MAX = 80  # a SHA-256 and the texts of errors fit
 
 
 def write_bytes(data: bytes) -> None:
