@@ -168,6 +168,9 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
     for variable in environment:
         if variable.startswith("RAFTKV_LIMITS_") and variable not in variables:
             raise ConfigError(f"{variable}: there is no such limit{_nearest(variable, list(variables))}")
+        meant = variable.replace("RAFTKV_", "RAFTKV_LIMITS_", 1)
+        if variable not in variables and meant in variables:
+            raise ConfigError(f"{variable}: a limit is set by {meant}")
     return {
         name: _Given(environment[variable], variable)
         for variable, name in variables.items()

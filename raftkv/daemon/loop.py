@@ -98,6 +98,7 @@ class ReplicaLoop:
         self._next_tick_at = 0.0
         self._tick_handle: asyncio.TimerHandle | None = None
         self._waiting_for_space: NoSpace | None = None
+        self._over_quota: frozenset[int] = frozenset()
         self.leadership = Leadership(
             raft,
             service,
@@ -295,6 +296,7 @@ class ReplicaLoop:
         self._replica.compact_log()
         self._replica.release_snapshot()
         self._watch_space()
+        self._watch_quota()
         self.leadership.watch_priorities(
             is_well=self._service.write_block is None and not self.leadership.stalled_seconds
         )
@@ -314,6 +316,21 @@ class ReplicaLoop:
         self.leadership.watch_disk(
             self._journal.oldest_save_seconds, self._fsync_stall_seconds_max, is_full=error is not None
         )
+
+    def _watch_quota(self) -> None:
+        """The alarm is the cluster's: every member writes it down, so that whoever looks at one of them finds it."""
+        full = self._storage.full_members
+        if full == self._over_quota:
+            return
+        self._over_quota = full
+        if full:
+            names = [str(row["name"]) for row in self._storage.members() if row["id"] in full]
+            log.error(
+                "the store is over its quota on %s: puts and grants are refused everywhere, reads and deletes go on; delete keys, compact, or raise quota_bytes",
+                ", ".join(names) or full,
+            )
+        else:
+            log.warning("the store is within its quota again: taking writes")
 
     # Leadership.
 

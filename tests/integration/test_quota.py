@@ -30,6 +30,8 @@ def test_the_quota_refuses_and_deleting_and_compacting_make_room(make_cluster: S
         status, body = cluster.nodes[0].http_get("/health")
         assert (status, "ALARM NOSPACE" in body) == (503, True)
         assert any("over the quota" in error for row in kv.status() for error in row["errors"])
+        for node in cluster.nodes:  # members that lag hear of it later
+            wait_until(lambda: "the store is over its quota on " in node.daemon.log_text(), "a line in its log")  # noqa: B023 - used at once
         with pytest.raises(NoSpace):
             kv.increment("counter")
         for number in range(50):
@@ -46,4 +48,6 @@ def test_the_quota_refuses_and_deleting_and_compacting_make_room(make_cluster: S
 
         wait_until(writes_again, "the alarm to end by itself", deadline_s=30, seen=lambda: kv.status()[0]["errors"])
         wait_until(lambda: cluster.nodes[0].http_get("/health")[0] == 200, "health", deadline_s=10)
+        for node in cluster.nodes:
+            wait_until(lambda: "within its quota again" in node.daemon.log_text(), "a line in its log")  # noqa: B023 - used at once
     cluster.wait_applied_equal()

@@ -262,6 +262,8 @@ def test_unknown_variables(tmp_path: Path) -> None:
     load(tmp_path, environment={"RAFTKV_ENDPOINTS": "a:1", "RAFTKV_PORT": "tcp://10.0.0.1:2379"})
     message = refusal(tmp_path, environment={"RAFTKV_LIMITS_KEY_BYTE_MAX": "1"})
     assert message.startswith("RAFTKV_LIMITS_KEY_BYTE_MAX: there is no such limit, did you mean")
+    message = refusal(tmp_path, environment={"RAFTKV_QUOTA_BYTES": "1GiB"})
+    assert message == "RAFTKV_QUOTA_BYTES: a limit is set by RAFTKV_LIMITS_QUOTA_BYTES"
 
 
 @pytest.mark.parametrize("missing", ["name", "data_dir"])
