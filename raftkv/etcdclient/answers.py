@@ -44,13 +44,19 @@ def watch_answer(response: Any) -> Answer:
         if response.compact_revision:
             details = {"compact_revision": response.compact_revision}
             return [FAILED, "compacted", False, "what the watch has not heard is compacted", details]
-        error = judge(UNAVAILABLE, response.cancel_reason or "the watch was cancelled").error
+        error = judge(UNAVAILABLE, _reason(response) or "the watch was cancelled").error
         return [FAILED, error.code, False, error.message, {}]
     if response.created:
         return [OK, WATCH_CREATE, response.header.revision]
     events = [event_items(event) for event in response.events]
     revision = events[-1][1][2] if events else response.header.revision
     return [OK, WATCH_EVENTS, revision, response.fragment, events]
+
+
+def _reason(response: Any) -> str:
+    """etcd puts gRPC's own words around its refusal: "rpc error: code = PermissionDenied desc = etcdserver: permission denied"."""
+    text = str(response.cancel_reason)
+    return text.partition(" desc = ")[2] or text
 
 
 def event_items(event: Any) -> list[Any]:

@@ -200,8 +200,11 @@ class EtcdCaller:
             stream = self.stream(address, requests, max(0.001, deadline - monotonic()))
             try:
                 for response in stream:
-                    failures = 0
+                    if response.events:
+                        failures = 0
                     if response.canceled:
+                        failures += 1
+                        self._closed.wait(self.places.pause_s(failures, draw()))
                         break
                     answer = self._after(waiting, response, deadline)
                     if answer is not None:

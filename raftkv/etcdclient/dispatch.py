@@ -197,8 +197,11 @@ class EtcdDispatcher:
             stream = self.stream(address, waiting.requests(seen))
             try:
                 async for response in stream:
-                    failures = 0
+                    if response.events:
+                        failures = 0
                     if response.canceled:
+                        failures += 1
+                        await asyncio.sleep(self.places.pause_s(failures, draw()))
                         break
                     answer = await self._after(waiting, response, deadline)
                     if answer is not None:

@@ -11,6 +11,7 @@ from raftkv.errors import RaftKVError, from_code
 
 CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE = 1, 2, 4, 13, 14
 UNIMPLEMENTED: Final = 12
+RESOURCE_EXHAUSTED: Final = 8
 
 
 class Outcome(Enum):
@@ -47,6 +48,7 @@ _TEXTS: Final = {
     "user name is empty": "user_empty",
     "role name is empty": "role_empty",
     "authentication failed, invalid user ID or password": "auth_failed",
+    "authentication failed, password was given for no password user": "no_password_user",
     "authentication is not enabled": "auth_not_enabled",
     "permission not given": "permission_not_given",
     "invalid auth management": "invalid_auth_management",
@@ -92,6 +94,8 @@ def judge(number: int, text: str) -> Failure:
         return Failure(_error(_NOT_DONE[words], words), Outcome.PASSING)
     if number == UNAVAILABLE and any(sign in text.lower() for sign in _NOT_SENT):
         return Failure(_error("unreachable", _reason(text)), Outcome.PASSING)
+    if number == RESOURCE_EXHAUSTED and "larger than max" in words:
+        return Failure(_error("request_too_large", words), Outcome.FINAL)
     if number == DEADLINE_EXCEEDED:
         return Failure(_error("unreachable", "no answer in time"), Outcome.UNCERTAIN)
     if number == UNAVAILABLE:

@@ -22,12 +22,14 @@ from raftkv.errors import (
     PermissionDenied,
     PoolNotFound,
     RaftKVError,
+    RequestTooLarge,
     Unreachable,
     Unsupported,
     UserNotFound,
     WatchCompacted,
 )
 from tests.differential.real import binary
+from tests.etcd_clients.servers import EtcdCluster, EtcdOptions
 
 from .harness.cluster import Cluster
 from .harness.overetcd import OverEtcd
@@ -76,6 +78,8 @@ def test_keys(kv: raftkv.Client) -> None:
     assert (kv.append("keys/s", "ab"), kv.append("keys/s", "c"), kv.get("keys/s")) == (2, 3, b"abc")
     with pytest.raises(NotANumber):
         kv.increment("keys/s")
+    with pytest.raises(RequestTooLarge):
+        kv.put("keys/large", b"x" * (3 << 20))
     assert (kv.compare_and_set("keys/a", "2", "4"), kv.compare_and_set("keys/a", "2", "5")) == (True, False)
     assert (kv.put_if_absent("keys/c", ""), kv.put_if_absent("keys/c", "")) == (True, False)
     done = kv.txn().if_(Value("keys/a") == b"4").then(Put("keys/a", "6"), Get("keys/a"), Delete("keys/b")).commit()
@@ -258,11 +262,49 @@ def test_users() -> None:
             root.role_grant_permission("own", "readwrite", prefix="raftkv-sessions/")
             with kv.watch("own/k") as watch:
                 assert kv.put("own/k", "w").revision == next(watch).revision
+            with pytest.raises(PermissionDenied), kv.watch("theirs") as watch:
+                next(watch)
+            with pytest.raises(PermissionDenied):
+                kv.wait("theirs", timeout=20)
             root.user_change_password("ann", "b")  # ends her logins
             with pytest.raises(AuthFailed):
                 kv.get("own/k")
             root.user_change_password("ann", "a")
             assert kv.get("own/k") == b"w", "logged in anew"
+
+
+async def test_tls(tmp_path: Path) -> None:
+    """With a certificate of ours, without one, and by those who do not speak TLS."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+
+    def write(name: str, blob: Any) -> str:
+        blob.write_to_path(str(tmp_path / name))
+        return str(tmp_path / name)
+
+    own, ann = authority.issue_cert("127.0.0.1"), authority.issue_cert("ann@example.com")
+    ca = write("ca.pem", authority.cert_pem)
+    flags = {
+        "cert-file": write("own.pem", own.cert_chain_pems[0]),
+        "key-file": write("own-key.pem", own.private_key_pem),
+        "trusted-ca-file": ca,
+        "client-cert-auth": "true",
+    }
+    tls = raftkv.Tls(ca, write("ann.pem", ann.cert_chain_pems[0]), write("ann-key.pem", ann.private_key_pem))
+    with EtcdCluster(EtcdOptions(size=1, flags=flags)) as etcd:
+        etcd.nodes[0].start()
+        with raftkv.Client(f"etcds://{etcd.endpoints}", tls=tls) as kv:
+            kv.put("k", "v", timeout=60)
+            assert kv.get("k") == b"v"
+        async with raftkv.connect(f"etcds://{etcd.endpoints}", tls=tls) as too:
+            assert await too.increment("n") == 1
+        for strange in (
+            raftkv.Client(f"etcds://{etcd.endpoints}", tls=raftkv.Tls(ca), timeout=1),
+            raftkv.Client(f"etcds://{etcd.endpoints}", timeout=1),
+            raftkv.Client(f"etcd://{etcd.endpoints}", timeout=1),
+        ):
+            with strange, pytest.raises(Unreachable):
+                strange.get("k")
 
 
 def test_the_command_line(one_etcd: OverEtcd) -> None:

@@ -73,6 +73,8 @@ def test_the_command_line_keeps_the_scheme() -> None:
         (5, "etcdserver: requested lease not found", "lease_not_found", Outcome.FINAL),
         (16, "etcdserver: invalid auth token", "invalid_auth_token", Outcome.LOGIN),
         (3, "etcdserver: something new", "invalid_request", Outcome.FINAL),
+        (8, "trying to send message larger than max (3 vs. 2)", "request_too_large", Outcome.FINAL),
+        (2, "auth: authentication failed, password was given for no password user", "no_password_user", Outcome.FINAL),
         (12, "unknown service", "unsupported", Outcome.FINAL),
     ],
 )
