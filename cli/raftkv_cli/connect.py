@@ -13,6 +13,11 @@ def open_client(settings: Settings) -> "Client":
     """A client for the endpoints of this run; nothing is sent before its first request."""
     from raftkv import Client
 
+    if is_etcd(settings):
+        import os
+
+        # Some verbs run commands. gRPC's handlers of fork, on by default, abort the child now and then before it is the command.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     user, password = login(settings)
     return Client(
         ",".join(settings.endpoints),
@@ -35,9 +40,14 @@ def login(settings: Settings) -> tuple[str | None, str]:
     return settings.user, ask_password(settings.user)
 
 
+def is_etcd(settings: Settings) -> bool:
+    """Whether the endpoints of this run are of a cluster of etcd."""
+    return settings.endpoints[0].startswith(("etcd://", "etcds://"))
+
+
 def only_raftkv(settings: Settings, verb: str, instead: str) -> None:
     """Refuse endpoints of etcd for a verb that asks members of raftkv in a way of their own. Raises Failed."""
-    if settings.endpoints[0].startswith(("etcd://", "etcds://")):
+    if is_etcd(settings):
         raise Failed(f"{verb} asks members of raftkv, and these endpoints are of etcd: use {instead}")
 
 

@@ -3,21 +3,18 @@
 A condition is looked at after every revision that touched one of the keys, all keys at that revision, as raftkv's members do.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from raftkv.errors import Compacted
-from raftkv.etcdclient import rpcs
 from raftkv.etcdclient.answers import watch_request
-from raftkv.etcdclient.messages import kv_items
-from raftkv.etcdclient.rpcs import Program, Rpc
+from raftkv.etcdclient.messages import kv_items, read
+from raftkv.etcdclient.rpcs import Program
 from raftkv.etcdpb import kv_pb2
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.units import Revision
 from raftkv.wire.commands import OK, Answer, Command, KeyValueItems
 from raftkv.wire.protocol import WATCH_CREATE
 from raftkv.wire.watching import UNTIL_CHANGED, UNTIL_DELETED, UNTIL_EXISTS
-
-KEYS_PER_TXN: Final = 100
 
 
 class Waiting:
@@ -29,21 +26,15 @@ class Waiting:
         _, self._condition, self._all, self._keys, self._revision = command
 
     def look(self, revision: Revision = 0) -> Program:
-        """All keys at one revision (0: now): [OK, revision, key-values]. None of it when that is history which is gone: look now."""
+        """All keys at one revision (0: now): [OK, revision, key-values]. When that is history which is gone: as they are now."""
         found: list[KeyValueItems | None] = []
-        for start in range(0, len(self._keys), KEYS_PER_TXN):
-            part = self._keys[start : start + KEYS_PER_TXN]
-            reads = [rpc.RequestOp(request_range=rpc.RangeRequest(key=key, revision=revision)) for key in part]
+        for key in self._keys:  # one by one: why not in a transaction is said in attempts.py
             try:
-                response = yield Rpc(rpcs.TXN, rpc.TxnRequest(success=reads), safe=True)
+                response = yield read(rpc.RangeRequest(key=key, revision=revision))
             except Compacted:
-                if not revision:
-                    raise
                 return (yield from self.look())
             revision = revision or response.header.revision
-            for one in response.responses:
-                kvs = one.response_range.kvs
-                found.append(kv_items(kvs[0]) if kvs else None)
+            found.append(kv_items(response.kvs[0]) if response.kvs else None)
         return [OK, revision, found]
 
     def is_over(self, seen: Answer) -> bool:

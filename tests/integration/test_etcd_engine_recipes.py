@@ -54,6 +54,7 @@ def cluster() -> Iterator[OverEtcd]:
     with OverEtcd(3) as cluster:
         cluster.start()
         yield cluster
+        print(cluster.report())  # part of a failure's report
 
 
 @pytest.fixture

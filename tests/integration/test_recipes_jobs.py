@@ -271,8 +271,9 @@ async def test_every_job_is_done_once_while_nodes_and_workers_die(cluster: Clust
     assert len(completed.keys() | uncertain) == count
     for job in finished:
         runs = [line for line in job.history if line["state"] == "running"]
-        assert len(runs) == job.attempt
-        assert [line["attempt"] for line in runs] == list(range(1, job.attempt + 1))
+        returned = [line for line in job.history if line.get("note") == "given back"]  # begun in doubt: no attempt
+        assert len(runs) == job.attempt + len(returned)
+        assert sorted({line["attempt"] for line in runs}) == list(range(1, job.attempt + 1))
     for kv in opened:
         await kv.close()
 

@@ -16,9 +16,14 @@ from raftkv.errors import (
     SessionExpired,
 )
 from raftkv.etcd.statuses import Status
+from raftkv.etcdclient.course import Course
 from raftkv.etcdclient.rpcs import LEASE_REVOKE, Rpc
+from raftkv.etcdclient.rpcs import TXN as TXN_PATH
+from raftkv.etcdclient.waits import Waiting
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.wire.commands import OK, PREV_KV, PUT, RANGE, TXN
+from raftkv.wire.protocol import WAIT
+from raftkv.wire.watching import UNTIL_EXISTS
 
 from .paper_etcd import LOST, Call, PaperClient, PaperEtcd
 
@@ -221,3 +226,28 @@ def test_time_is_up() -> None:
     late = finish(client, call)
     assert isinstance(late, DeadlineExceeded) and late.may_have_happened
     assert 4.5 < client.etcd.now < 6
+
+
+def takes_it_for_a_read(request: Any) -> bool:
+    """etcd's rule: such a transaction is answered in its caller's time, and up to 3.5.4 the member panics when that is over."""
+    return all(one.HasField("request_range") for one in (*request.success, *request.failure))
+
+
+@pytest.mark.parametrize("session", [True, False])
+def test_no_transaction_is_one_that_brings_old_members_down(session: bool) -> None:
+    client = PaperClient(PaperEtcd(1, losses=0.0), session=session)
+    token = client.run(requests.put("k", "v"))[1]
+    sent: list[Any] = []
+    do = client.etcd.do
+    client.etcd.do = lambda rpc: sent.append(rpc) or do(rpc)  # type: ignore[method-assign,func-returns-value]
+    read_only = [TXN, 0, [], [requests.range_("k")], []]
+    conditional = [TXN, 0, [[0, 0, b"k", 7, b""]], [], [requests.range_("k")]]
+    assert client.run(read_only)[3][0][2][0][5] == b"v"
+    assert client.run(conditional)[2] is False
+    assert client.run(requests.guarded([(b"k", token)], read_only))[3][0][2][0][5] == b"v"
+    seen = Waiting([WAIT, UNTIL_EXISTS, True, [b"k", b"none"], 0]).look()
+    course = Course(seen, client.places, client.etcd.now, 9.0, 1.0, client.etcd.random.random)
+    assert finish(client, Call(course, course.start(client.etcd.now)))[2][1] is None
+    transactions = [rpc.request for rpc in sent if rpc.path == TXN_PATH]
+    assert len(transactions) == 3
+    assert not any(map(takes_it_for_a_read, transactions))
