@@ -9,6 +9,8 @@ of the weights kept, every hung merge stopped. Exit code 1 when one of these doe
 
 import argparse
 import asyncio
+import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -41,9 +43,12 @@ def show(books: Books, note: str = "") -> None:
         f"  held {taken.held:2}  done {books.done:4}  stopped {books.stopped:2}  gave up {books.gave_up:3}  {note}"
     )
     if sys.stdout.isatty():
-        sys.stdout.write("\x1b[K" + line + "\r")
+        # A line that wraps would not be overwritten by the next one.
+        sys.stdout.write("\x1b[K" + line[: shutil.get_terminal_size().columns - 1] + "\r")
+        if note:
+            sys.stdout.write("\n")
     elif note or int(taken.hour) != int(taken.hour - SAMPLE_HOURS):
-        print(line)
+        print(line.rstrip())
     sys.stdout.flush()
 
 
@@ -127,8 +132,8 @@ def report(
     rows = [
         (f"merges done, of {due} that fell due", alone.done, pooled.done),
         ("useful work of all machine time", f"{alone.utilisation:.0%}", f"{pooled.utilisation:.0%}"),
-        ("delay, median, hours", f"{alone.delay(50):.2f}", f"{pooled.delay(50):.2f}"),
-        ("delay, 95 %, hours", f"{alone.delay(95):.2f}", f"{pooled.delay(95):.2f}"),
+        ("delay of those done, median, hours", f"{alone.delay(50):.2f}", f"{pooled.delay(50):.2f}"),
+        ("delay of those done, 95 %, hours", f"{alone.delay(95):.2f}", f"{pooled.delay(95):.2f}"),
         ("gave up holding a part (deadlocks)", alone.gave_up, pooled.gave_up),
         ("merges that hung / were stopped in time", f"{alone.hung} / 0", f"{pooled.hung} / {pooled.stopped}"),
         ("late writes of stopped merges refused", "-", pooled.refused_late),
@@ -150,13 +155,32 @@ def report(
     return all(checks.values())
 
 
+def positive(text: str) -> float:
+    """A converter for numbers above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def writable(text: str) -> Path:
+    """What cannot be drawn at the end is better said before."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
+    return path
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--hours", type=float, default=30.0, help="hours of the platform (default 30)")
-    parser.add_argument("--second-per-hour", type=float, default=1.0, help="real seconds per hour (default 1)")
+    parser.add_argument("--hours", type=positive, default=30.0, help="hours of the platform (default 30)")
+    parser.add_argument("--second-per-hour", type=positive, default=1.0, help="real seconds per hour (default 1)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--picture", default="merge_scheduling.svg", help="where to draw (default merge_scheduling.svg)"
+        "--picture", type=writable, default="merge_scheduling.svg", help="where to draw (default merge_scheduling.svg)"
     )
     return parser.parse_args()
 

@@ -43,6 +43,7 @@ class Books:
     clock: Clock
     samples: list[Sample] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
+    begun_hours: list[float] = field(default_factory=list)  # when each of them began
     waiting: set[str] = field(default_factory=set)
     held: dict[str, int] = field(default_factory=dict)
     useful: dict[str, int] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Books:
         self.moves += 1
         self.waiting.discard(merge.id)
         self.delays.append(self.clock.hour - merge.due_hour)
+        self.begun_hours.append(self.clock.hour)
         self.held[merge.id] = merge.machines
         if merge.hours is not None and not merge.crashes:
             self.useful[merge.id] = merge.machines
