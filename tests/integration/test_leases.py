@@ -219,7 +219,7 @@ async def test_load_does_not_starve_keep_alives(cluster: Cluster) -> None:
         assert written > 1000, "it was no load"
         assert not lease.doubt.is_set() or lowest_s > 0
         assert lowest_s > 0, "lost"
-        assert slowest_s < 1.0
+        assert slowest_s < 2.0, "slower than the time of the lease would keep nothing alive"
 
 
 def test_thousands_of_leases_end_together(cluster: Cluster) -> None:
