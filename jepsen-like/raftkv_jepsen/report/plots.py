@@ -1,7 +1,7 @@
 """Plots over time as inline SVG: latency and throughput, with the time of each fault shaded behind them and named in lanes above.
 
 A fault has a bar in the first lane that has room for it and its name, so faults that overlap stay readable, and a shade through the whole plot; where
-several are on, the shade is darker.
+several are on, the shade is darker. Where an hour's faults would need too many lanes, names that have no room in their bars are left to hovering.
 """
 
 from html import escape
@@ -16,6 +16,7 @@ BODY: Final = 230
 """Height of what is plotted."""
 LEFT, RIGHT, TITLE, BOTTOM = 62, 26, 22, 26
 LANE: Final = 15
+LANES_MAX: Final = 12
 LETTER: Final = 5.6
 """Width of a letter in a lane."""
 COLOURS: Final = {OK: "#2b7a3f", FAIL: "#b86e00", INFO: "#b3261e"}
@@ -43,14 +44,17 @@ class Axes:
         return self.bottom - BODY * min(max(share, 0.0), 1.0)
 
 
-def lanes_of(faults: Sequence[Fault], axes: Axes) -> list[int]:
-    """The lane of each fault: the first that has room for its bar, and for its name, which may be longer."""
+def lanes_of(faults: Sequence[Fault], axes: Axes, *, names: bool) -> list[int]:
+    """The lane of each fault: the first that has room for its bar, and with `names` for its name beside a bar that is too short."""
     ends: list[float] = []
     lanes = []
     for fault in faults:
         begin, end = _span(fault, axes)
+        if names and not _fits(fault, begin, end):
+            room = LETTER * len(fault.name) + 3
+            begin, end = (begin - room, end) if end + room > WIDTH else (begin, end + room)
         lane = next((lane for lane, until in enumerate(ends) if until <= begin), len(ends))
-        ends[lane:] = [*([max(end, begin + LETTER * len(fault.name)) + 4]), *ends[lane + 1 :]]
+        ends[lane:] = [end + 4, *ends[lane + 1 :]]
         lanes.append(lane)
     return lanes
 
@@ -60,22 +64,35 @@ def _span(fault: Fault, axes: Axes) -> tuple[float, float]:
     return axes.x(fault.began_ns / NS_PER_S), axes.x(ended_s)
 
 
-def _faults(faults: Sequence[Fault], lanes: Sequence[int], axes: Axes) -> list[str]:
+def _fits(fault: Fault, begin: float, end: float) -> bool:
+    return LETTER * len(fault.name) + 4 <= end - begin
+
+
+def _faults(faults: Sequence[Fault], lanes: Sequence[int], axes: Axes, *, names: bool) -> list[str]:
     kinds = list(dict.fromkeys(fault.name for fault in faults))
     parts = []
     for fault, lane in zip(faults, lanes, strict=True):
         begin, end = _span(fault, axes)
         colour = BARS[kinds.index(fault.name) % len(BARS)]
         width, y = max(2.0, end - begin), TITLE + LANE * lane
-        fits = LETTER * len(fault.name) <= width
         words = escape(f"{fault.name}: {fault.detail}")
         parts.append(
             f'<g><title>{words}</title><rect x="{begin:.1f}" y="{axes.top}" width="{width:.1f}" height="{BODY}"'
             f' fill="{colour}" fill-opacity=".13"/>'
             f'<rect x="{begin:.1f}" y="{y}" width="{width:.1f}" height="{LANE - 2}" rx="2" fill="{colour}"/>'
-            f'<text x="{begin + 3:.1f}" y="{y + 10}" class="{"on" if fits else "beside"}">{escape(fault.name)}</text></g>'
+            f"{_name(fault, begin, begin + width, y + 10, names=names)}</g>"
         )
     return parts
+
+
+def _name(fault: Fault, begin: float, end: float, y: int, *, names: bool) -> str:
+    if _fits(fault, begin, end):
+        return f'<text x="{begin + 3:.1f}" y="{y}" class="on">{escape(fault.name)}</text>'
+    if not names:
+        return ""
+    if end + LETTER * len(fault.name) + 3 > WIDTH:
+        return f'<text x="{begin - 3:.1f}" y="{y}" class="beside" text-anchor="end">{escape(fault.name)}</text>'
+    return f'<text x="{end + 3:.1f}" y="{y}" class="beside">{escape(fault.name)}</text>'
 
 
 def _frame(title: str, axes: Axes, faults: list[str], marks: Sequence[tuple[float, str]]) -> list[str]:
@@ -105,9 +122,12 @@ def _frame(title: str, axes: Axes, faults: list[str], marks: Sequence[tuple[floa
 def _axes(figures: Figures, low: float, high: float) -> tuple[Axes, list[str]]:
     """Axes with room for the lanes, and the faults drawn."""
     seconds = figures.ended_ns / NS_PER_S
-    lanes = lanes_of(figures.faults, Axes(seconds, low, high))
+    scale = Axes(seconds, low, high)
+    lanes, names = lanes_of(figures.faults, scale, names=True), True
+    if max(lanes, default=0) >= LANES_MAX:
+        lanes, names = lanes_of(figures.faults, scale, names=False), False
     axes = Axes(seconds, low, high, max(lanes, default=-1) + 1)
-    return axes, _faults(figures.faults, lanes, axes)
+    return axes, _faults(figures.faults, lanes, axes, names=names)
 
 
 def latency_plot(figures: Figures) -> str:

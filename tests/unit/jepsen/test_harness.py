@@ -12,13 +12,24 @@ import pytest
 from raftkv.wal.disk import RealDisk, RealFile
 from raftkv_jepsen.checkers.verdict import INVALID, VALID, Verdict
 from raftkv_jepsen.clients.base import ClientError
-from raftkv_jepsen.history import FAIL, INFO, NEVER_NS, OK, HistoryWriter, Operation, read_faults, read_operations
+from raftkv_jepsen.history import (
+    FAIL,
+    INFO,
+    NEVER_NS,
+    OK,
+    Fault,
+    HistoryWriter,
+    Operation,
+    read_faults,
+    read_operations,
+)
 from raftkv_jepsen.machines import linkqueue
 from raftkv_jepsen.main import options_of, parser
 from raftkv_jepsen.nemesis import catalogue as faults
 from raftkv_jepsen.nemesis import clocks
 from raftkv_jepsen.options import Options
 from raftkv_jepsen.recorder import Recorder
+from raftkv_jepsen.report import plots
 from raftkv_jepsen.report.figures import Figures
 from raftkv_jepsen.report.page import page
 from raftkv_jepsen.runner import Result
@@ -167,6 +178,19 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path, word
     assert text.count("<svg") == text.count("</svg>") == (3 if word == INVALID else 2)
     assert "libfaketime is not installed" in text
     assert "kill-all" in text
+
+
+def test_faults_that_overlap_stand_in_lanes_and_many_of_them_without_names() -> None:
+    faults_ = [Fault("kill-leader", "n1", 10 * S, 12 * S), Fault("pause", "n2", 11 * S, 60 * S)]
+    axes = plots.Axes(100, 0, 1)
+    assert plots.lanes_of(faults_, axes, names=True) == [0, 1]
+    assert plots.lanes_of([faults_[0], Fault("pause", "n2", 50 * S, 60 * S)], axes, names=True) == [0, 0]
+    few = plots.latency_plot(Figures([], faults_, 100 * S))
+    assert few.count(">kill-leader</text>") == few.count(">pause</text>") == 1
+    many = [Fault("partition-minority", f"n{n}", 10 * S + n, 11 * S) for n in range(40)]
+    crowded = plots.latency_plot(Figures([], many, 1000 * S))
+    assert ">partition-minority</text>" not in crowded
+    assert crowded.count("<title>partition-minority") == 40, "hovering tells"
 
 
 def test_figures_of_a_fault(tmp_path: Path) -> None:
