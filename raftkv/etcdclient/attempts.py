@@ -34,6 +34,7 @@ from raftkv.wire.commands import (
     KeyValueItems,
 )
 
+PART = 64  # operations of a transaction within another count together with that one's
 _THEN, _ELSE = b"1", b"0"
 
 
@@ -90,7 +91,7 @@ def attempt(session: Session | None, mark: Mark | None, request: Request) -> Ste
             ) from None
         except RaftKVError as error:
             raise _of_all(error, again) from None
-        if response.succeeded:
+        if response.succeeded or _is_plain(mark, request):
             return _applied(mark, request, response)
         if mark is not None:
             found = response.responses[0].response_range.kvs
@@ -106,6 +107,9 @@ def attempt(session: Session | None, mark: Mark | None, request: Request) -> Ste
 
 
 def _outer(session: Session | None, mark: Mark | None, request: Request, again: bool) -> Any:
+    if _is_plain(mark, request):
+        branches = [operation(one) for one in request.success], [operation(one) for one in request.failure]
+        return rpc.TxnRequest(compare=request.compares, success=branches[0], failure=branches[1])
     compares = [equals(COMPARE_CREATE, key, revision) for key, revision in request.guards]
     failure = [rpc.RequestOp(request_range=rpc.RangeRequest(key=key, keys_only=True)) for key, _ in request.guards]
     if request.unchanged is not None:
@@ -116,7 +120,10 @@ def _outer(session: Session | None, mark: Mark | None, request: Request, again: 
         compares.insert(0, equals(COMPARE_VERSION, mark.key, mark.version))
         failure.insert(0, rpc.RequestOp(request_range=rpc.RangeRequest(key=mark.key)))
     then = [*_put_mark(session, mark, _THEN, again or writes(request.success)), *map(operation, request.success)]
-    if _is_nested(request):
+    if not _writes(request) and not request.compares:
+        parts = [then[start : start + PART] for start in range(0, len(then), PART)] or [[]]
+        then = [rpc.RequestOp(request_txn=rpc.TxnRequest(success=part)) for part in parts]
+    elif request.compares:
         other = [*_put_mark(session, mark, _ELSE, again or writes(request.failure)), *map(operation, request.failure)]
         inner = rpc.TxnRequest(compare=request.compares, success=then, failure=other)
         then = [rpc.RequestOp(request_txn=inner)]
@@ -130,12 +137,13 @@ def _put_mark(session: Session | None, mark: Mark | None, value: bytes, is_neede
     return [rpc.RequestOp(request_put=rpc.PutRequest(key=mark.key, value=value, lease=session.lease_id))]
 
 
-def _is_nested(request: Request) -> bool:
-    """Also what only reads: up to 3.5.4 etcd answers a transaction of nothing but reads in the caller's own time, and *panics* when that is over.
+def _is_plain(mark: Mark | None, request: Request) -> bool:
+    """It can go as it is, with all the operations that etcd allows.
 
-    One with a transaction in it goes through the log.
+    What only reads cannot: up to 3.5.4 etcd answers a transaction of nothing but reads in the caller's own time, and *panics* when that is over. One
+    with a transaction in it goes through the log.
     """
-    return bool(request.compares) or not _writes(request)
+    return mark is None and not request.guards and request.unchanged is None and _writes(request)
 
 
 def _writes(request: Request) -> bool:
@@ -145,7 +153,11 @@ def _writes(request: Request) -> bool:
 def _applied(mark: Mark | None, request: Request, response: Any) -> Applied:
     revision = response.header.revision
     succeeded, responses = True, list(response.responses)
-    if _is_nested(request):
+    if _is_plain(mark, request):
+        succeeded = response.succeeded
+    elif not _writes(request) and not request.compares:
+        responses = [one for part in responses for one in part.response_txn.responses]
+    elif request.compares:
         inner = responses[0].response_txn
         succeeded, responses = inner.succeeded, list(inner.responses)
     branch = request.success if succeeded else request.failure

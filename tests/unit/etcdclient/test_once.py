@@ -185,7 +185,11 @@ def test_what_has_no_room_for_a_mark_is_done_without() -> None:
     client = quiet()
     many = [requests.put(f"k{n}", "v") for n in range(128)]
     assert client.run([TXN, 0, [], many, []])[2] is True
-    assert client.run(requests.delete_prefix(""))[2] == 128
+    reads = [requests.range_(f"k{n}") for n in range(128)]
+    assert [items[2][0][0] for items in client.run([TXN, 0, [], reads, []])[3]] == [b"k%d" % n for n in range(128)]
+    condition = [[0, 3, b"k0", b"w", b""]]
+    assert client.run([TXN, 0, condition, many, [requests.put("else", "")]])[2] is False
+    assert client.run(requests.delete_prefix(""))[2] == 129
     call = client.begin(requests.delete_prefix(""))
     with pytest.raises(OutcomeUnknown):
         call.course.on_failure(client.etcd.now, 14, "Socket closed")
