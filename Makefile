@@ -77,7 +77,7 @@ differential-doors: $(STAMP) ## raftkv beside a real etcd through gRPC and JSON:
 
 .PHONY: test-compose
 test-compose: $(STAMP) ## the compose cluster with a real Docker engine; says why it skips without one
-	$(BIN)/pytest -q -rs tests/e2e
+	$(BIN)/pytest -q -rs -o faulthandler_timeout=900 tests/e2e
 
 # torch is a gigabyte on disk that nothing else needs: it stays beside the virtual environment's own packages.
 TORCH := $(VENV)/torch
