@@ -15,7 +15,7 @@ from typing import AsyncIterator, Mapping, Sequence
 
 from raftkv.client.results import KeyValue, RangeResult
 from raftkv.client.txn import Get, Put, missing
-from raftkv.errors import InvalidRequest, JobNotFound, JobState, LockLost, NotAcquired
+from raftkv.errors import InvalidRequest, JobNotFound, JobState, LeaseNotFound, LockLost, NotAcquired
 from raftkv.recipes import job_model
 from raftkv.recipes.job_model import CANCELLED, QUEUED, Job, unpack_job
 from raftkv.recipes.job_work import AsyncJobClaim, JobWork, at_revision, noted
@@ -131,7 +131,7 @@ class AsyncJobs(JobWork):
         while True:
             try:
                 return await self._next(deadline, timeout)
-            except LockLost as error:
+            except (LockLost, LeaseNotFound) as error:
                 # It was ours only to wait in. What else hangs on it has been told by its own `lost`.
                 await self._session.end()
                 if self._session.is_of_user:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Sequence, cast
 from raftkv.client.requests import Bytes
 from raftkv.client.results import KeyValue, RangeResult
 from raftkv.client.txn import CreateRevision, Delete, ModRevision, Put, Range, Value, exists, missing
-from raftkv.errors import InvalidRequest, LockLost, NotAcquired, NotHeld, RaftKVError
+from raftkv.errors import InvalidRequest, LeaseNotFound, LockLost, NotAcquired, NotHeld, RaftKVError
 from raftkv.recipes.places import Session, check_seconds, nonce, prefix_of, shown
 from raftkv.recipes.verbs import Kept, Verbs, blocking, run
 from raftkv.recipes.waiting import Deadline, check_lease, wait_keys
@@ -158,7 +158,7 @@ class AsyncQueue:
             taken = await self._take(item, lease)
             if taken is not None:
                 return taken
-            misses += 1
+            misses += not lease.lost.is_set()  # a session that ended is no race
 
     async def items(self) -> list[Item]:
         """All items, in the order in which they are handed out."""
@@ -201,6 +201,11 @@ class AsyncQueue:
                 .then(Put(claim, mine, lease=lease.id), _touch(item.key))
                 .commit()
             )
+        except LeaseNotFound:  # it ended before we had noticed
+            await self._session.end(lease)
+            if self._session.is_of_user:
+                raise
+            return None
         except BaseException:
             await self._disown(claim, mine)
             raise

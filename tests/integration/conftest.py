@@ -15,6 +15,7 @@ from .harness.netns import NamespacesUnavailable, Network
 from .harness.node import Node
 
 TEST_DEADLINE_S = 120
+LONG_TEST_DEADLINE_S = 600
 GROWTH_MAX_BYTES = 96 * MIB
 
 clusters_key = pytest.StashKey[list[Cluster]]()
@@ -22,16 +23,17 @@ StartCluster = Callable[..., Cluster]
 
 
 @pytest.fixture(autouse=True)
-def deadline() -> Iterator[None]:
+def deadline(request: pytest.FixtureRequest) -> Iterator[None]:
     """Ends a test that hangs, whatever it hangs in, while its logs can still be reported."""
+    seconds = TEST_DEADLINE_S if request.node.get_closest_marker("long") is None else LONG_TEST_DEADLINE_S
 
     def on_alarm(_signal: int, _frame: FrameType | None) -> None:
         faulthandler.dump_traceback()
-        raise AssertionError(f"the test did not end within {TEST_DEADLINE_S} s")
+        raise AssertionError(f"the test did not end within {seconds} s")
 
     assert threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGALRM, on_alarm)
-    signal.alarm(TEST_DEADLINE_S)
+    signal.alarm(seconds)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)

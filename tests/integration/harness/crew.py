@@ -73,7 +73,7 @@ async def run_hundreds(recipe: str, endpoints: str, fault: Fault, directory: Pat
             for process in crew:
                 process.send(signal.SIGTERM)
             for process in crew:
-                code = await asyncio.to_thread(process.wait_exit, 60)
+                code = await asyncio.to_thread(process.wait_exit, 120)
                 assert code == 0, process.log_text()[-6000:]
         finally:
             for process in crew:

@@ -19,6 +19,7 @@ from .base import TTL_S, Load, Seen
 
 CLAIM_S = 5.0
 DIES = 0.05
+SETTLERS, SETTLE_S = 8, 100.0
 
 
 class Handing(Load):
@@ -163,8 +164,8 @@ class JobsLoad(Handing):
             raise
         self.seen.note("put", name)
 
-    async def work(self, kv: raftkv.AsyncClient, jobs: Any) -> None:
-        claim = await jobs.claim(CLAIM_S)
+    async def work(self, kv: raftkv.AsyncClient, jobs: Any, wait_s: float = CLAIM_S) -> None:
+        claim = await jobs.claim(wait_s)
         # One of several loses its place when another one dies, and learns it from the cluster: history is their judge.
         with self.has(claim.id, claim, 1 if self.workers == 1 else self.hands_count):
             try:
@@ -197,14 +198,15 @@ class JobsLoad(Handing):
     async def settle(self, kv: raftkv.AsyncClient) -> None:
         async def work_off(number: int) -> None:
             async with self.jobs(kv, number) as jobs:
-                while any(not job.has_ended for job in await jobs.list()):
+                while True:
                     try:
-                        await self.work(kv, jobs)
+                        await self.work(kv, jobs, 1.0)
                     except NotAcquired:
-                        pass
+                        if all(job.has_ended for job in await jobs.list()):
+                            return
 
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-            for number in range(self.workers + 1):
+        async with asyncio.timeout(SETTLE_S), asyncio.TaskGroup() as group:
+            for number in range(SETTLERS):
                 group.create_task(work_off(number))
 
     async def check(self, kv: raftkv.AsyncClient, seen: Seen) -> None:
