@@ -19,10 +19,12 @@ SURELY_NOT: Final = (
     "etcdserver: no leader",
     "connection refused",
     "revision of auth store is old",
+    "revision in header is old",
     "election: not leader",
     "election: no leader",
 )
-TOKEN_IS_NONE: Final = ("invalid auth token", "revision of auth store is old")
+TOKEN_IS_NONE: Final = ("invalid auth token", "revision of auth store is old", "revision in header is old")
+"""The last one in the words of etcd 3.5.1: users have changed while it was on its way, and it was not done."""
 
 
 def text_of(words: str) -> str:

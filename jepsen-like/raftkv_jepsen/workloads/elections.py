@@ -14,7 +14,7 @@ from raftkv_jepsen.checkers.locks import HOLD, check_exclusion
 from raftkv_jepsen.checkers.verdict import Verdict
 from raftkv_jepsen.clients.base import Client, ClientError
 from raftkv_jepsen.clients.elections import Election
-from raftkv_jepsen.history import Operation
+from raftkv_jepsen.history import FAIL, Operation
 from raftkv_jepsen.workloads.base import Workload
 
 TTL_S: Final = 2.0
@@ -126,6 +126,10 @@ class Elections(Workload):
             election = self.clients[0].election(key, TTL_S)
             campaign = Operation(self.first_process, CAMPAIGN, key, value)
             token = await self.stage.recorder.perform(campaign, election.campaign(value, LAST_S))
+            if token is None and campaign.outcome == FAIL:  # as etcd does while users change
+                value += "-again"
+                campaign = Operation(self.first_process, CAMPAIGN, key, value)
+                token = await self.stage.recorder.perform(campaign, election.campaign(value, LAST_S))
             if token is None:
                 self.stage.concerns.append(f"{key}: nobody can be elected any more: {campaign.error}")
                 continue
