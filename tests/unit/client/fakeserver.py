@@ -55,6 +55,7 @@ from .fakestore import FakeStore
 Behaviour: TypeAlias = "str | type[RaftKVError] | RaftKVError"
 T = TypeVar("T")
 QUESTIONS = (KEEP_ALIVE, LEASE_TTL)
+ACCEPT_TURNS = 5  # of the loop, until a connection that was just accepted is one of a member
 
 
 class FakeConnection(asyncio.Protocol):
@@ -342,6 +343,11 @@ class FakeMember:
 
     async def _stop(self) -> None:
         if self._server is not None:
+            # asyncio drops a connection without closing it when its server is closed between the accept and the next turns.
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            for _ in range(ACCEPT_TURNS):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
         for connection in list(self.connections):
