@@ -74,12 +74,12 @@ _LOGIN: Final = {"invalid auth token": "invalid_auth_token", "revision of auth s
 _NOT_DONE: Final = {
     "no leader": "no_quorum",
     "not leader": "not_leader",
-    "server stopped": "shutting_down",
     "too many requests": "overloaded",
     "unhealthy cluster": "membership_busy",
     "rpc not supported for learner": "not_leader",
     "rpc not supported for non-voter": "not_leader",
 }
+_GIVEN_TO_THE_LOG: Final = {"server stopped": "shutting_down"}  # said also to those who wait for what was proposed
 _NOT_SENT: Final = ("failed to connect", "dns resolution failed", "connection refused", "name resolution")
 
 
@@ -92,6 +92,8 @@ def judge(number: int, text: str) -> Failure:
         return Failure(_error(_LOGIN[words], words), Outcome.LOGIN)
     if words in _NOT_DONE:
         return Failure(_error(_NOT_DONE[words], words), Outcome.PASSING)
+    if words in _GIVEN_TO_THE_LOG:
+        return Failure(_error(_GIVEN_TO_THE_LOG[words], words), Outcome.UNCERTAIN)
     if number == UNAVAILABLE and any(sign in text.lower() for sign in _NOT_SENT):
         return Failure(_error("unreachable", _reason(text)), Outcome.PASSING)
     if number == RESOURCE_EXHAUSTED and "larger than max" in words:
