@@ -4,6 +4,7 @@ Nothing here breaks a promise of the environment that raftkv needs: a disk keeps
 rots; clocks never go back; with leases on they drift less than the settings allow.
 """
 
+from itertools import combinations
 from typing import TYPE_CHECKING, Callable
 
 from raftkv.raft.messages import Configuration
@@ -93,7 +94,8 @@ class Nemesis:
     def _broken_minority(self) -> "list[Machine]":
         """As many as the cluster can do without, those whose log has rotted first, also when they have not noticed it yet.
 
-        With a change of the membership under way: under every configuration that may come of it.
+        With a change of the membership under way: under every configuration that may come of it, also by the promotions that
+        leaders make by themselves. A learner with a full disk answers, and may be promoted like any other.
         """
         rotten = self._world.checks.rotten
         machines = sorted(self._machines(), key=lambda machine: (machine.node_id not in rotten, self._random.random()))
@@ -101,13 +103,25 @@ class Nemesis:
             return machines[: self._world.knobs.members - self._world.knobs.quorum]
         healthy = {machine.node_id for machine in machines if not machine.retired}
         broken = []
-        configurations = [c for c in self._world.checks.possible_configurations() if c.voters]
+        configurations = self._possible_configurations()
         for machine in machines:
             without = healthy - {machine.node_id}
             if all(has_quorum(configuration, without) for configuration in configurations):
                 broken.append(machine)
                 healthy = without
         return broken
+
+    def _possible_configurations(self) -> list[Configuration]:
+        """Those that are in some log, and all that promotions may make of them: of whoever was announced as a voter."""
+        tables = [machine.process.storage.store.members() for machine in self._machines() if machine.process]
+        announced = {member["id"] for table in tables for member in table if member["wants_vote"]}
+        configurations = [c for c in self._world.checks.possible_configurations() if c.voters]
+        grown = []
+        for voters in {configuration.voters for configuration in configurations}:
+            waiting = sorted(announced - voters)
+            for count in range(1, len(waiting) + 1):
+                grown += [Configuration(voters.union(promoted)) for promoted in combinations(waiting, count)]
+        return configurations + grown
 
     def _break_for_good(self, machine: "Machine") -> None:
         if machine.node_id in self._world.checks.rotten:

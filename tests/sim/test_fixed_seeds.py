@@ -70,16 +70,16 @@ def test_a_seed_with_everything() -> None:
         run(seed, leases=True, data=True, pools=True, users=True)
 
 
-def failed_seeds() -> list[tuple[int, bool]]:
-    """Each with whether its world has the whole data model."""
+def failed_seeds() -> list[tuple[int, list[str]]]:
+    """Each with what its world has besides."""
     lines = (Path(__file__).parent / "failed_seeds.txt").read_text().splitlines()
     words = [line.split() for line in lines if line and not line.startswith("#")]
-    return [(int(line[0]), line[1] == "--data") for line in words]
+    return [(int(line[0]), [word.removeprefix("--") for word in line[1:] if word.startswith("--")]) for line in words]
 
 
-@pytest.mark.parametrize(("seed", "data"), failed_seeds())
-def test_seeds_that_failed_once(seed: int, data: bool) -> None:
-    run(seed, data=data)
+@pytest.mark.parametrize(("seed", "extras"), failed_seeds())
+def test_seeds_that_failed_once(seed: int, extras: list[str]) -> None:
+    run(seed, **dict.fromkeys(extras, True))
 
 
 def test_a_seed_replays_alike_whatever_the_hashes(project: Path) -> None:
