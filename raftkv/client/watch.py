@@ -3,25 +3,22 @@
 It imports nothing that the command line would have to wait for.
 """
 
-import threading
-from collections import deque
 from time import monotonic, sleep
-from typing import Callable, Final, Iterator
+from typing import Callable, Final
 
 from raftkv.client import verdict
 from raftkv.client.blocking import Caller
 from raftkv.client.blockingconn import BlockingConnection, Lost
 from raftkv.client.options import Options, draw
-from raftkv.client.watchstate import Event, Places, WatchBatch, WatchState, is_passing
-from raftkv.errors import ClientClosed, RaftKVError
-from raftkv.units import Revision
+from raftkv.client.watchface import BlockingWatch
+from raftkv.client.watchstate import Places, WatchState, is_passing
+from raftkv.errors import RaftKVError
 
 SILENCE_ATTEMPTS: Final = 3  # so many attempts' time without a sign of life, and the member is left
-FOR_EVER_S: Final = 1e9
 
 
-class Watch:
-    """A watch: `with kv.watch("k") as watch: for event in watch:`. For one thread; any thread may close it."""
+class Watch(BlockingWatch):
+    """A watch on raftkv itself, whose connection comes back by itself."""
 
     def __init__(
         self,
@@ -32,69 +29,16 @@ class Watch:
         patience_s: float | None,
         on_closed: "Callable[[Watch], None]",
     ) -> None:
+        super().__init__(state, timeout_s, patience_s, on_closed)
         self._caller = caller
         self._options = options
-        self._state = state
-        self._timeout_s = timeout_s
-        self._patience_s = FOR_EVER_S if patience_s is None else patience_s
-        self._on_closed = on_closed
         self._places = Places(caller.directory, draw)
-        self._batches: deque[WatchBatch] = deque()
-        self._events: deque[Event] = deque()
         self._connection: BlockingConnection | None = None
         self._request_id = 0
-        self._lost_at = 0.0
-        self._last_error: RaftKVError | None = None
-        self._closed: RaftKVError | None = None
-        self._quietly = False
-        self._lock = threading.Lock()
         self._reading = False
 
-    @property
-    def next_revision(self) -> Revision:
-        """Everything before it has been received; a watch that starts there hears the rest."""
-        return self._state.next_revision
-
-    def __enter__(self) -> "Watch":
-        self.started()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def started(self) -> None:
-        """Wait until a member serves it: from then on nothing is missed. Raises RaftKVError when none does within the timeout."""
-        self._lost_at = self._lost_at or monotonic()
-        self._read_until(lambda: self._state.began)
-
-    def __iter__(self) -> "Watch":
-        return self
-
-    def __next__(self) -> Event:
-        while not self._events:
-            batch = self._next_batch()
-            if batch is None:
-                raise StopIteration
-            self._events.extend(batch.events)
-        return self._events.popleft()
-
-    def batches(self) -> Iterator[WatchBatch]:
-        """The same by revision: each batch holds all events of one."""
-        while (batch := self._next_batch()) is not None:
-            yield batch
-
-    def close(self) -> None:
-        """End it; the iteration ends. Twice is harmless, and so is another thread."""
-        self._end(ClientClosed("the watch was closed"), quietly=True)
-
-    def abandon(self, error: RaftKVError) -> None:
-        """The client is closed."""
-        self._end(error, quietly=False)
-
-    def _end(self, error: RaftKVError, *, quietly: bool) -> None:
+    def _let_go(self) -> None:
         with self._lock:
-            if self._closed is None:
-                self._closed, self._quietly = error, quietly
             connection = self._connection
             if connection is not None:
                 if self._reading:
@@ -102,19 +46,6 @@ class Watch:
                 else:
                     connection.close()
                     self._connection = None
-        self._on_closed(self)
-
-    def _next_batch(self) -> WatchBatch | None:
-        if not self._batches:
-            if not self._state.began:
-                self.started()
-            try:
-                self._read_until(lambda: bool(self._batches))
-            except ClientClosed:
-                if self._quietly:
-                    return None
-                raise
-        return self._batches.popleft()
 
     # The connection.
 
@@ -212,13 +143,9 @@ class Watch:
 
     def _on_failed(self, address: str, error: RaftKVError) -> None:
         now = monotonic()
-        self._last_error = error
         self._lost_at = self._lost_at or now
         with self._caller.directory_lock:
             fatal = self._places.on_failed(address, now, error)
         if fatal is not None:
             self._end(fatal, quietly=False)
-        limit_s = self._patience_s if self._state.began else self._timeout_s
-        if now - self._lost_at > limit_s:
-            text = f"no member served the watch within {limit_s:.3g} s: {error.message}"
-            self._end(type(error)(text, details=error.details), quietly=False)
+        self._end_if_too_late(error)

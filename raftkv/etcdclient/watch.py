@@ -1,28 +1,25 @@
 """Watches of the blocking client on etcd: each has a stream of its own, read by whoever iterates. A slow consumer is held back by gRPC."""
 
 import threading
-from collections import deque
 from time import monotonic
-from typing import Any, Callable, Final, Iterator
+from typing import Any, Callable
 
 import grpc
 
 from raftkv.client.options import draw
-from raftkv.client.watchstate import Event, WatchBatch, WatchState, is_passing
+from raftkv.client.watchface import BlockingWatch
+from raftkv.client.watchstate import WatchState, is_passing
 from raftkv.errors import ClientClosed, RaftKVError, Unreachable
 from raftkv.etcdclient.answers import watch_answer, watch_request
 from raftkv.etcdclient.blocking import EtcdCaller, Open
 from raftkv.etcdclient.calls import program
 from raftkv.etcdclient.channel import status_of
 from raftkv.etcdclient.failures import Failure, Outcome, judge
-from raftkv.units import Revision
 from raftkv.wire.protocol import PING
 
-FOR_EVER_S: Final = 1e9
 
-
-class EtcdWatch:
-    """What the blocking client's Watch is, in the same words. For one thread; any thread may close it."""
+class EtcdWatch(BlockingWatch):
+    """A watch on etcd: a stream, and the next one at another member when it breaks."""
 
     def __init__(
         self,
@@ -30,86 +27,20 @@ class EtcdWatch:
         state: WatchState,
         timeout_s: float,
         patience_s: float | None,
-        on_closed: "Callable[[Any], None]",
+        on_closed: "Callable[[EtcdWatch], None]",
     ) -> None:
+        super().__init__(state, timeout_s, patience_s, on_closed)
         self._caller = caller
-        self._state = state
-        self._timeout_s = timeout_s
-        self._patience_s = FOR_EVER_S if patience_s is None else patience_s
-        self._on_closed = on_closed
-        self._batches: deque[WatchBatch] = deque()
-        self._events: deque[Event] = deque()
-        self._lock = threading.Lock()
         self._stream: Any = None
         self._requests: Open | None = None
         self._address = ""
         self._too_late: threading.Timer | None = None
-        self._lost_at = 0.0
         self._failures = 0
-        self._closed: RaftKVError | None = None
         self._ended = threading.Event()
-        self._quietly = False
 
-    @property
-    def next_revision(self) -> Revision:
-        """Everything before it has been received; a watch that starts there hears the rest."""
-        return self._state.next_revision
-
-    def __enter__(self) -> "EtcdWatch":
-        self.started()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def started(self) -> None:
-        """Wait until a member serves it: from then on nothing is missed. Raises RaftKVError when none does within the timeout."""
-        self._lost_at = self._lost_at or monotonic()
-        self._read_until(lambda: self._state.began)
-
-    def __iter__(self) -> "EtcdWatch":
-        return self
-
-    def __next__(self) -> Event:
-        while not self._events:
-            batch = self._next_batch()
-            if batch is None:
-                raise StopIteration
-            self._events.extend(batch.events)
-        return self._events.popleft()
-
-    def batches(self) -> Iterator[WatchBatch]:
-        """The same by revision: each batch holds all events of one."""
-        while (batch := self._next_batch()) is not None:
-            yield batch
-
-    def close(self) -> None:
-        """End it; the iteration ends. Twice is harmless, and so is another thread."""
-        self._end(ClientClosed("the watch was closed"), quietly=True)
-
-    def abandon(self, error: RaftKVError) -> None:
-        """The client is closed."""
-        self._end(error, quietly=False)
-
-    def _end(self, error: RaftKVError, *, quietly: bool) -> None:
-        with self._lock:
-            if self._closed is None:
-                self._closed, self._quietly = error, quietly
+    def _let_go(self) -> None:
         self._ended.set()
         self._hang_up()
-        self._on_closed(self)
-
-    def _next_batch(self) -> WatchBatch | None:
-        if not self._batches:
-            if not self._state.began:
-                self.started()
-            try:
-                self._read_until(lambda: bool(self._batches))
-            except ClientClosed:
-                if self._quietly:
-                    return None
-                raise
-        return self._batches.popleft()
 
     def _read_until(self, done: Callable[[], bool]) -> None:
         while not done():
@@ -176,18 +107,14 @@ class EtcdWatch:
         self._hang_up()
         if self._closed is not None:
             return
-        now = monotonic()
         places = self._caller.places
-        self._lost_at = self._lost_at or now
+        self._lost_at = self._lost_at or monotonic()
         if failure.outcome is Outcome.LOGIN:
             places.token = ""
         if failure.outcome is Outcome.FINAL:
             self._end(failure.error, quietly=False)
             return
-        limit_s = self._patience_s if self._state.began else self._timeout_s
-        if now - self._lost_at > limit_s:
-            text = f"no member served the watch within {limit_s:.3g} s: {failure.error.message}"
-            self._end(type(failure.error)(text, details=failure.error.details), quietly=False)
+        if self._end_if_too_late(failure.error):
             return
         places.on_failed(self._address)
         self._failures += 1
