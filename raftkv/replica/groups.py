@@ -42,6 +42,7 @@ class WriteGroup:
         "origin",
         "register",
         "session",
+        "since_ms",
         "size_bytes",
         "tags",
         "user",
@@ -72,6 +73,7 @@ class WriteGroup:
         self.ack_below = ack_below
         self.user = user
         self.auth_revision = auth_revision
+        self.since_ms: Milliseconds = 0  # when it came into the leader's queue
 
     def items(self) -> WriteGroupItems:
         """As it stands in a log entry and in a forward."""

@@ -8,7 +8,6 @@ Sans-IO like all of this room: time comes with `flush` and `tick`.
 from typing import Any, Callable, Sequence
 
 from raftkv.errors import (
-    DeadlineExceeded,
     LeadershipLost,
     NoQuorum,
     Overloaded,
@@ -33,6 +32,7 @@ from raftkv.replica.serving import Serving
 from raftkv.replica.signpost import Signpost
 from raftkv.replica.upkeep import Directory, Founding, Upkeep
 from raftkv.replica.versions import VersionGate
+from raftkv.replica.waiting import WaitingWrites
 from raftkv.replica.watching import Watching
 from raftkv.units import NOBODY, Milliseconds, NodeId
 from raftkv.wire.commands import SYSTEM_WRITES, Answer, encode_batch
@@ -74,8 +74,7 @@ class Service:
         self._reads = PendingReads(first_read_context)
         self._serving = Serving(state_machine)
         self._leases = LeaseDesk(state_machine, self._submit_own, first_read_context)
-        self._new: list[WriteGroup] = []
-        self._new_bytes = 0
+        self._new = WaitingWrites(limits.entry_bytes_max)
         self._forwarding = Forwarding(forwarder, first_read_context, limits.pending_writes_max)
         history = AutoCompaction(age_ms_max=limits.history_ms_max, revisions_max=limits.history_revisions_max)
         self._upkeep = Upkeep(directory, founding, own_record, self.forward, history, limits.quota_bytes)
@@ -104,8 +103,7 @@ class Service:
         if refusal is not None:
             group.origin.on_refused(group, refusal)
             return
-        self._new.append(group)
-        self._new_bytes += group.size_bytes
+        self._new.add(group, self.now_ms)
 
     def submit_reads(self, group: ReadGroup) -> None:
         """Answer the group at a linearizable point, on any member that reaches a leader."""
@@ -189,7 +187,7 @@ class Service:
         self._proposals.expire(now_ms)
         self._reads.expire(now_ms)
         self._leases.expire(now_ms)
-        self._expire_new(now_ms)
+        self._new.expire(now_ms)
         self._forwarding.expire(now_ms)
         self._reconfiguration.tick(now_ms)
         raft = self._raft
@@ -206,12 +204,12 @@ class Service:
     @property
     def wants_flush(self) -> bool:
         """Whether writes or reads wait for their turn; cheap."""
-        return bool(self._new) or self._reads.wants_round or self._leases.wants_round
+        return len(self._new) > 0 or self._reads.wants_round or self._leases.wants_round
 
     def begin_shutdown(self) -> None:
         """Refuse what is new; what is in flight goes on."""
         self.is_closing = True
-        self._refuse_new(ShuttingDown())
+        self._new.refuse_all(ShuttingDown())
         away = self._signpost.shutting_down()
         self._leases.leave_office(away)
         self.watching.send_away(away)
@@ -257,7 +255,7 @@ class Service:
         """An entry took effect."""
         raft = self._raft
         self._leases.on_applied()
-        self._proposals.applied(entry.index, entry.term, answers)
+        self._proposals.applied(entry.index, entry.term, answers, self.now_ms)
         self._reconfiguration.on_applied(entry.index)
         if self._clock_base_ms is None and raft.role == LEADER and entry.term == raft.term:
             # Everything before our office is applied: from here on replicated time moves with our monotonic clock.
@@ -296,7 +294,7 @@ class Service:
             )
             lost.details.update(elsewhere.details)
             self._proposals.fail_all(lost)
-            self._refuse_new(elsewhere)
+            self._new.refuse_all(elsewhere)
             self._reconfiguration.on_office_lost()
         self._forwarding.on_leader_change(self.now_ms + self._raft.election_timeout_ms // FAREWELLS_PER_ELECTION)
         self._upkeep.on_leader_change()
@@ -325,7 +323,7 @@ class Service:
             return self.write_block
         proposals = self._proposals
         if (
-            proposals.pending_bytes + self._new_bytes > self._limits.pending_writes_bytes_max
+            proposals.pending_bytes + self._new.size_bytes > self._limits.pending_writes_bytes_max
             or proposals.pending_commands + len(self._new) > self._limits.pending_writes_max
         ):
             return Overloaded()
@@ -346,8 +344,7 @@ class Service:
         if refusal is not None:
             group.origin.on_refused(group, refusal)
             return
-        self._new.insert(0, group)
-        self._new_bytes += group.size_bytes
+        self._new.add_first(group, self.now_ms)
 
     def _refusal_of_reads(self) -> RaftKVError | None:
         if self.is_closing:
@@ -361,40 +358,18 @@ class Service:
     # Entries and answers.
 
     def _propose_entry(self) -> None:
-        """One entry from the front of the queue: at most `entry_bytes_max`, or one group."""
-        groups: list[WriteGroup] = []
-        size_bytes = 0
-        for group in self._new:
-            if groups and size_bytes + group.size_bytes > self._limits.entry_bytes_max:
-                break
-            groups.append(group)
-            size_bytes += group.size_bytes
-        del self._new[: len(groups)]
-        self._new_bytes -= size_bytes
-        data = encode_batch(self._clock_ms(), [group.items() for group in groups])
-        index, term = self._raft.propose(ENTRY_COMMANDS, data)
-        self._proposals.add(index, term, groups)
+        """One entry from the front of the queue."""
+        groups = self._new.take(self.now_ms, self._proposals.round_ms)
+        if groups:
+            data = encode_batch(self._clock_ms(), [group.items() for group in groups])
+            index, term = self._raft.propose(ENTRY_COMMANDS, data)
+            self._proposals.add(index, term, groups, self.now_ms)
 
     def _clock_ms(self) -> Milliseconds:
         """Replicated time: it moves only under a leader, and never backwards (apply takes the maximum)."""
         if self._clock_base_ms is None:
             return self._state_machine.clock_ms
         return self._clock_base_ms + self.now_ms - self._office_since_ms
-
-    def _refuse_new(self, error: RaftKVError) -> None:
-        groups, self._new, self._new_bytes = self._new, [], 0
-        for group in groups:
-            group.origin.on_refused(group, error)
-
-    def _expire_new(self, now_ms: Milliseconds) -> None:
-        late = [group for group in self._new if group.deadline_ms <= now_ms]
-        if not late:
-            return
-        self._new = [group for group in self._new if group.deadline_ms > now_ms]
-        self._new_bytes = sum(group.size_bytes for group in self._new)
-        error = DeadlineExceeded("the write waited too long for its turn", may_have_happened=False)
-        for group in late:
-            group.origin.on_refused(group, error)
 
 
 __all__ = ["Service"]

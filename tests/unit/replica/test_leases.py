@@ -320,9 +320,9 @@ def test_what_the_books_propose_goes_in_front_of_the_writes_that_wait(cluster: M
         cluster.settle()
     origin = ask(leader, [KEEP_ALIVE, [7]])
     cluster.settle()
-    first = leader.service._new[0]
-    assert first.commands[0][0] == CHECKPOINT_LEASES
-    assert len(leader.service._new) == 4
+    waiting_writes = leader.service._new
+    assert len(waiting_writes) == 4
+    assert waiting_writes._groups[0].commands[0][0] == CHECKPOINT_LEASES
     for member in cluster.members.values():
         member.journal.automatic = True
     cluster.settle()

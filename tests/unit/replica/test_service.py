@@ -369,6 +369,7 @@ def test_a_follower_that_does_not_apply_what_is_done_says_it_again_only_now_and_
         bench.service.tick(now_ms)
         if len(bench.forwarder.forwarded) > len(leader.forwarder.answered):
             request_id, _, payload = bench.forwarder.forwarded[-1]
+            leader.service.flush(now_ms)
             leader.service.on_forward(request_id, 1, payload)
             leader.service.flush(now_ms)
             leader.apply_all([[[0, 1]]])
