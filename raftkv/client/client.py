@@ -37,7 +37,7 @@ from raftkv.client.txn import Txn
 from raftkv.client.watch_verbs import AsyncWatchVerbs
 from raftkv.errors import ClientClosed, RaftKVError
 from raftkv.units import Revision
-from raftkv.wire.commands import GET, PREV_KV, PUT, SERIALIZABLE, Answer, Command
+from raftkv.wire.commands import GET, PREV_KV, PUT, READ_TXN, SERIALIZABLE, Answer, Command, as_read
 from raftkv.wire.protocol import PING, STATUS
 
 if TYPE_CHECKING:
@@ -369,6 +369,9 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs, AsyncAuth
         return pager.result(kvs)
 
     async def _commit(self, command: Command, timeout: float | None) -> TxnResult:
+        command = as_read(command)
+        if command[0] == READ_TXN:
+            return txn_result(await self._read(command, False, timeout))
         return txn_result(await self._write(command, timeout))
 
     async def _ask_status(self, address: str, timeout: float | None) -> Mapping[str, Any] | RaftKVError:

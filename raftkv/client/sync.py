@@ -38,7 +38,7 @@ from raftkv.client.tls import Tls, connector
 from raftkv.client.watch_verbs import WatchVerbs
 from raftkv.errors import ClientClosed, ConfigError, RaftKVError
 from raftkv.units import Revision
-from raftkv.wire.commands import Answer, Command
+from raftkv.wire.commands import READ_TXN, Answer, Command, as_read
 from raftkv.wire.protocol import PING, STATUS
 
 if TYPE_CHECKING:
@@ -322,6 +322,9 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
         return pager.result(kvs)
 
     def _commit(self, command: Command, timeout: float | None) -> TxnResult:
+        command = as_read(command)
+        if command[0] == READ_TXN:
+            return txn_result(self._read(command, False, timeout))
         return txn_result(self._write(command, timeout))
 
     def _ask_status(self, address: str, timeout: float | None) -> Mapping[str, Any] | RaftKVError:

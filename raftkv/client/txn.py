@@ -235,7 +235,10 @@ class Txn(Generic[Result_co]):
         ]
 
     def commit(self, *, timeout: float | None = None) -> Result_co:
-        """Send it. Returns a TxnResult (of the async client: to be awaited). Raises what every write may raise."""
+        """Send it. Returns a TxnResult (of the async client: to be awaited). Raises what every write may raise.
+
+        One that only reads is a linearizable read: it costs no entry of the log, and any member answers it.
+        """
         return self._submit(self.command, timeout)
 
 

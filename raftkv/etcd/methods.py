@@ -58,7 +58,7 @@ METHODS: Final[tuple[Method, ...]] = (
         ("/kv/txn",),
         rpc.TxnRequest,
         rpc.TxnResponse,
-        requests.txn_command,
+        requests.transaction_command,
         responses.txn_response,
     ),
     Method(

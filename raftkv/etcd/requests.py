@@ -30,6 +30,7 @@ from raftkv.wire.commands import (
     TXN,
     WITH_KEYS,
     Command,
+    as_read,
 )
 from raftkv.wire.protocol import KEEP_ALIVE
 from raftkv.wire.validate import LEASE_TTL_MS_MAX
@@ -100,6 +101,11 @@ def put_command(request: rpc.PutRequest) -> Command:
 
 def delete_range_command(request: rpc.DeleteRangeRequest) -> Command:
     return [DELETE_RANGE, _NO_SEQUENCE, request.key, request.range_end, PREV_KV if request.prev_kv else 0]
+
+
+def transaction_command(request: rpc.TxnRequest) -> Command:
+    """One that only reads needs no entry of the log, as in etcd."""
+    return as_read(txn_command(request))
 
 
 def txn_command(request: rpc.TxnRequest) -> Command:

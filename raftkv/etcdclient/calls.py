@@ -23,7 +23,9 @@ from raftkv.wire.commands import (
     LEASES,
     OK,
     RANGE,
+    READ_TXN,
     SERIALIZABLE,
+    TXN,
     WITH_KEYS,
     Command,
 )
@@ -47,6 +49,8 @@ def program(sessions: Sessions | None, command: Command, address: str, draw: Cal
     if is_write_of_keys(command):
         return write(sessions, command, draw)
     kind = command[0]
+    if kind == READ_TXN:
+        return write(None, [TXN, 0, *command[2:]], draw)
     if kind in POOL_WRITES or kind in POOL_READS:
         raise Unsupported(NO_POOLS)
     if kind in (STATUS, DEFRAGMENT):

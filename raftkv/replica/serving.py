@@ -11,7 +11,7 @@ from typing import Sequence
 from raftkv.errors import RaftKVError
 from raftkv.replica.groups import ReadGroup
 from raftkv.replica.ports import ReadCursor, StateMachine
-from raftkv.wire.commands import GET, LEASES, Answer, Command, failure
+from raftkv.wire.commands import GET, LEASES, READ_TXN, TXN, Answer, Command, failure
 from raftkv.wire.pools import POOL_READS
 from raftkv.wire.users import AUTH_READS
 
@@ -93,6 +93,9 @@ class Serving:
                         size_bytes += 9 * len(answer[2])
                     elif command[0] in _WHOLE:
                         answer = read(command)
+                    elif command[0] == READ_TXN:
+                        answer = read(command)
+                        size_bytes += _bytes_of(answer[3])
                     else:
                         while steps > 0 and not self._step_range(unfinished, command):
                             steps -= 1
@@ -129,3 +132,11 @@ class Serving:
             part, unfinished.group = group.part(0, done), group.part(done, None)
             part.origin.on_answers(part, answers)
         self._queue.append(unfinished)
+
+
+def _bytes_of(responses: Sequence[Answer]) -> int:
+    """Of the values in the responses of a READ_TXN: ranges, and transactions of such."""
+    return sum(
+        _bytes_of(response[3]) if response[0] == TXN else sum(len(key_value[5]) for key_value in response[2])
+        for response in responses
+    )

@@ -63,6 +63,14 @@ def apply_txn(mvcc: Mvcc, command: Command, reply_bytes_max: int) -> Answer:
     return [OK, mvcc.finish(), plan.succeeded, responses]
 
 
+def read_txn(mvcc: Mvcc, command: Sequence[Any], reply_bytes_max: int) -> Answer:
+    """Answer a validated READ_TXN, between two entries of the log. Raises FutureRevision or Compacted."""
+    plan = _plan(mvcc, command)
+    _check_ranges(mvcc, plan)
+    mvcc.tally.txns += 1
+    return [OK, mvcc.revision, plan.succeeded, _execute(mvcc, plan, reply_bytes_max)]
+
+
 def _plan(mvcc: Mvcc, command: Sequence[Any]) -> Plan:
     _, _, compares, success, failure = command
     succeeded = all(_holds(mvcc, compare) for compare in compares)

@@ -31,6 +31,7 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | GET | op, flags (SERIALIZABLE), key |
 | LEASE_TTL | op, flags (WITH_KEYS), lease id (asked of the leader) |
 | LEASES | op, flags (SERIALIZABLE) |
+| READ_TXN | op, flags (SERIALIZABLE), compares, success, failure: a TXN in whose branches, nested ones too, is nothing but RANGE |
 | AUTH_ENABLE to ROLE_REVOKE_PERMISSION, ISSUE_TOKEN, AUTH_STATUS to AUTH_LIST | users, roles and logins: see wire/users.py |
 | RANGE | op, flags (SERIALIZABLE, KEYS_ONLY, COUNT_ONLY, UNCOUNTED: do not count behind what is answered), key, range_end, limit, revision, sort_order, sort_target, min_mod, max_mod, min_create, max_create |
 
@@ -41,7 +42,7 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 |---|---|
 | PUT | revision, previous key-value or None |
 | DELETE_RANGE | revision, count deleted, previous key-values |
-| TXN | revision, succeeded, [[op, items of that answer...], ...] |
+| TXN, READ_TXN | revision, succeeded, [[op, items of that answer...], ...] |
 | INCREMENT | revision, new value (int) |
 | APPEND | revision, new length in bytes |
 | LEASE_GRANT | revision, lease id, ttl_ms |
@@ -63,7 +64,7 @@ value]. Keys and values are bytes; an absent range_end is b"". Ranges are etcd's
 `revision` is the store's revision after the command, as in etcd's response header.
 """
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Iterator, Sequence, TypeAlias
 
 import msgpack
 
@@ -100,6 +101,7 @@ GET: Final = 64
 RANGE: Final = 65
 LEASE_TTL: Final = 66
 LEASES: Final = 67
+READ_TXN: Final = 68
 
 CLIENT_WRITES: Final = AUTH_WRITES | frozenset(
     {
@@ -131,7 +133,7 @@ SYSTEM_WRITES: Final = frozenset(
         POOL_TICK,
     }
 )
-READS: Final = AUTH_READS | POOL_READS | {GET, RANGE, LEASES}
+READS: Final = AUTH_READS | POOL_READS | {GET, RANGE, LEASES, READ_TXN}
 
 # Flags of writes.
 PREV_KV: Final = 1
@@ -196,6 +198,36 @@ def prefix_range_end(prefix: bytes) -> bytes:
     if not trimmed:
         return b"\0"
     return trimmed[:-1] + bytes((trimmed[-1] + 1,))
+
+
+def only_reads(command: Sequence[Any]) -> bool:
+    """Whether a TXN, nested ones included, can change nothing. It need not be valid."""
+    return all(
+        type(operation) is list
+        and bool(operation)
+        and (operation[0] == RANGE or (operation[0] == TXN and len(operation) == 5 and only_reads(operation)))
+        for branch in command[3:5]
+        if type(branch) is list
+        for operation in branch
+    )
+
+
+def as_read(command: Command) -> Command:
+    """A TXN as the READ_TXN that it is, which needs no entry of the log; any other as it is. Serializable when all its ranges are."""
+    if command[0] != TXN or not only_reads(command):
+        return command
+    ranges = list(_ranges(command))
+    stale = bool(ranges) and all(operation[1] & SERIALIZABLE for operation in ranges)
+    return [READ_TXN, SERIALIZABLE if stale else 0, *command[2:]]
+
+
+def _ranges(command: Command) -> Iterator[Command]:
+    for branch in command[3:5]:
+        for operation in branch:
+            if operation[0] == TXN:
+                yield from _ranges(operation)
+            else:
+                yield operation
 
 
 def command_bytes(command: Command) -> int:

@@ -5,11 +5,9 @@ must survive whatever is in the log, decides by the very same rules. The order o
 etcd's (checkTxnRequest and checkIntervals in its server/etcdserver/api/v3rpc/key.go).
 """
 
-from bisect import bisect_right
 from typing import Any, Callable, Final, Sequence
 
 from raftkv.errors import (
-    DuplicateKey,
     InvalidRequest,
     KeyEmpty,
     KeyNotFound,
@@ -44,13 +42,16 @@ from raftkv.wire.commands import (
     PREV_KV,
     PUT,
     RANGE,
+    READ_TXN,
     SERIALIZABLE,
     SORT_DESCEND,
     SORT_VALUE,
     TXN,
     UNCOUNTED,
     WITH_KEYS,
+    only_reads,
 )
+from raftkv.wire.intervals import check_intervals
 from raftkv.wire.pools import POOL_CHECKS
 from raftkv.wire.settings import Settings
 from raftkv.wire.users import AUTH_CHECKS
@@ -219,11 +220,20 @@ def _check_range(command: Sequence[Any], bounds: Limits | Settings) -> int:
     return key_bytes
 
 
+def _check_read_txn(command: Sequence[Any], bounds: Limits | Settings) -> int:
+    total = _txn_shape(command, bounds, bounds.txn_operations_max)
+    if command[1] & ~SERIALIZABLE:
+        raise InvalidRequest("READ_TXN has flags that are not known")
+    if not only_reads(command):
+        raise InvalidRequest("nothing but RANGE stands in a READ_TXN")
+    return total
+
+
 def _check_txn(command: Sequence[Any], bounds: Limits | Settings) -> int:
     total = _txn_shape(command, bounds, bounds.txn_operations_max)
     for branch in (command[3], command[4]):
         if len(branch) > 1 or (branch and branch[0][0] == TXN):
-            _check_intervals(branch)
+            check_intervals(branch)
     return total
 
 
@@ -241,6 +251,7 @@ _CHECKS: Final[dict[int, Callable[[Sequence[Any], Limits | Settings], int]]] = {
     LEASES: _check_leases,
     GET: _check_get,
     RANGE: _check_range,
+    READ_TXN: _check_read_txn,
     **AUTH_CHECKS,
     **POOL_CHECKS,
     **ALARM_CHECKS,
@@ -299,66 +310,6 @@ def _compare_bytes(compare: Any, bounds: Limits | Settings) -> int:
     if operand is not None and not _is_int64(operand):
         raise InvalidRequest("the operand of a compare is not a 64-bit integer")
     return total
-
-
-class _Intervals:
-    """The union of half-open key intervals, disjoint and sorted: a thousand deletes cost a bisection per put."""
-
-    __slots__ = ("ends", "starts")
-
-    def __init__(self) -> None:
-        self.starts: list[bytes] = []
-        self.ends: list[bytes] = []
-
-    def add(self, start: bytes, end: bytes) -> None:
-        """An interval that ends before it starts, also one up to b"\\0", counts as empty (etcd does so too)."""
-        if start >= end:
-            return
-        low = bisect_right(self.starts, start)
-        if low and self.ends[low - 1] >= start:
-            low -= 1
-            start = self.starts[low]
-        high = bisect_right(self.starts, end)
-        if high > low:
-            end = max(end, self.ends[high - 1])
-        self.starts[low:high] = [start]
-        self.ends[low:high] = [end]
-
-    def update(self, other: "_Intervals") -> None:
-        for start, end in zip(other.starts, other.ends, strict=True):
-            self.add(start, end)
-
-    def __contains__(self, key: bytes) -> bool:
-        position = bisect_right(self.starts, key) - 1
-        return position >= 0 and key < self.ends[position]
-
-
-def _check_intervals(operations: Sequence[Any]) -> tuple[set[bytes], _Intervals]:
-    """The keys put and deleted by one branch, nested ones included. Raises DuplicateKey; order-dependent as etcd's."""
-    deletes = _Intervals()
-    puts: set[bytes] = set()
-    for operation in operations:
-        if operation[0] == DELETE_RANGE:
-            key, range_end = operation[2], operation[3]
-            deletes.add(key, range_end or key + b"\0")
-    for operation in operations:
-        if operation[0] == TXN:
-            puts_then, deletes_then = _check_intervals(operation[3])
-            puts_else, deletes_else = _check_intervals(operation[4])
-            # Then and else exclude each other, so they may share keys; neither may with what came before.
-            for key in puts_then | puts_else:
-                if key in puts or key in deletes:
-                    raise DuplicateKey()
-            puts |= puts_then | puts_else
-            deletes.update(deletes_then)
-            deletes.update(deletes_else)
-    for operation in operations:
-        if operation[0] == PUT:
-            key = operation[2]
-            if key in puts or key in deletes:
-                raise DuplicateKey()
-            puts.add(key)
-    return puts, deletes
 
 
 def _fields(command: Sequence[Any], count: int, name: str) -> Sequence[Any]:

@@ -17,7 +17,7 @@ from raftkv.etcd import statuses  # noqa: E402
 from raftkv.etcd.statuses import Status  # noqa: E402
 from raftkv.etcdpb import rpc_pb2 as rpc  # noqa: E402
 from raftkv.store import apply, leases, ranges, transactions, watcher, watches  # noqa: E402
-from raftkv.wire import validate  # noqa: E402
+from raftkv.wire import intervals  # noqa: E402
 from tests.differential.judge import LENGTH, Difference, Pair, difference_in, differs_when_full, run_seed, shrunk  # noqa: E402
 from tests.differential.real import Etcd, binary, rpc_range  # noqa: E402
 from tests.differential.stories import COMPACT, GRANT, PUT, RANGE, TXN, Step, Teller, alarm, operations_of  # noqa: E402
@@ -140,7 +140,7 @@ BUGS: dict[str, tuple[Any, str, Any]] = {
     "a put without a lease keeps the old one": (apply.operations, "put", _keep_lease),
     "a limit without an order cuts after the sort": (ranges, "SORT_NONE", -1),
     "any revision can be read in a transaction": (transactions, "_check_ranges", lambda mvcc, plan: None),
-    "a delete may meet a put": (validate._Intervals, "__contains__", lambda self, key: False),
+    "a delete may meet a put": (intervals.Intervals, "__contains__", lambda self, key: False),
     "a lease that nobody granted": (leases.Leases, "check", lambda self, lease, key: None),
     "who wants no puts hears of no deletes either": (watcher, "NO_DELETE", watcher.NO_PUT),
     "history begins a revision too late": (

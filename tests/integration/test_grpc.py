@@ -93,6 +93,22 @@ def test_every_member_serves_reads_and_writes(channels: list[Channel]) -> None:
     assert len({channel.get(b"k0").header.cluster_id for channel in channels}) == 1
 
 
+def test_transactions_that_only_read_are_answered_by_every_member_without_the_log(
+    cluster: Cluster, channels: list[Channel]
+) -> None:
+    channels[0].put(b"k", b"v")
+    look = rpc.RequestOp(request_range=rpc.RangeRequest(key=b"k"))
+    request = rpc.TxnRequest(
+        compare=[rpc.Compare(target=rpc.Compare.VERSION, result=rpc.Compare.EQUAL, key=b"k", version=1)], success=[look]
+    )
+    before = cluster.statuses()[cluster.leader().name]["applied_index"]
+    for _ in range(100):
+        for channel in channels:
+            answer = channel.call(KV + "Txn", request, rpc.TxnResponse)
+            assert answer.succeeded and answer.responses[0].response_range.kvs[0].value == b"v"
+    assert cluster.statuses()[cluster.leader().name]["applied_index"] - before < 100, "each would have been an entry"
+
+
 def test_large_messages_both_ways_and_their_bound(channels: list[Channel]) -> None:
     channel = channels[0]
     values = [os.urandom(1_000_000) for _ in range(12)]

@@ -50,8 +50,10 @@ from raftkv.wire.commands import (
     LEASES,
     PUBLISH_MEMBER,
     RANGE,
+    READ_TXN,
     RECORD_MEMBER,
     SET_ALARM,
+    TXN,
     encode_batch,
 )
 from tests.unit.store.model import Model, Refused, check_shape
@@ -93,6 +95,7 @@ STEPS = {
     "snapshot": 1,
     "read": 3,
     "begin": 2,
+    "read together": 2,
     "compact": 4,
 }
 
@@ -118,6 +121,8 @@ class Teller:
                 )
             elif name in ("read", "begin"):
                 yield name, self.ranged()
+            elif name == "read together":
+                yield "read", self.read_txn()
             else:
                 yield name, self.random.randrange(2)
 
@@ -208,6 +213,11 @@ class Teller:
     def txn(self, depth: int) -> list[Any]:
         compares = [self.compare() for _ in range(self.random.choice([0, 0, 1, 2]))]
         return txn(compares, *([self.operation(depth - 1) for _ in range(self.random.randint(0, 3))] for _ in range(2)))
+
+    def read_txn(self) -> list[Any]:
+        branches = [[self.ranged() for _ in range(self.random.randint(0, 2))] for _ in range(3)]
+        branches[0].append(txn([self.compare()], branches.pop(), []))
+        return [READ_TXN, 0, [self.compare()], *branches]
 
     def operation(self, depth: int) -> list[Any]:
         kind = self.random.randrange(5)
@@ -472,6 +482,8 @@ def _model_read(model: Model, command: list[Any]) -> Any:
     try:
         if command[0] == RANGE:
             check_shape(command, 0)
+        if command[0] == READ_TXN:
+            check_shape([TXN, *command[1:]], model.operations_max)
         return model.read(command)
     except Refused as error:
         return str(error)

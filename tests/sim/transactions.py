@@ -26,9 +26,11 @@ from raftkv.wire.commands import (
     PREV_KV,
     PUT,
     RANGE,
+    READ_TXN,
     TXN,
     Answer,
     Command,
+    as_read,
 )
 
 from .client import SimClient
@@ -92,7 +94,11 @@ class Transactor:
                 self._look_at(answer)
             self._think()
 
-        self.client.submit(command, READ if is_past else WRITE, done)
+        if is_past:
+            self.client.submit(command, READ, done)
+        else:
+            command = as_read(command)
+            self.client.submit(command, READ if command[0] == READ_TXN else WRITE, done)
 
     def _look_at(self, answer: Answer) -> None:
         """What the answer tells of the keys makes the next compares likely ones."""

@@ -39,6 +39,7 @@ from raftkv.wire.commands import (
     PREV_KV,
     PUT,
     RANGE,
+    READ_TXN,
     SORT_DESCEND,
     TXN,
     WITH_KEYS,
@@ -105,6 +106,8 @@ class FakeStore:
             return [OK, self.revision, sorted(self.leases)]
         if command[0] == GET:
             return [OK, self.revision, self.items.get(command[2])]
+        if command[0] == READ_TXN:
+            return [OK, *self._operate([TXN, *command[1:]], self.revision)]
         return [OK, *self._range(command)]
 
     def _apply(self, command: Command) -> Answer:

@@ -8,6 +8,7 @@ import pytest
 import raftkv
 from raftkv.client.results import DeleteResult, KeyValue, Member, PutResult, RangeResult, TxnResult
 from raftkv.errors import InvalidRequest, NoSpace, NotANumber, Unreachable
+from raftkv.wire.commands import READ_TXN
 
 from .fakeserver import FakeCluster
 
@@ -128,6 +129,16 @@ async def test_a_transaction_within_a_transaction(kv: Any) -> None:
     result = await kv.txn().then(raftkv.Put("a", "1"), inner).commit()
     assert isinstance(result.responses[1], TxnResult)
     assert await kv.get("b") == b"2"
+
+
+async def test_a_transaction_that_only_reads_is_a_read(kv: Any, cluster: FakeCluster) -> None:
+    await kv.put("a", "1")
+    result = await kv.txn().if_(raftkv.exists("a")).then(raftkv.Get("a"), raftkv.Range(prefix="x")).commit()
+    assert result.succeeded and result.responses[0].kvs[0].value == b"1"
+    (asked,) = [
+        member.requests[-1] for member in cluster.members if member.requests and member.requests[-1][0] == READ_TXN
+    ]
+    assert asked[1] == 0, "linearizable, and without a session"
 
 
 async def test_numbers_and_appends(kv: Any) -> None:

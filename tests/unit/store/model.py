@@ -7,7 +7,7 @@ from typing import Any
 
 PUT, DELETE_RANGE, TXN, INCREMENT, APPEND, GRANT, REVOKE, GUARDED, COMPACT = range(1, 10)
 PUBLISH, EXPIRE, CREATE_CLUSTER, EXPIRE_LEASES, CHECKPOINT_LEASES, SET_ALARM, RECORD, FORGET = range(32, 40)
-GET, RANGE, LEASES = 64, 65, 67
+GET, RANGE, LEASES, READ_TXN = 64, 65, 67, 68
 TERM = 1  # of all entries
 
 KeyValue = tuple[int, int, int, int, bytes]  # create, mod, version, lease, value
@@ -389,6 +389,10 @@ class Model:
             return [0, self.revision, None if value is None else items_of(command[2], value)]
         if command[0] == LEASES:
             return [0, self.revision, sorted(self.leases)]
+        if command[0] == READ_TXN:
+            plan = self._branches(command, self.history[self.revision])
+            self._check(plan, self.history[self.revision], [])
+            return [0, self.revision, *self._run(plan, self.history[self.revision], [False])]
         if command[5] > self.revision:
             raise Refused("future_revision")
         if 0 < command[5] < self.compacted:

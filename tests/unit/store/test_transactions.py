@@ -21,7 +21,11 @@ from raftkv.wire.commands import (
     PREV_KV,
     PUT,
     RANGE,
+    READ_TXN,
+    SERIALIZABLE,
     TXN,
+    as_read,
+    only_reads,
 )
 from tests.unit.store.stores import Driver, delete, put, ranged, txn
 
@@ -149,3 +153,35 @@ def test_ignore_value_keeps_it(driver: Driver) -> None:
     assert answer == [0, 5, [b"a", 2, 4, 2, 0, b"1"]]
     assert driver.store.read(ranged(b"a", b""))[2] == [[b"a", 2, 5, 3, 0, b"1"]]
     assert driver.apply(put(b"x", b"", flags=IGNORE_VALUE, lease=9))[0][1] == "lease_not_found", "the lease comes first"
+
+
+def test_one_that_only_reads_needs_no_entry_and_says_the_same(driver: Driver) -> None:
+    inner = txn([[EQUAL, COMPARE_VALUE, b"a", b"1", b""]], [ranged(b"b", b"")], [])
+    command = txn([[EQUAL, COMPARE_VERSION, b"a", 2, b""]], [ranged(), inner, ranged(revision=2)], [ranged(b"x", b"")])
+    reading = as_read(command)
+    assert reading[:2] == [READ_TXN, 0]
+    applied = driver.store.applied_index
+    answer = driver.store.read(reading)
+    assert driver.store.applied_index == applied
+    assert answer == driver.apply(command)[0]
+    assert answer[3][1] == [TXN, 4, True, [[RANGE, 4, [[b"b", 3, 3, 1, 0, b"2"]], False, 1]]]
+
+
+def test_what_may_change_something_is_no_read(driver: Driver) -> None:
+    reads = [txn([], [], []), txn([], [ranged()], [ranged()]), txn([], [], [txn([], [ranged()], [])])]
+    assert all(only_reads(command) for command in reads)
+    writes = [
+        txn([], [], [put(b"a", b"")]),
+        txn([], [ranged(), delete(b"a")], []),
+        txn([], [txn([], [], [put(b"a", b"")])], []),
+    ]
+    for command in (*writes, txn([], [[]], []), put(b"a", b"")):
+        assert as_read(command) is command, "also when it is not valid: it is refused where writes are"
+
+
+def test_a_transaction_may_be_stale_when_all_its_ranges_may(driver: Driver) -> None:
+    stale, strict = ranged(), ranged()
+    stale[1] |= SERIALIZABLE
+    assert as_read(txn([], [stale], [txn([], [stale], [])]))[1] == SERIALIZABLE
+    assert as_read(txn([], [stale], [strict]))[1] == 0
+    assert as_read(txn([], [], []))[1] == 0, "its compares are to be current"

@@ -23,11 +23,14 @@ from raftkv.wire.commands import (
     PREV_KV,
     PUT,
     RANGE,
+    READ_TXN,
+    SERIALIZABLE,
     SYSTEM_WRITES,
     TXN,
 )
+from raftkv.wire.intervals import Intervals
 from raftkv.wire.settings import settings_of
-from raftkv.wire.validate import _Intervals, validate
+from raftkv.wire.validate import validate
 
 LIMITS = Limits(key_bytes_max=10, value_bytes_max=20, request_bytes_max=40, txn_operations_max=4)
 OPEN = b"\0"
@@ -168,6 +171,23 @@ def test_compares(compare: Any, expected: str) -> None:
     assert verdict(txn([], [], [compare])) == expected
 
 
+@pytest.mark.parametrize(
+    ("flags", "operation", "expected"),
+    [
+        (0, ranged(b"k", (1, 1)), "ok"),
+        (SERIALIZABLE, ranged(b"k", (1, 1)), "ok"),
+        (2, ranged(b"k", (1, 1)), "invalid_request"),
+        (0, txn([ranged(b"k", (1, 1))], [ranged(b"k", (1, 1))]), "ok"),
+        (0, txn([], [put(b"k")]), "invalid_request"),
+        (0, put(b"k"), "invalid_request"),
+        (0, ranged(b"", (1, 1)), "key_empty"),
+    ],
+)
+def test_nothing_but_ranges_stands_in_a_transaction_that_reads(flags: int, operation: Any, expected: str) -> None:
+    for branches in ([operation], []), ([], [operation]):
+        assert verdict([READ_TXN, flags, [], *branches]) == expected
+
+
 def test_all_keys_and_values_of_a_transaction_count_for_its_size() -> None:
     assert verdict(txn([put(b"a", value=b"v" * 19)], [put(b"b", value=b"v" * 19)])) == "ok"
     assert verdict(txn([put(b"a", value=b"v" * 19)], [put(b"b", value=b"v" * 20)])) == "request_too_large"
@@ -216,7 +236,7 @@ edges = st.binary(min_size=1, max_size=2)
 
 @given(st.lists(st.tuples(edges, edges), max_size=12), edges)
 def test_intervals_are_the_union(intervals: list[tuple[bytes, bytes]], key: bytes) -> None:
-    held = _Intervals()
+    held = Intervals()
     for start, end in intervals:
         held.add(start, end)
     assert (key in held) == any(start <= key < end for start, end in intervals)
