@@ -38,6 +38,7 @@ REQUESTS: dict[int, list[Any]] = {
     commands.GET: [commands.GET, 0, b"a/1"],
     commands.RANGE: [commands.RANGE, 0, b"\0", b"\0", *[0] * 8],
     commands.LEASES: [commands.LEASES, 0],
+    commands.READ_TXN: [commands.READ_TXN, 0, [], [[commands.RANGE, 0, b"\0", b"\0", *[0] * 8]], []],
     commands.LEASE_TTL: [commands.LEASE_TTL, 0, 7],
     protocol.KEEP_ALIVE: [protocol.KEEP_ALIVE, [7]],
     protocol.STATUS: [protocol.STATUS],

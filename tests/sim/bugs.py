@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from raftkv.errors import Corruption
 
 from .checks import Violation
-from .planted import consensus, data, digests, disk, leases, membership, pools, reads, store, users
+from .planted import consensus, data, digests, disk, leases, membership, pools, reads, store, users, writes
 from .planted.registry import BUGS, Bug
 from .planted.stage import Stage
 
@@ -127,4 +127,5 @@ __all__ = [
     "run_bug",
     "store",
     "users",
+    "writes",
 ]

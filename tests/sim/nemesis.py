@@ -132,7 +132,8 @@ class Nemesis:
             fate = "dead"
         self._world.tell(f"nemesis: {machine.name} stays {fate}")
         network = self._world.network
-        others = [place for place in self._places() if place != machine.node_id]
+        # Cut off from every client, too: who can reach only a leader that reaches nobody waits there, without check-quorum for ever (6.2).
+        others = [place for place in self._everybody() if place != machine.node_id]
         if fate == "dead":
             machine.held_down = True
             machine.kill()
@@ -149,6 +150,13 @@ class Nemesis:
         world = self._world
         others = world.data.clients if world.data is not None else ()
         return [*world.machines, *(client.place for client in (*world.clients, *others))]
+
+    def _everybody(self) -> list[int]:
+        """The places, and those of clients whom no passing disaster cuts off."""
+        world = self._world
+        users = world.users.clients if world.users is not None else ()
+        owners = (owner.client for owner in (*world.owners, *world.pool_workers))
+        return [*self._places(), *(client.place for client in (*owners, *users))]
 
     # Processes.
 

@@ -135,7 +135,7 @@ def told_when_proposed() -> Iterator[None]:
     told: dict[WatchHub, set[tuple[bytes, bytes]]] = {}
 
     def propose_and_tell(self: Service) -> None:
-        waiting = list(self._new)
+        waiting = list(self._new._groups)
         propose(self)
         hub: Any = self.watching._hub
         if hub._mvcc is None or not hub._watchers:
