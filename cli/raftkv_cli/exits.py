@@ -13,6 +13,7 @@ NOT_DONE = 4
 UNKNOWN = 5
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+TERMINATED = 143
 
 NOT_DONE_CODES = frozenset(
     {"no_quorum", "unreachable", "not_leader", "shutting_down", "deadline_exceeded", "not_acquired"}

@@ -4,8 +4,11 @@ Whatever goes wrong leaves as one line on stderr, never as a traceback (RAFTKV_D
 """
 
 import os
+import signal
 import sys
-from typing import NamedTuple, Sequence
+from contextlib import contextmanager, nullcontext
+from types import FrameType
+from typing import Iterator, NamedTuple, NoReturn, Sequence
 
 from raftkv.errors import RaftKVError
 from raftkv_cli import exits
@@ -15,6 +18,10 @@ from raftkv_cli.spec import Call, Failed, Option, UsageError, Verb
 from raftkv_cli.verbs import VERBS, load_verb
 
 VERSION = Option("--version", "print the version")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what a verb holds, or waits for, is given back as after Ctrl-C."""
 
 
 class Plan(NamedTuple):
@@ -42,9 +49,12 @@ def main(argv: Sequence[str]) -> int:
             code = exits.OK
         else:
             writes = plan.verb.writes
-            code = plan.verb.run(plan.call)
+            with told_of_the_end() if plan.verb.takes_command else nullcontext():
+                code = plan.verb.run(plan.call)
         sys.stdout.flush()
         return code
+    except Terminated:
+        return exits.TERMINATED
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
@@ -63,6 +73,20 @@ def main(argv: Sequence[str]) -> int:
             raise
         text = f"internal: {type(error).__name__}: {error} (RAFTKV_DEBUG=1 shows where)"
         return complain(name, text, exits.UNKNOWN if writes else exits.FAILED)
+
+
+@contextmanager
+def told_of_the_end() -> Iterator[None]:
+    """SIGTERM is an exception within the block: who holds something, or stands in a line for it, lets others wait for a whole lease otherwise."""
+
+    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def make_plan(before: Words) -> Plan:

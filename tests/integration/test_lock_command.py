@@ -39,9 +39,9 @@ def start(healthy: Cluster, tmp_path: Path) -> Iterator[StartLock]:
         process.kill()
 
 
-def interrupt(process: Process) -> None:
+def interrupt(process: Process, number: int = signal.SIGINT) -> None:
     """Ctrl-C goes to the whole foreground group."""
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
 
 
 def runs(pid: int) -> bool:
@@ -77,12 +77,13 @@ def test_a_command_may_have_its_own_answer_to_ctrl_c(kv: raftkv.Client, start: S
     kv.lock("trap").acquire(0)
 
 
-def test_ctrl_c_while_it_waits_leaves_no_place(kv: raftkv.Client, start: StartLock) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_waits_leaves_no_place(kv: raftkv.Client, start: StartLock, number: int) -> None:
     with kv.lock("busy") as lock:
         process = start("busy", "--", "true")
         wait_until(lambda: len(lock.queue()) == 2, "it to queue up")
-        interrupt(process)
-        assert process.wait_exit() == 128 + signal.SIGINT
+        interrupt(process, number)
+        assert process.wait_exit() == 128 + number
         assert len(lock.queue()) == 1
         assert "Traceback" not in process.log_text()
 
