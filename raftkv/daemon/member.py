@@ -23,6 +23,7 @@ from raftkv.daemon.metrics import Counters, Gauges, Metrics
 from raftkv.daemon.neighbours import Neighbours
 from raftkv.daemon.restart import bring_together
 from raftkv.daemon.storage import Storage
+from raftkv.daemon.tls_metrics import TlsMetrics
 from raftkv.daemon.view import View
 from raftkv.errors import ConfigError, Corruption, ShuttingDown, TransferRefused, WrongDataDirectory
 from raftkv.raft.config import RaftConfig
@@ -106,8 +107,8 @@ class Member:
         self._view = self._new_view()
         self._client_port = build_client_port(self._service, self, self._view, config, self._change_members)
         parts = Parts(self._storage, self._journal, self._service, self.defragmentation)
-        metrics, logins = Metrics(self.counters, self._gauges), LoginMetrics(self.authenticator)
-        self._view.metrics_text = EtcdMetrics(self._view, parts).join(metrics, logins)
+        further = LoginMetrics(self.authenticator), TlsMetrics(self._client_port.tls, tls)
+        self._view.metrics_text = EtcdMetrics(self._view, parts).join(Metrics(self.counters, self._gauges), *further)
 
     @classmethod
     def open(

@@ -100,7 +100,7 @@ class ClientPort:
         self._http_server = http_server
         self._http2_door = http2_door
         self._limits = limits
-        self._tls = tls
+        self.tls = tls
         self._limiter = limiter or LogLimiter()
         self._server: asyncio.Server | TlsServer | None = None
         self._transports: set[asyncio.Transport] = set()
@@ -111,8 +111,8 @@ class ClientPort:
         assert self._server is None, "started once"
         host, port = split_address(address)
         loop = asyncio.get_running_loop()
-        if self._tls is not None:
-            self._server = await self._listen_with(self._tls, host, port)
+        if self.tls is not None:
+            self._server = await self._listen_with(self.tls, host, port)
         else:
             self._server = await loop.create_server(lambda: FirstBytes(self), host, port, backlog=BACKLOG)
         bound_host, bound_port = self._server.sockets[0].getsockname()[:2]

@@ -10,9 +10,11 @@ import os
 import socket
 import ssl
 import time
+from datetime import UTC, datetime
 from typing import Any, Callable, Final, NamedTuple, Sequence
 
 from raftkv.errors import ConfigError
+from raftkv.transport.certificate import not_after
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,7 @@ HANDSHAKE_DEADLINE_S: Final = 5.0
 SHUTDOWN_DEADLINE_S: Final = 1.0
 LOOK_INTERVAL_S: Final = 1.0
 ACCEPT_PAUSE_S: Final = 1.0
+END_WARNING_S: Final = 14 * 24 * 3600.0
 
 
 class TlsFiles(NamedTuple):
@@ -35,27 +38,36 @@ class TlsContexts:
     """The contexts of one port and of the connections that this member makes in its name. Raises ConfigError for files that cannot be used."""
 
     def __init__(
-        self, files: TlsFiles, protocols: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+        self,
+        files: TlsFiles,
+        protocols: Sequence[str] = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.files = files
         self._protocols = list(protocols)
-        self._clock = clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._stamp = self._stamp_now()
         self._looked_at = clock()
         self.reloads = self.reloads_failed = 0
+        self.not_after: float | None = None
+        """When the first of our own certificates ends, in seconds since 1970; None: that cannot be read."""
         self._server, self._client = self._load()
+        self._note_end()
 
     def server(self) -> ssl.SSLContext:
         """For a connection that came in."""
-        self._look()
+        self.look()
         return self._server
 
     def client(self) -> ssl.SSLContext:
         """For a connection that is made: the same certificate, and the other side has to show one that is believed."""
-        self._look()
+        self.look()
         return self._client
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Take what has been put there since, looking once a second at most."""
         now = self._clock()
         if now - self._looked_at < LOOK_INTERVAL_S:
             return
@@ -73,6 +85,21 @@ class TlsContexts:
         else:
             self.reloads += 1
             logger.info("certificates were read anew from %s", self.files.cert_file)
+            self._note_end()
+
+    def _note_end(self) -> None:
+        """Say it while there is time to do something; that nobody can connect any more is said by everybody then."""
+        try:
+            with open(self.files.cert_file, encoding="utf-8", errors="replace") as file:
+                self.not_after = not_after(file.read())
+        except OSError:
+            self.not_after = None  # it is being replaced: the next look finds another one
+        if self.not_after is None or self.not_after - self._wall_clock() > END_WARNING_S:
+            return
+        text = datetime.fromtimestamp(self.not_after, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        logger.warning(
+            "the certificate in %s ends on %s: renew it, nothing needs a restart", self.files.cert_file, text
+        )
 
     def _stamp_now(self) -> list[tuple[int, int, int] | None]:
         return [_stamp(path) for path in (self.files.cert_file, self.files.key_file, self.files.ca_file) if path]

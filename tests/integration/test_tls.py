@@ -254,20 +254,43 @@ def test_certificates_change_while_everybody_works(town: Town) -> None:
     assert written > 0
     with town.client() as kv:
         assert kv.range(prefix="n", count_only=True).count == written
+    for node in town.cluster.nodes:
+        metrics = metrics_of(town, node)
+        for port in ("client", "peer"):
+            end = metrics[f'raftkv_certificate_not_after_seconds{{port="{port}"}}']
+            assert end == ssl.cert_time_to_seconds(shown_by(town, node)["notAfter"]), "one CA, which issues all alike"
+        assert metrics['raftkv_certificate_reloads_total{outcome="ok",port="client"}'] >= 2
+
+
+def metrics_of(town: Town, node: Node) -> dict[str, float]:
+    """What a member tells Prometheus."""
+    context = client_context(town)
+    with urllib.request.urlopen(f"https://{node.client_endpoint}/metrics", context=context, timeout=10) as page:
+        lines = [line for line in page.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 def serial_of(town: Town, node: Node) -> str:
     """Of the certificate that a member shows now."""
+    return str(shown_by(town, node)["serialNumber"])
+
+
+def client_context(town: Town) -> ssl.SSLContext:
     assert town.tls.cert_file
     context = ssl.create_default_context(cafile=town.shop.ca_file)
     context.load_cert_chain(town.tls.cert_file, town.tls.key_file)
+    return context
+
+
+def shown_by(town: Town, node: Node) -> Any:
+    """The certificate that a member shows now."""
+    context = client_context(town)
     host, _, port = node.client_endpoint.rpartition(":")
     with (
         socket.create_connection((host, int(port)), timeout=10) as line,
         context.wrap_socket(line, server_hostname=host) as tls,
     ):
-        certificate: Any = tls.getpeercert()
-        return str(certificate["serialNumber"])
+        return tls.getpeercert()
 
 
 def test_a_member_with_the_certificate_of_another_is_not_heard(make_cluster: StartCluster, shop: Shop) -> None:
