@@ -150,6 +150,8 @@ class ClientPort:
         for transport in self._transports:
             transport.abort()
         self._transports.clear()
+        if isinstance(self._server, TlsServer):
+            await self._server.wait_closed()
         await asyncio.sleep(0)  # their connection_lost
 
     @property

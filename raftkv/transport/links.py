@@ -21,6 +21,7 @@ from raftkv.transport.handshake import CheckMember, Identity, find_refusal
 from raftkv.transport.link_connection import LinkConnection, describe_error, retrieve_error
 from raftkv.transport.peer_tls import PeerTls
 from raftkv.transport.settings import LinkSettings, tune_socket
+from raftkv.transport.tls import hang_up
 from raftkv.units import NodeId
 
 logger = logging.getLogger(__name__)
@@ -169,8 +170,16 @@ class Link:
         """A greeted connection. Raises OSError, TimeoutError, UnicodeError or a RaftKVError that says why there is none."""
         sock = await self._dial()
         connection = LinkConnection(self)
+        starting = asyncio.ensure_future(self._start(connection, sock))
         try:
-            await self._start(connection, sock)
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            hang_up(sock)  # rather than cancel what is under way: see there
+            await asyncio.wait([starting])
+            if starting.cancelled() or starting.exception() is not None:
+                sock.close()
+            connection.abort()
+            raise
         except ConnectionError as error:
             sock.close()
             raise Unreachable(

@@ -100,6 +100,8 @@ class Listener:
             await asyncio.wait([connection.lost for connection in connections], timeout=_GOODBYE_DEADLINE_S)
         for connection in connections:
             connection.abort()
+        if isinstance(self._server, TlsServer):
+            await self._server.wait_closed()
 
     def close_refused(self) -> None:
         """The own cluster id became known, or somebody is no member any more: end connections that would be refused now."""

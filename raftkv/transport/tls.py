@@ -201,6 +201,14 @@ def is_for(host: str, names: Sequence[str]) -> bool:
     return False
 
 
+def hang_up(sock: socket.socket) -> None:
+    """End a handshake that is under way: it fails at once. asyncio forgets to close the transport of one that is cancelled in its first turn."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the other side was faster
+
+
 # Connections that come in.
 
 
@@ -224,7 +232,8 @@ class TlsServer:
         self._handshakes_max = handshakes_max
         self._on_refused = on_refused  # with the reason, and where it came from
         self._loop = asyncio.get_running_loop()
-        self._handshakes: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}  # the oldest first
+        self._closed = False
         self.sockets: list[socket.socket] = []
 
     @property
@@ -253,12 +262,18 @@ class TlsServer:
 
     def close(self) -> None:
         """Take no more; handshakes under way end."""
+        self._closed = True
         for sock in self.sockets:
             self._loop.remove_reader(sock)
             sock.close()
         self.sockets = []
-        for task in tuple(self._handshakes):
-            task.cancel()
+        for sock in self._handshakes.values():
+            hang_up(sock)
+
+    async def wait_closed(self) -> None:
+        """Until the handshakes that were under way have ended."""
+        if self._handshakes:
+            await asyncio.wait(tuple(self._handshakes))
 
     def _accept(self, listening: socket.socket, count: int) -> None:
         for _ in range(count):
@@ -274,12 +289,10 @@ class TlsServer:
             if len(self._handshakes) >= max(1, self._handshakes_max()):
                 # The oldest has had the most time. Refusing the newest would let a few that never end keep everybody out.
                 self._on_refused("too many connections that are being encrypted", str(address[0]))
-                oldest = next(iter(self._handshakes))
-                del self._handshakes[oldest]
-                oldest.cancel()
+                hang_up(self._handshakes.pop(next(iter(self._handshakes))))
             sock.setblocking(False)
             task = self._loop.create_task(self._encrypt(sock, str(address[0])))
-            self._handshakes[task] = None
+            self._handshakes[task] = sock
             task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
     def _listen_again(self, listening: socket.socket, count: int) -> None:
@@ -296,11 +309,12 @@ class TlsServer:
                 ssl_shutdown_timeout=SHUTDOWN_DEADLINE_S,
             )
         except (OSError, ssl.SSLError, TimeoutError) as error:
-            self._on_refused(f"no TLS: {describe(error)}", host)
+            if not self._closed:
+                self._on_refused(f"no TLS: {describe(error)}", host)
             sock.close()
         except asyncio.CancelledError:
             sock.close()
             raise
 
 
-__all__ = ["TlsContexts", "TlsFiles", "TlsServer", "describe", "is_for", "names_of"]
+__all__ = ["TlsContexts", "TlsFiles", "TlsServer", "describe", "hang_up", "is_for", "names_of"]
