@@ -2,8 +2,8 @@
 
 A change that touches at most one vote goes in one step, because majorities before and after it overlap (4.2); any other goes
 through a joint configuration (4.3), which the leader leaves by itself. Refusals come before anything is appended: a vote for a
-member that lags would stop commitment (4.2.1), and so would a quorum of members that do not answer. The leader may be removed:
-it steps down once that is committed (4.2.2); whoever wants no election then, hands over first.
+member that lags, or whose disk is ill, would stop commitment (4.2.1), and so would a quorum of members that do not answer. The
+leader may be removed: it steps down once that is committed (4.2.2); whoever wants no election then, hands over first.
 """
 
 from dataclasses import dataclass
@@ -99,6 +99,8 @@ def _check_caught_up(state: "State", node_id: NodeId) -> None:
     if not state.is_active(progress):
         silent_ms = (state.ticks - progress.answered_tick) * state.config.tick_ms
         raise LearnerNotReady(f"member {node_id} cannot get a vote: it has not answered for {silent_ms} ms")
+    if progress.unfit:
+        raise LearnerNotReady(f"member {node_id} cannot get a vote: its disk is full or stalled")
     if progress.state == SNAPSHOT:
         raise LearnerNotReady(f"member {node_id} cannot get a vote yet: it is being sent a snapshot")
     lag, lag_max = state.log.last_index - progress.match_index, state.limits.promotion_lag_entries_max

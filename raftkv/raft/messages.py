@@ -135,7 +135,7 @@ class Heartbeat:
 
 @dataclass(slots=True)
 class HeartbeatResponse:
-    """`digest` is that of the sender's own store at `digest_index`; index 0 says nothing."""
+    """`digest` is that of the sender's own store at `digest_index`; index 0 says nothing. `unfit`: its disk is ill, it should not lead."""
 
     term: Term
     source: NodeId
@@ -144,6 +144,7 @@ class HeartbeatResponse:
     promise_ms: int = 0
     digest_index: Index = 0
     digest: int = 0
+    unfit: bool = False
 
 
 @dataclass(slots=True)

@@ -174,8 +174,6 @@ class Raft:
         """
         snapshot.on_installed(self._state, meta, ok)
 
-    # What members say of their stores: two numbers that the core carries and does not understand.
-
     def announce_digest(self, index: Index, digest: int) -> None:
         """As leader: say with each heartbeat, while in office, that a quorum has this digest at `index`."""
         assert self._state.is_leader, "only a leader knows of a quorum"
@@ -184,6 +182,10 @@ class Raft:
     def report_digest(self, index: Index, digest: int) -> None:
         """Tell the next leader that is heard, once, that the own store has this digest at `index` (0: nothing to tell)."""
         self._state.digest_report = (index, digest)
+
+    def report_unfit(self, unfit: bool) -> None:
+        """Tell every leader that is heard from now on whether the own disk is ill: then a learner gets no vote, and others are preferred."""
+        self._state.unfit = unfit
 
     @property
     def wants_digest(self) -> bool:

@@ -98,6 +98,7 @@ class Progress:
         "probe_tick",
         "state",
         "transfer",
+        "unfit",
     )
 
     def __init__(self, node_id: NodeId, next_index: Index, tick: int) -> None:
@@ -111,6 +112,7 @@ class Progress:
         self.probe_tick: int | None = None  # when the probe that is not answered yet was sent
         self.answered_tick = tick  # last answer in this term; a new follower has one election timeout of grace
         self.moved_tick = tick  # last time that match_index moved or the silence was looked into
+        self.unfit = False  # it says that its disk is ill
         self.acked_round = 0
         self.lease_until_ms: Milliseconds = 0
         self.transfer: SnapshotTransfer | None = None

@@ -190,6 +190,7 @@ def on_heartbeat_response(state: State, message: HeartbeatResponse) -> None:
     if progress is None:
         return
     progress.answered_tick = state.ticks
+    progress.unfit = message.unfit
     reads.on_round_answered(state, progress, message)
     if message.digest_index:
         state.effects.digests.append(DigestHeard(message.source, message.digest_index, message.digest, agreed=False))
@@ -294,5 +295,7 @@ def on_heartbeat(state: State, message: Heartbeat) -> None:
         state.effects.digests.append(DigestHeard(message.source, message.digest_index, message.digest, agreed=True))
     report, state.digest_report = state.digest_report, NO_DIGEST
     state.answer(
-        HeartbeatResponse(state.term, state.node_id, message.source, message.read_round, state.promise_ms, *report)
+        HeartbeatResponse(
+            state.term, state.node_id, message.source, message.read_round, state.promise_ms, *report, state.unfit
+        )
     )

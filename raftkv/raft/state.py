@@ -70,6 +70,7 @@ class State:
         "term",
         "ticks",
         "transfer",
+        "unfit",
         "vote",
         "votes",
     )
@@ -105,6 +106,7 @@ class State:
         self.snapshot_wanted = False
         # The driver's, carried and not understood: what a leader announces with its heartbeats, what a follower answers once.
         self.digest_agreed = self.digest_report = NO_DIGEST
+        self.unfit = False
         self.snapshot_budget_bytes = (
             0  # what may be sent until the next tick; below 0: a chunk was larger than what was left
         )

@@ -77,7 +77,10 @@ def _check_lag(state: "State", progress: Progress) -> None:
 
 
 def _most_caught_up_voter(state: "State", avoid: Collection[NodeId]) -> NodeId:
-    """The running transfer's target, or the voter that answers and has the most; ties go to the smaller id."""
+    """The running transfer's target, or the voter that answers and has the most; ties go to the smaller id.
+
+    Rather one whose disk is well, if it does not lag.
+    """
     if state.transfer is not None:
         return state.transfer.target
     others = [progress for peer, progress in state.progress.items() if peer in state.configuration.voters]
@@ -89,7 +92,9 @@ def _most_caught_up_voter(state: "State", avoid: Collection[NodeId]) -> NodeId:
     candidates = [progress for progress in candidates if progress.node_id not in avoid]
     if not candidates:
         raise TransferRefused("of the voters that answer, every one was tried")
-    return max(candidates, key=lambda progress: (progress.match_index, -progress.node_id)).node_id
+    enough = state.log.last_index - state.limits.transfer_lag_entries_max
+    well = [progress for progress in candidates if not progress.unfit and progress.match_index >= enough]
+    return max(well or candidates, key=lambda progress: (progress.match_index, -progress.node_id)).node_id
 
 
 def on_acknowledged(state: "State", progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""A member that should not lead, and yet does, because its disk is ill: when it hands over, and to whom.
+"""A member that should not lead, because its disk is ill: it says so to whoever leads, and when it leads nevertheless, hands over.
 
 Its disk is full, does not come back, or has no room for a snapshot. The last is no reason to refuse writes, but followers that need the
 snapshot may be what a majority lacks, and then nothing is committed any more.
@@ -48,6 +48,7 @@ class Fitness:
         Raises TransferRefused when it was time and nobody could take the office.
         """
         raft = self._raft
+        raft.report_unfit(bool(reason))
         others = raft.configuration.voters - {raft.node_id}
         if not reason:
             self._not_before_ms = 0

@@ -127,7 +127,7 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
         promise_ms=int,
     ),
     _layout(5, raft.Heartbeat, **_TO, commit_index=int, read_round=int, digest_index=int, digest=int),
-    _layout(6, raft.HeartbeatResponse, **_TO, read_round=int, promise_ms=int, digest_index=int, digest=int),
+    _layout(6, raft.HeartbeatResponse, **_TO, read_round=int, promise_ms=int, digest_index=int, digest=int, unfit=bool),
     _layout(7, raft.InstallSnapshot, **_TO, snapshot=list, offset=int, data=bytes, done=bool),
     _layout(8, raft.InstallSnapshotResponse, **_TO, snapshot_id=int, next_offset=int, installed=bool),
     _layout(9, raft.TimeoutNow, **_TO),

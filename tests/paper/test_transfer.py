@@ -4,7 +4,14 @@ import pytest
 
 from raftkv.errors import NotLeader, TransferRefused
 from raftkv.limits import Limits
-from raftkv.raft.messages import AppendEntries, AppendEntriesResponse, Configuration, RequestVote, TimeoutNow
+from raftkv.raft.messages import (
+    AppendEntries,
+    AppendEntriesResponse,
+    Configuration,
+    HeartbeatResponse,
+    RequestVote,
+    TimeoutNow,
+)
 from tests.unit.raft.cluster import TIMEOUT, Cluster
 from tests.unit.raft.solo import Solo, of_kind
 
@@ -174,3 +181,28 @@ def test_a_lost_timeout_now_leaves_the_leader_in_office() -> None:
     cluster.tick(TIMEOUT)
     assert cluster[1].is_leader
     assert not cluster[1].is_transferring
+
+
+def test_rather_a_member_whose_disk_is_well() -> None:
+    """3.10 leaves the choice to us, when nobody names a target; whoever is the only one is asked all the same."""
+    for ill, expected in (((2,), 3), ((2, 3), 2), ((), 2)):
+        cluster = Cluster(3)
+        cluster.elect(1)
+        for node_id in ill:
+            cluster[node_id].report_unfit(True)
+        cluster.tick(TIMEOUT)
+        cluster[1].transfer_leadership()
+        assert cluster[1].transfer_target == expected
+
+
+def test_not_one_that_is_well_and_far_behind() -> None:
+    """3.10, step 2: nothing is proposed until it has caught up."""
+    solo = Solo(limits=Limits(transfer_lag_entries_max=3))
+    solo.lead()
+    for _ in range(5):
+        solo.raft.propose(1, b"x")
+    solo.drain()
+    solo.step(solo.accept(2, solo.raft.last_index))
+    solo.step(HeartbeatResponse(solo.raft.term, 2, 1, unfit=True), HeartbeatResponse(solo.raft.term, 3, 1))
+    solo.raft.transfer_leadership()
+    assert solo.raft.transfer_target == 2

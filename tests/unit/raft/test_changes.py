@@ -126,6 +126,20 @@ def test_a_learner_that_lags_is_refused_with_figures() -> None:
     assert cluster[1].configuration.voters == ids(1, 2, 3, 4)
 
 
+def test_a_learner_whose_disk_is_ill_gets_no_vote_until_it_is_well() -> None:
+    """It answers, and has the log: found by the simulator, where its vote was then the one that a majority lacked."""
+    cluster = leading()
+    cluster[4].report_unfit(True)
+    cluster.tick(TIMEOUT)
+    with pytest.raises(MembershipRefused, match="member 4 cannot get a vote: its disk is full or stalled"):
+        cluster[1].propose_change(Change(promote=ids(4)))
+    cluster[4].report_unfit(False)
+    cluster.tick(TIMEOUT)
+    cluster[1].propose_change(Change(promote=ids(4)))
+    cluster.settle()
+    assert cluster[1].configuration.voters == ids(1, 2, 3, 4)
+
+
 def test_a_new_learner_is_refused_until_it_has_caught_up() -> None:
     solo = Solo()
     solo.lead()

@@ -3,9 +3,10 @@
 import pytest
 
 from raftkv.errors import TransferRefused
+from raftkv.raft.messages import HeartbeatResponse
 from raftkv.replica.fitness import FORGET_MS, RETRY_MS, SNAPSHOT_FAILURE_MS, Fitness
 from tests.unit.raft.cluster import TIMEOUT
-from tests.unit.raft.solo import Solo
+from tests.unit.raft.solo import Solo, of_kind
 
 FULL = "its disk is full"
 
@@ -34,6 +35,16 @@ def test_a_healthy_leader_stays() -> None:
 def test_an_ill_member_that_does_not_lead_has_nothing_to_give() -> None:
     solo = Solo()
     assert not Fitness(solo.raft).look(0, FULL)
+
+
+def test_an_ill_member_tells_whoever_leads() -> None:
+    solo = Solo()
+    said = []
+    for now_ms, reason in enumerate(("", FULL, FULL, "")):
+        Fitness(solo.raft).look(now_ms, reason)
+        (answer,) = of_kind(HeartbeatResponse, solo.step(solo.heartbeat(1)))
+        said.append(answer.unfit)
+    assert said == [False, True, True, False]
 
 
 def test_nobody_is_asked_where_there_is_nobody() -> None:

@@ -44,7 +44,7 @@ ONE_OF_EACH: list[Any] = [
     raft.AppendEntries(5, 1, 2, 7, 3, 6),
     raft.AppendEntriesResponse(5, 1, 2, 10, True, 4, 2, 900),
     raft.Heartbeat(5, 1, 2, 6, 99, 6, 2**64 - 1),
-    raft.HeartbeatResponse(5, 1, 2, 99, 900, 41, 0xFFFFFFFF),
+    raft.HeartbeatResponse(5, 1, 2, 99, 900, 41, 0xFFFFFFFF, True),
     raft.InstallSnapshot(5, 1, 2, META, 512, b"chunk", True),
     raft.InstallSnapshotResponse(5, 1, 2, 77, 1024, False),
     raft.TimeoutNow(5, 1, 2),
