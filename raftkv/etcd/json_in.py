@@ -228,14 +228,12 @@ class MessageStream:
         """Where the first object ends, if it is all there."""
         buffer, at = self._buffer, self._scanned
         if not self._depth:
-            at = len(buffer) - len(buffer.lstrip())
-            if at == len(buffer):
-                buffer.clear()
+            del buffer[: len(buffer) - len(buffer.lstrip())]
+            if not buffer:
                 return None
-            if buffer[at] != ord("{"):
-                raise BadJson(f"invalid character {chr(buffer[at])!r} looking for beginning of value")
-            self._depth = 1
-            at += 1
+            if buffer[0] != ord("{"):
+                raise BadJson(f"invalid character {chr(buffer[0])!r} looking for beginning of value")
+            self._depth = at = 1
         while at < len(buffer):
             match = (_IN_STRING if self._in_string else _OUTSIDE).search(buffer, at)
             if match is None:

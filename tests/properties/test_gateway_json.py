@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from google.protobuf.message import Message
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raftkv.daemon.etcd.procedures import GATEWAY
@@ -56,6 +56,7 @@ def test_any_value_is_a_message_or_is_refused(data: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(1, 7)))
+@example(b" ", [1, 1, 1, 7])
 def test_any_bytes_are_cut_alike_however_they_come(noise: bytes, sizes: list[int]) -> None:
     """Objects with anything between them: what comes in parts is cut like what comes at once, or refused like it."""
     body = b'{"a":"}"}' + noise + b'{"b":[{}]}'
