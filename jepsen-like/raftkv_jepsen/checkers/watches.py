@@ -12,12 +12,13 @@ from raftkv_jepsen.checkers.verdict import Verdict
 from raftkv_jepsen.history import FAIL, OK, Operation
 
 HEAR: Final = "hear"
+"""argument: the revision from which the watcher heard (None: the first); result: revision and changes."""
 
 Heard = dict[int, list[Any]]
 
 
 def check_watches(operations: Iterable[Operation]) -> Verdict:
-    """The operations of one prefix that is watched as a whole, from its first revision on."""
+    """The operations of one prefix that is watched as a whole."""
     verdict = Verdict("watches")
     watchers: dict[str, list[Operation]] = {}
     writes: list[Operation] = []
@@ -28,16 +29,23 @@ def check_watches(operations: Iterable[Operation]) -> Verdict:
             writes.append(operation)
     author = {(key, value): write for write in writes for key, value in _changes_of(write).items()}
     agreed: Heard = {}
+    late = 0
     for name, heard in watchers.items():
+        first = heard[0].argument or 1
+        late += first > 1
         events, last = _hear_in_order(verdict, name, heard)
         _check_honesty(verdict, name, events, author)
         _check_previous(verdict, name, events)
-        _check_gaps(verdict, name, events, last, writes)
+        _check_gaps(verdict, name, events, range(first, last + 1), writes)
         for revision, changes in events.items():
             told = sorted(change[:3] for change in changes)
             if agreed.setdefault(revision, told) != told:
                 verdict.accuse(f"{name}: revision {revision} is {told}, another watcher heard {agreed[revision]}")
-    verdict.detail = f"{len(watchers)} watchers, {sum(map(len, watchers.values()))} batches, {len(writes)} writes"
+    verdict.detail = (
+        f"{len(watchers) - late} watchers, {sum(map(len, watchers.values()))} batches, {len(writes)} writes"
+    )
+    if late:
+        verdict.detail += f", begun anew behind a compaction: {late}"
     return verdict
 
 
@@ -86,7 +94,8 @@ def _check_previous(verdict: Verdict, name: str, events: Heard) -> None:
             held[key] = value
 
 
-def _check_gaps(verdict: Verdict, name: str, events: Heard, last: int, writes: Sequence[Operation]) -> None:
-    missed = [write for write in writes if write.outcome == OK and write.result <= last and write.result not in events]
+def _check_gaps(verdict: Verdict, name: str, events: Heard, told: range, writes: Sequence[Operation]) -> None:
+    missed = [write for write in writes if write.outcome == OK and write.result in told and write.result not in events]
     if missed:
-        verdict.accuse(f"{name}: {len(missed)} acknowledged writes were never heard, up to revision {last}", missed[:6])
+        words = f"{name}: {len(missed)} acknowledged writes were never heard, up to revision {told[-1]}"
+        verdict.accuse(words, missed[:6])

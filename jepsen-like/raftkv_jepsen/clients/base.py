@@ -18,11 +18,12 @@ RECIPES: Final = "recipes of raftkv"
 
 
 class ClientError(Exception):
-    """No answer, or a refusal; `may_have_happened` is what it says about a write."""
+    """No answer, or a refusal; `may_have_happened` is what it says about a write, `history_begins` of a watch that came too late: at which revision."""
 
-    def __init__(self, message: str, *, may_have_happened: bool) -> None:
+    def __init__(self, message: str, *, may_have_happened: bool, history_begins: int = 0) -> None:
         super().__init__(message)
         self.may_have_happened = may_have_happened
+        self.history_begins = history_begins
 
 
 class Held(NamedTuple):

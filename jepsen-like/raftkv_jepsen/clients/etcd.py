@@ -235,7 +235,7 @@ class EtcdClient:
             while (answer := await stream.read()) is not grpc.aio.EOF:
                 if answer.canceled:
                     words = f"canceled: {answer.cancel_reason}, compacted {answer.compact_revision}"
-                    refusal = ClientError(words, may_have_happened=False)
+                    refusal = ClientError(words, may_have_happened=False, history_begins=answer.compact_revision)
                     self._look_at(refusal)
                     raise refusal
                 for batch in _batches(answer):

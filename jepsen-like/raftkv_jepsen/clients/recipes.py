@@ -5,7 +5,7 @@ They are the library's own, on the library's client; here their errors become Cl
 
 from typing import Any, Awaitable, Final, Sequence, TypeVar
 
-from raftkv.errors import RaftKVError
+from raftkv.errors import RaftKVError, WatchCompacted
 from raftkv_jepsen.clients.base import ClientError
 
 T = TypeVar("T")
@@ -14,7 +14,10 @@ ATTEMPTS: Final = 1_000
 
 def error_of(error: RaftKVError) -> ClientError:
     """The code is what people look for; the text says where it was tried."""
-    return ClientError(f"{error.code}: {error.message}", may_have_happened=error.may_have_happened)
+    begins = error.compact_revision if isinstance(error, WatchCompacted) else 0
+    return ClientError(
+        f"{error.code}: {error.message}", may_have_happened=error.may_have_happened, history_begins=begins
+    )
 
 
 async def asked(call: Awaitable[T]) -> T:

@@ -2,6 +2,9 @@
 
 A round is one job: `add` gives every worker another number, `set` and `multi_get` tell all of all, and a barrier lets nobody on before all have come. Whoever gives
 up leaves its round to the others, and the next round goes on.
+
+A round's keys go with its lease when nobody could renew it for that long: whoever comes then is in a new round of the same name. That is meant, and no
+number is given twice in one life; here no fault lasts for so long.
 """
 
 import random
@@ -16,7 +19,7 @@ from raftkv_jepsen.clients.base import RECIPES, Client, ClientError, Store
 from raftkv_jepsen.history import OK, Operation
 from raftkv_jepsen.workloads.base import Workload
 
-TTL_S: Final = 5.0
+TTL_S: Final = 120.0
 TIMEOUT_S: Final = 5.0
 
 

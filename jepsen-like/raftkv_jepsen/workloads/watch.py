@@ -1,7 +1,8 @@
 """Watches: what was promised of etcd's and raftkv's: ordered, unique, whole revisions, no gap, resumable anywhere, bookmarkable.
 
 Writers change a handful of keys, one at a time and several in one transaction. Watchers hear the prefix from the first revision on; now and then one
-is closed and goes on where it was, at another member. When all is healed a last write must reach every watcher.
+is closed and goes on where it was, at another member. One that was away for longer than history is kept begins anew where it begins, under another name,
+if that is really behind what it wanted. When all is healed a last write must reach every watcher.
 """
 
 import asyncio
@@ -32,6 +33,8 @@ class Watch(Workload):
         super().__init__(*arguments)
         self._heard: dict[int, int] = {}
         """By watcher, the revision up to which it has heard everything."""
+        self._begun: dict[int, list[int]] = {}
+        """By watcher, the revisions at which it began."""
         self._watching: list[asyncio.Task[None]] = []
         self._ended = False
 
@@ -65,7 +68,7 @@ class Watch(Workload):
     async def _watch_on(self, process: int) -> None:
         draw = random.Random(f"watcher {process} {self.draw.random()}")
         others = deque(self.clients)
-        self._heard[process] = 0
+        self._heard[process], self._begun[process] = 0, [1]
         while not self._ended:
             others.rotate(1)
             batches_left = draw.randint(50, 400)
@@ -77,7 +80,10 @@ class Watch(Workload):
                         if batches_left <= 0 or self._ended:
                             break
             except ClientError as error:
-                if "compacted" in str(error):
+                if error.history_begins > self._heard[process] + 1:
+                    self._begun[process].append(error.history_begins)
+                    self._heard[process] = error.history_begins - 1
+                elif "compacted" in str(error):
                     self.stage.concerns.append(f"watcher {process}: {error}")
                     return
                 await asyncio.sleep(RETRY_S)
@@ -86,7 +92,9 @@ class Watch(Workload):
         changes = [[change.kind, change.key, change.value, change.previous] for change in batch.changes]
         now_ns = self.stage.recorder.now_ns()
         # Keys of a watcher's own, so that a history is cut by watcher.
-        operation = Operation(process, HEAR, f"watch/by-{process}", result=[batch.revision, changes])
+        lives = self._begun[process]
+        name = f"watch/by-{process}" + (f".{len(lives)}" if len(lives) > 1 else "")
+        operation = Operation(process, HEAR, name, lives[-1], result=[batch.revision, changes])
         self.stage.recorder.happened(operation, now_ns, now_ns)
         self._heard[process] = max(self._heard[process], batch.revision)
 

@@ -118,6 +118,17 @@ def test_each_promise_of_a_watch(batches: list[list[Any]], word: str, why: str) 
     assert word == VALID or any(why in fault for fault in verdict.faults), verdict.faults
 
 
+def test_a_watcher_that_begins_later_is_judged_from_there_on() -> None:
+    def late(first: int, *batches: list[Any]) -> list[Operation]:
+        return [op(HEAR, "watch/by-1.2", first, batch, (8, 8)) for batch in batches]
+
+    assert check_watches([*WRITES, *late(3, BOTH, MAYBE, LAST)]).word == VALID
+    verdict = check_watches([*WRITES, *late(2, BOTH, LAST)])
+    assert any("never heard" in fault for fault in verdict.faults)
+    verdict = check_watches([*WRITES, *late(3, LAST)])
+    assert any("never heard" in fault for fault in verdict.faults)
+
+
 def test_two_watchers_hear_the_same_of_a_revision() -> None:
     other = [4, [["put", "watch/b", "6", "3"]]]
     verdict = check_watches([*WRITES, *hear(FIRST, BOTH, MAYBE), *hear(FIRST, BOTH, other, by="watch/by-2")])
