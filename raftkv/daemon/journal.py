@@ -64,6 +64,28 @@ class _Note(enum.Enum):
     SYNC = enum.auto()  # what was written in the loop still has to be synced
 
 
+class Onlooker:
+    """How long something has lasted, by looks twice a second at most: of the time between two looks no more counts than that.
+
+    Who was stopped in the meantime (SIGSTOP, a frozen machine) finds that everything has lasted for long, and must not blame the disk.
+    """
+
+    __slots__ = ("_looked_at", "_seen", "_since")
+
+    def __init__(self) -> None:
+        self._since = self._seen = self._looked_at = 0.0
+
+    def look(self, since: float, now: float) -> float:
+        """Seconds that were seen of what began at `since`; both monotonic, 0: nothing is under way."""
+        if since != self._since:
+            self._since, self._seen, self._looked_at = since, 0.0, since
+        if not since:
+            return 0.0
+        self._seen += min(now - self._looked_at, 2 * WATCH_SECONDS)
+        self._looked_at = now
+        return self._seen
+
+
 class WalJournal:
     """Implements replica.ports.Journal. `save` and `compact` are called in the loop."""
 
@@ -98,6 +120,7 @@ class WalJournal:
         self._stall_seconds_max = stall_seconds_max  # a sync that holds the loop for longer is reported
         self._loop_held_since = 0.0  # when the sync began that the loop waits for (monotonic, s); 0: it does not
         self._said_held_since = 0.0
+        self._thread_looks, self._loop_looks = Onlooker(), Onlooker()
         self._unsaved: deque[tuple[Save, float]] = deque()  # queued or being saved, and since when (monotonic, s)
         self.pending_bytes = 0  # of entries that are not durable yet
         self.durable_index = durable_index
@@ -128,10 +151,9 @@ class WalJournal:
         self._sync_in_loop()  # in order
         self._hand_to_thread(Compaction(index, term))
 
-    @property
-    def oldest_save_seconds(self) -> float:
-        """How long the oldest save has been waiting for the disk: large means that the disk is stalled."""
-        return time.monotonic() - self._unsaved[0][1] if self._unsaved else 0.0
+    def look_at_oldest_save(self) -> float:
+        """Seconds that the oldest save was seen to wait for the disk: many mean that the disk is stalled. For one who looks every half second."""
+        return self._loop_looks.look(self._unsaved[0][1] if self._unsaved else 0.0, time.monotonic())
 
     @property
     def has_space(self) -> bool:
@@ -233,11 +255,12 @@ class WalJournal:
     def _watch_loop(self) -> None:
         """Nobody else can say that the loop is held: it waits for the disk, and the others will elect."""
         since = self._loop_held_since
-        if since and since != self._said_held_since and time.monotonic() - since > self._stall_seconds_max:
+        seconds = self._thread_looks.look(since, time.monotonic())
+        if since and since != self._said_held_since and seconds > self._stall_seconds_max:
             self._said_held_since = since
             log.error(
                 "an fsync of the log has not returned for %.1f s (limit %.1f s) and holds this member: another one will lead",
-                time.monotonic() - since,
+                seconds,
                 self._stall_seconds_max,
             )
 

@@ -314,7 +314,7 @@ class ReplicaLoop:
         elif error is not None and was_full is None:
             log.error("writes are refused, reads go on: %s", error.message)
         self.leadership.watch_disk(
-            self._journal.oldest_save_seconds, self._fsync_stall_seconds_max, is_full=error is not None
+            self._journal.look_at_oldest_save(), self._fsync_stall_seconds_max, is_full=error is not None
         )
 
     def _watch_quota(self) -> None:

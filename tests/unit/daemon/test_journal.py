@@ -89,7 +89,7 @@ def test_what_queues_up_while_the_disk_works_is_synced_together(run: Run) -> Non
         bench.journal.save(None, [entry(1)], None)
         await asyncio.get_running_loop().run_in_executor(None, busy.wait, 10)
         tickets = [bench.journal.save(None, [entry(index)], None) for index in range(2, 50)]
-        assert bench.journal.oldest_save_seconds > 0
+        assert bench.journal.look_at_oldest_save() > 0
         free.set()
         await bench.until(lambda: tickets[-1] in bench.saved)
         assert len(syncs) == 2
@@ -302,3 +302,14 @@ def test_a_sync_that_holds_the_loop_is_reported_by_the_thread_and_makes_the_loop
         await bench.journal.stop()
 
     run(scenario())
+
+
+def test_who_was_stopped_does_not_blame_the_disk() -> None:
+    """A save that waits since 100 s, with a look every half second, and one that comes three seconds later."""
+    looks = journal.Onlooker()
+    assert looks.look(0.0, 99.9) == 0
+    assert [looks.look(100.0, 100.2 + number / 2) for number in range(3)] == pytest.approx([0.2, 0.7, 1.2])
+    assert looks.look(100.0, 104.2) == pytest.approx(1.2 + 2 * journal.WATCH_SECONDS)
+    assert looks.look(104.3, 107.3) == pytest.approx(2 * journal.WATCH_SECONDS), "stopped right behind its beginning"
+    assert looks.look(0.0, 107.4) == 0
+    assert looks.look(108.0, 108.4) == pytest.approx(0.4)
