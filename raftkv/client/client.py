@@ -269,13 +269,16 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs, AsyncAuth
         """Write the key if it does not exist. Returns whether it was written."""
         return await self.compare_and_set(key, None, value, timeout=timeout)
 
-    async def increment(self, key: Bytes, delta: int = 1, *, timeout: float | None = None) -> int:
-        """Add to a decimal number; a missing key counts as 0. Returns the new number. Raises NotANumber."""
-        return int((await self._write(requests.increment(key, delta), timeout))[2])
+    async def increment(self, key: Bytes, delta: int = 1, *, lease: int = 0, timeout: float | None = None) -> int:
+        """Add to a decimal number; a missing key counts as 0. Returns the new number. Raises NotANumber.
 
-    async def append(self, key: Bytes, value: Bytes, *, timeout: float | None = None) -> int:
-        """Append to a value; a missing key counts as empty. Returns the new length in bytes."""
-        return int((await self._write(requests.append(key, value), timeout))[2])
+        `lease`: of a key that is made; one that exists keeps its own.
+        """
+        return int((await self._write(requests.increment(key, delta, lease), timeout))[2])
+
+    async def append(self, key: Bytes, value: Bytes, *, lease: int = 0, timeout: float | None = None) -> int:
+        """Append to a value; a missing key counts as empty. Returns the new length in bytes. `lease` as of `increment`."""
+        return int((await self._write(requests.append(key, value, lease), timeout))[2])
 
     async def compact(self, revision: Revision, *, timeout: float | None = None) -> Revision:
         """Let go of history before `revision`; reads and watches at it still work. Returns the store's revision.

@@ -66,13 +66,13 @@ class Guarded:
         """As the client's."""
         return self.compare_and_set(key, None, value, timeout=timeout)
 
-    def increment(self, key: Bytes, delta: int = 1, *, timeout: float | None = None) -> int:
+    def increment(self, key: Bytes, delta: int = 1, *, lease: int = 0, timeout: float | None = None) -> int:
         """As the client's."""
-        return int((self._write(requests.increment(key, delta), timeout))[2])
+        return int((self._write(requests.increment(key, delta, lease), timeout))[2])
 
-    def append(self, key: Bytes, value: Bytes, *, timeout: float | None = None) -> int:
+    def append(self, key: Bytes, value: Bytes, *, lease: int = 0, timeout: float | None = None) -> int:
         """As the client's."""
-        return int((self._write(requests.append(key, value), timeout))[2])
+        return int((self._write(requests.append(key, value, lease), timeout))[2])
 
     def _commit(self, command: Command, timeout: float | None) -> TxnResult:
         return txn_result(self._write(command, timeout))
@@ -130,13 +130,13 @@ class AsyncGuarded:
         """As the client's."""
         return await self.compare_and_set(key, None, value, timeout=timeout)
 
-    async def increment(self, key: Bytes, delta: int = 1, *, timeout: float | None = None) -> int:
+    async def increment(self, key: Bytes, delta: int = 1, *, lease: int = 0, timeout: float | None = None) -> int:
         """As the client's."""
-        return int((await self._write(requests.increment(key, delta), timeout))[2])
+        return int((await self._write(requests.increment(key, delta, lease), timeout))[2])
 
-    async def append(self, key: Bytes, value: Bytes, *, timeout: float | None = None) -> int:
+    async def append(self, key: Bytes, value: Bytes, *, lease: int = 0, timeout: float | None = None) -> int:
         """As the client's."""
-        return int((await self._write(requests.append(key, value), timeout))[2])
+        return int((await self._write(requests.append(key, value, lease), timeout))[2])
 
     async def _commit(self, command: Command, timeout: float | None) -> TxnResult:
         return txn_result(await self._write(command, timeout))

@@ -92,12 +92,14 @@ def delete_prefix(prefix: Bytes, prev_kv: bool = False) -> Command:
     return delete(start or b"\0", prefix_range_end(start), prev_kv)
 
 
-def increment(key: Bytes, delta: int = 1) -> Command:
-    return [INCREMENT, 0, as_bytes(key), delta]
+def increment(key: Bytes, delta: int = 1, lease: int = 0) -> Command:
+    """`lease`: of a key that it makes."""
+    return [INCREMENT, 0, as_bytes(key), delta, *([lease] if lease else [])]
 
 
-def append(key: Bytes, value: Bytes) -> Command:
-    return [APPEND, 0, as_bytes(key), as_bytes(value)]
+def append(key: Bytes, value: Bytes, lease: int = 0) -> Command:
+    """`lease`: of a key that it makes."""
+    return [APPEND, 0, as_bytes(key), as_bytes(value), *([lease] if lease else [])]
 
 
 def lease_grant(ttl: float, lease_id: int = 0) -> Command:

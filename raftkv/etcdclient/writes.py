@@ -113,14 +113,14 @@ def _change(
     command: Command,
     draw: Callable[[], float],
 ) -> Program:
-    """INCREMENT and APPEND. The key keeps its lease."""
-    key = command[2]
+    """INCREMENT and APPEND. The key keeps its lease; a new one gets the command's."""
+    key, lease_of_new = command[2], command[4] if len(command) > 4 else 0
     response = yield read(rpc.RangeRequest(key=key))
     kv: KeyValueItems | None = kv_items(response.kvs[0]) if response.kvs else None
     lost_races = 0
     while True:
         value = _changed(command, b"" if kv is None else kv[5], kv is not None)
-        put = [PUT, 0, key, value, 0 if kv is None else kv[4], 0]
+        put = [PUT, 0, key, value, lease_of_new if kv is None else kv[4], 0]
         done = yield from attempt(session, mark, Request(guards, (), [put], (), (key, 0 if kv is None else kv[2])))
         if isinstance(done, Applied):
             # Of an attempt whose answer was lost it is the same value: it, too, was done only on what was seen.

@@ -3,22 +3,32 @@
 One rendezvous is (run id, round): its keys live under `rdzv/RUN/ROUND/` and on one lease that all participants keep alive together, so nobody can
 see what an earlier round has left, and nothing is left when all are gone; no rank's host matters more than another's. Waiting
 is a wait in the cluster, not a loop of questions. Below that prefix: `k/KEY` values, `e/KEY` where a queue begins and ends (it exists while
-the queue is not empty, which is what "a queue counts as existing" needs), `q/KEY/NUMBER` its items, `b/KEY` barriers.
+the queue is not empty, which is what "a queue counts as existing" needs), `q/KEY/NUMBER` its items, `b/KEY` barriers, and `life`.
+
+A round whose lease has ended may begin anew under the same name: every write is fenced by the life that its writer is in (rounds.py).
 """
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from hashlib import blake2b
 from typing import Any, Awaitable, Callable, Final, Iterator, Sequence, TypeVar
 
 from raftkv.client.requests import Bytes, as_bytes
 from raftkv.client.results import RangeResult, TxnResult
-from raftkv.client.txn import Delete, Get, Lease, Operation, Put, Range, Value, exists, missing
-from raftkv.errors import DeadlineExceeded, InvalidRequest, LeaseNotFound, LockLost, NotANumber, QueueEmpty, RaftKVError
+from raftkv.client.txn import Delete, Get, Operation, Put, Range, Value, missing
+from raftkv.client.watch_verbs import WaitResult
+from raftkv.errors import (
+    DeadlineExceeded,
+    FencingTokenStale,
+    InvalidRequest,
+    LeaseNotFound,
+    NotANumber,
+    QueueEmpty,
+    RaftKVError,
+)
 from raftkv.recipes.places import check_seconds
-from raftkv.recipes.verbs import Kept, Verbs
+from raftkv.recipes.rounds import Life, Scope, round_over
 from raftkv.recipes.waiting import Deadline, wait_keys
-from raftkv.wire.commands import IGNORE_VALUE
+from raftkv.units import Revision
 
 TTL_S: Final = 30.0
 TIMEOUT_S: Final = 300.0
@@ -28,41 +38,6 @@ KEYS_PER_LOOK: Final = 32  # at first: their values come along, and may be large
 SMALL_LOOK_BYTES: Final = 64 * 1024
 
 T = TypeVar("T")
-
-
-class Scope:
-    """One (run id, round) of one client: the prefix, and the lease, which is entered with the first write."""
-
-    def __init__(self, kv: Verbs, run_id: str, round_: int, ttl: float) -> None:
-        check_seconds(ttl, "ttl")
-        if not run_id or "/" in run_id:
-            raise InvalidRequest("a run id is text without /")
-        if round_ < 0:
-            raise InvalidRequest(f"a round is a number of 0 or more, not {round_}")
-        self.kv = kv
-        self.prefix = f"rdzv/{run_id}/{round_}/".encode()
-        self._ttl = ttl
-        self._lease: dict[str, Kept] = {}
-
-    async def lease_id(self) -> int:
-        """Of the round; kept alive from here on. Raises LockLost when the round has ended without us."""
-        lease = self._lease.get("it")
-        if lease is None:
-            shared_id = (int.from_bytes(blake2b(self.prefix, digest_size=8).digest()) >> 1) or 1
-            mine = self.kv.lease(self._ttl, shared_id=shared_id)
-            await mine.__aenter__()
-            # Tasks and threads share a store. Two that come first at once keep one alive, which `leave` knows of.
-            lease = self._lease.setdefault("it", mine)
-            if lease is not mine:
-                await mine.revoke()
-        if lease.lost.is_set():
-            raise LockLost("the round is over: its lease has ended")
-        return lease.id
-
-    async def leave(self) -> None:
-        lease = self._lease.pop("it", None)
-        if lease is not None:
-            await lease.revoke()
 
 
 @contextmanager
@@ -89,6 +64,12 @@ class AsyncStore:
         """Seconds that `get`, `wait`, `barrier` and the like wait at most, unless they are told otherwise."""
         return self._timeout
 
+    @property
+    def token(self) -> Revision | None:
+        """The fencing token of the life of the round that we are in; None before our first write. Another one: another life."""
+        life = self._scope.entered
+        return None if life is None else life.token
+
     def set_timeout(self, timeout: float) -> None:
         """For this store; clones and prefixed stores have their own."""
         check_seconds(timeout, "timeout")
@@ -96,7 +77,7 @@ class AsyncStore:
 
     async def set(self, key: Bytes, value: Bytes) -> None:
         """Write; wakes who waits."""
-        await self._write(lambda lease: self._kv.put(self._key(key), value, lease=lease))
+        await self._write(lambda life: life.kv.put(self._key(key), value, lease=life.lease.id))
 
     async def get(self, key: Bytes, timeout: float | None = None) -> bytes:
         """The value, once it exists. Raises DeadlineExceeded."""
@@ -104,17 +85,11 @@ class AsyncStore:
 
     async def add(self, key: Bytes, amount: int) -> int:
         """Add to a number, which begins at 0 and is decimal text for `get`. Returns the new one. Raises NotANumber."""
-        name = self._key(key)
-        total = await self._kv.increment(name, amount)
-        if total == amount:
-            await self._adopt(name)
-        return total
+        return await self._write(lambda life: life.kv.increment(self._key(key), amount, lease=life.lease.id))
 
     async def append(self, key: Bytes, value: Bytes) -> None:
         """Append to a value, which begins empty."""
-        name, tail = self._key(key), as_bytes(value)
-        if await self._kv.append(name, tail) == len(tail):
-            await self._adopt(name)
+        await self._write(lambda life: life.kv.append(self._key(key), value, lease=life.lease.id))
 
     async def compare_set(self, key: Bytes, expected: Bytes, desired: Bytes) -> bytes:
         """Write `desired` if the value is `expected`, or if there is none and `expected` is empty. What the value is then.
@@ -123,10 +98,10 @@ class AsyncStore:
         """
         name, wanted, new = self._key(key), as_bytes(expected), as_bytes(desired)
 
-        def swap(lease: int) -> Awaitable[TxnResult]:
-            put = Put(name, new, lease=lease)
+        def swap(life: Life) -> Awaitable[TxnResult]:
+            put = Put(name, new, lease=life.lease.id)
             otherwise = self._kv.txn().if_(missing(name)).then(*([] if wanted else [put])).else_(Get(name))
-            return self._kv.txn().if_(Value(name) == wanted).then(put).else_(otherwise).commit()
+            return life.kv.txn().if_(Value(name) == wanted).then(put).else_(otherwise).commit()
 
         done = await self._write(swap)
         if done.succeeded:
@@ -164,7 +139,7 @@ class AsyncStore:
         Raises DeadlineExceeded.
         """
         either = [name for key in keys for name in (self._key(key), self._mark(key))]
-        found = await wait_keys(self._kv, either, until="exists", any=True, deadline=deadline)
+        found = await self._wait(either, deadline, any=True)
         if found is None:
             raise _in_vain(keys)
         there = [kv is not None for kv in found.kvs]
@@ -178,7 +153,7 @@ class AsyncStore:
         values: list[bytes] = []
         for start in range(0, len(names), KEYS_PER_WAIT):
             part = names[start : start + KEYS_PER_WAIT]
-            found = await wait_keys(self._kv, part, until="exists", deadline=deadline)
+            found = await self._wait(part, deadline)
             if found is None:
                 raise _in_vain(keys[start : start + len(part)])
             values += [kv.value for kv in found.kvs if kv is not None]
@@ -196,12 +171,13 @@ class AsyncStore:
             with _behind_a_write() if start else nullcontext():
                 await self._write(partial(self._put_all, part))
 
-    def _put_all(self, pairs: dict[bytes, Bytes], lease: int) -> Awaitable[TxnResult]:
-        return self._kv.txn().then(*(Put(name, value, lease=lease) for name, value in pairs.items())).commit()
+    @staticmethod
+    def _put_all(pairs: dict[bytes, Bytes], life: Life) -> Awaitable[TxnResult]:
+        return life.kv.txn().then(*(Put(name, value, lease=life.lease.id) for name, value in pairs.items())).commit()
 
     async def delete_key(self, key: Bytes) -> bool:
         """Whether there was one."""
-        return bool(await self._kv.delete(self._key(key)))
+        return bool(await self._write(lambda life: life.kv.delete(self._key(key))))
 
     async def num_keys(self) -> int:
         """Of the whole round, also through a prefix; queues are not counted."""
@@ -229,7 +205,7 @@ class AsyncStore:
             if head == tail:
                 if not block:
                     raise QueueEmpty(f"queue {as_bytes(key)!r} is empty")
-                if await wait_keys(self._kv, [self._mark(key)], until="exists", deadline=deadline) is None:
+                if await self._wait([self._mark(key)], deadline) is None:
                     raise DeadlineExceeded(f"waited in vain for something in queue {as_bytes(key)!r}")
                 continue
             item = self._item(key, head)
@@ -239,15 +215,15 @@ class AsyncStore:
                 assert isinstance(found, RangeResult), "a read"
                 return found.kvs[0].value
 
-    def _push(self, key: Bytes, value: Bytes, head: int, tail: int, mark: Any, lease: int) -> Awaitable[TxnResult]:
-        bounds = Put(self._mark(key), b"%d %d" % (head, tail + 1), lease=lease)
-        return self._kv.txn().if_(mark).then(bounds, Put(self._item(key, tail), value, lease=lease)).commit()
+    def _push(self, key: Bytes, value: Bytes, head: int, tail: int, mark: Any, life: Life) -> Awaitable[TxnResult]:
+        bounds = Put(self._mark(key), b"%d %d" % (head, tail + 1), lease=life.lease.id)
+        return life.kv.txn().if_(mark).then(bounds, Put(self._item(key, tail), value, lease=life.lease.id)).commit()
 
-    def _pop(self, key: Bytes, item: bytes, head: int, tail: int, mark: Any, lease: int) -> Awaitable[TxnResult]:
-        bounds: Operation = Put(self._mark(key), b"%d %d" % (head + 1, tail), lease=lease)
+    def _pop(self, key: Bytes, item: bytes, head: int, tail: int, mark: Any, life: Life) -> Awaitable[TxnResult]:
+        bounds: Operation = Put(self._mark(key), b"%d %d" % (head + 1, tail), lease=life.lease.id)
         if head + 1 == tail:
             bounds = Delete(self._mark(key))
-        return self._kv.txn().if_(mark).then(Get(item), Delete(item), bounds).commit()
+        return life.kv.txn().if_(mark).then(Get(item), Delete(item), bounds).commit()
 
     async def queue_len(self, key: Bytes) -> int:
         """How many are in a queue."""
@@ -259,14 +235,12 @@ class AsyncStore:
         deadline = self._deadline(timeout)
         count = self._scope.prefix + b"b/" + self._prefix + as_bytes(key)
         opened = count + b"/open"
-        arrived = await self._kv.increment(count + b"/n")
-        if arrived == 1:
-            await self._adopt(count + b"/n")
+        arrived = await self._write(lambda life: life.kv.increment(count + b"/n", lease=life.lease.id))
         if arrived >= world_size:
             with _behind_a_write():
-                await self._write(lambda lease: self._kv.put(opened, "", lease=lease))
+                await self._write(lambda life: life.kv.put(opened, "", lease=life.lease.id))
             return
-        if await wait_keys(self._kv, [opened], until="exists", deadline=deadline) is None:
+        if await self._wait([opened], deadline) is None:
             raise DeadlineExceeded(
                 f"{arrived} of {world_size} had come to barrier {as_bytes(key)!r} with us, not all came"
             )
@@ -284,7 +258,7 @@ class AsyncStore:
         await self._scope.leave()
 
     async def __aenter__(self) -> "AsyncStore":
-        await self._scope.lease_id()
+        await self._scope.life()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -302,24 +276,21 @@ class AsyncStore:
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
 
-    async def _write(self, write: Callable[[int], Awaitable[T]]) -> T:
-        """A write on the round's lease. Raises LockLost when that has ended."""
-        lease = await self._scope.lease_id()
+    async def _write(self, write: Callable[[Life], Awaitable[T]]) -> T:
+        """A write in our life of the round. Raises LockLost when that has ended."""
+        life = await self._scope.life()
         try:
-            return await write(lease)
-        except LeaseNotFound as error:
-            raise LockLost("the round is over: its lease has ended") from error
+            return await write(life)
+        except (LeaseNotFound, FencingTokenStale) as error:
+            raise round_over(may_have_happened=error.may_have_happened) from error
 
-    async def _adopt(self, name: bytes) -> None:
-        """INCREMENT and APPEND make keys without a lease: put a new one on the round's. They are done, whatever comes of this."""
-
-        def attach(lease: int) -> Awaitable[TxnResult]:
-            put = Put(name, b"", lease=lease)
-            put.command[5] |= IGNORE_VALUE
-            return self._kv.txn().if_(exists(name), Lease(name) == 0).then(put).commit()
-
-        with _behind_a_write():
-            await self._write(attach)
+    async def _wait(self, names: Sequence[bytes], deadline: Deadline, *, any: bool = False) -> WaitResult | None:
+        """Until they exist; None when the time is over. Whoever is in a life of the round is told when that ends (LockLost)."""
+        life = self._scope.entered
+        lease = None if life is None else life.lease
+        return await wait_keys(
+            self._kv, names, until="exists", any=any, deadline=deadline, lease=lease, what="the round"
+        )
 
     async def _bounds(self, key: Bytes) -> tuple[int, int, Any]:
         """Where a queue begins and ends, and the condition that it still does."""

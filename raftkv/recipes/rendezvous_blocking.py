@@ -5,6 +5,7 @@ from typing import Sequence
 from raftkv.client.requests import Bytes
 from raftkv.recipes.rendezvous import AsyncStore
 from raftkv.recipes.verbs import run
+from raftkv.units import Revision
 
 
 class Store:
@@ -17,6 +18,11 @@ class Store:
     def timeout(self) -> float:
         """Seconds that `get`, `wait`, `barrier` and the like wait at most, unless they are told otherwise."""
         return self._store.timeout
+
+    @property
+    def token(self) -> Revision | None:
+        """The fencing token of the life of the round that we are in; None before our first write. Another one: another life."""
+        return self._store.token
 
     def set_timeout(self, timeout: float) -> None:
         """For this store; clones and prefixed stores have their own."""

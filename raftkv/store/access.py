@@ -168,9 +168,11 @@ def _txn(leases: LeaseTable, grants: Grants, command: Sequence[Any]) -> None:
 
 
 def _change_in_place(leases: LeaseTable, grants: Grants, command: Sequence[Any]) -> None:
-    """INCREMENT and APPEND answer with what came out, which tells what was there."""
+    """INCREMENT and APPEND answer with what came out, which tells what was there. A lease as with PUT."""
     _need(grants.write.covers_key(command[2]))
     _need(grants.read.covers_key(command[2]))
+    if len(command) > 4 and command[4]:
+        _need(grants.write.covers_all(_keys_of(leases, command[4])))
 
 
 def _guarded(leases: LeaseTable, grants: Grants, command: Sequence[Any]) -> None:

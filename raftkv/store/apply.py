@@ -25,6 +25,7 @@ from raftkv.errors import (
 from raftkv.store import lease_commands, operations
 from raftkv.store.auth_commands import AUTH_HANDLERS
 from raftkv.store.callers import check_access, is_of_member, refusal_of_caller
+from raftkv.store.mvcc import Mvcc
 from raftkv.store.pool_commands import POOL_HANDLERS, settle
 from raftkv.store.quota import check_alarms
 from raftkv.store.ranges import compacted
@@ -220,36 +221,45 @@ def _txn(state: State, command: Command) -> Answer:
 
 
 def _increment(state: State, command: Command) -> Answer:
-    """The key keeps its lease: a counter that dies with its owner goes on doing so."""
+    """The key keeps its lease: a counter that dies with its owner goes on doing so. A new one gets the command's."""
     validate(command, state.cluster.settings)
     mvcc = state.mvcc
     key = command[2]
     old = mvcc.get(key)
-    number, lease = 0, 0
+    number = 0
     if old is not None:
-        text, lease = value_of(old), lease_of(old)
+        text = value_of(old)
         if _DECIMAL.match(text) is None:
             raise NotANumber()
         number = int(text)
     total = number + command[3]
     if not (_INT64_MIN <= number <= _INT64_MAX and _INT64_MIN <= total <= _INT64_MAX):
         raise NotANumber("the value or the sum is outside of 64 bits")
-    mvcc.put_over(old, key, b"%d" % total, lease)
+    mvcc.put_over(old, key, b"%d" % total, _lease_after(mvcc, old, command))
     return [OK, mvcc.finish(), total]
 
 
 def _append(state: State, command: Command) -> Answer:
-    """The key keeps its lease."""
+    """As INCREMENT, about leases."""
     settings = state.cluster.settings
     validate(command, settings)
     mvcc = state.mvcc
-    _, _, key, tail = command
+    key, tail = command[2], command[3]
     old = mvcc.get(key)
     value = tail if old is None else value_of(old) + tail
     if len(value) > settings.value_bytes_max:
         raise ValueTooLarge(f"the value would have {len(value)} bytes, at most {settings.value_bytes_max} are accepted")
-    mvcc.put_over(old, key, value, 0 if old is None else lease_of(old))
+    mvcc.put_over(old, key, value, _lease_after(mvcc, old, command))
     return [OK, mvcc.finish(), len(value)]
+
+
+def _lease_after(mvcc: Mvcc, old: bytes | None, command: Command) -> int:
+    """Of a key that is changed in place. Raises LeaseNotFound, or what speaks against one more key on it."""
+    if old is not None:
+        return lease_of(old)
+    lease_id: int = command[4] if len(command) > 4 else 0
+    mvcc.leases.check(lease_id, command[2])
+    return lease_id
 
 
 def _guarded(state: State, command: Command) -> Answer:

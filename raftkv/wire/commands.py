@@ -11,8 +11,8 @@ Writes carry at position 1 their session sequence (0: no session). Reads carry a
 | PUT | op, seq, key, value, lease, flags (PREV_KV, IGNORE_VALUE, IGNORE_LEASE) |
 | DELETE_RANGE | op, seq, key, range_end, flags (PREV_KV) |
 | TXN | op, seq, compares, success, failure; an operation in a branch is PUT, DELETE_RANGE, RANGE or TXN with seq 0 |
-| INCREMENT | op, seq, key, delta; the value is decimal text, a missing key counts as 0 |
-| APPEND | op, seq, key, value; a missing key counts as empty |
+| INCREMENT | op, seq, key, delta[, lease of a key that it makes]; the value is decimal text, a missing key counts as 0, any other keeps its lease |
+| APPEND | op, seq, key, value[, lease of a key that it makes]; a missing key counts as empty, any other keeps its lease |
 | LEASE_GRANT | op, seq, lease id (0: drawn), ttl_ms (raised to the minimum) |
 | LEASE_REVOKE | op, seq, lease id |
 | GUARDED | op, seq, [[key, create_revision], ...], command: PUT, DELETE_RANGE, TXN, INCREMENT or APPEND with seq 0, done iff each key was created at that revision |

@@ -133,15 +133,22 @@ def _check_delete_range(command: Sequence[Any], bounds: Limits | Settings) -> in
 
 
 def _check_increment(command: Sequence[Any], bounds: Limits | Settings) -> int:
-    _, _, key, delta = _fields(command, 4, "INCREMENT")
+    _, _, key, delta = _fields_and_lease(command, "INCREMENT")
     if not _is_int64(delta):
         raise InvalidRequest("the delta is not a 64-bit integer")
     return _key_bytes(key, bounds.key_bytes_max)
 
 
 def _check_append(command: Sequence[Any], bounds: Limits | Settings) -> int:
-    _, _, key, value = _fields(command, 4, "APPEND")
+    _, _, key, value = _fields_and_lease(command, "APPEND")
     return _key_bytes(key, bounds.key_bytes_max) + _value_bytes(value, bounds)
+
+
+def _fields_and_lease(command: Sequence[Any], name: str) -> Sequence[Any]:
+    """Those before the lease, which may be left out."""
+    if len(command) == 5 and not _is_int64(command[4]):
+        raise InvalidRequest(f"the lease of {name} is not a 64-bit integer")
+    return _fields(command[:4] if len(command) == 5 else command, 4, name)
 
 
 def _check_lease_grant(command: Sequence[Any], bounds: Limits | Settings) -> int:

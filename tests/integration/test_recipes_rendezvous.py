@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from typing import Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -223,6 +223,51 @@ def test_a_round_sees_nothing_of_another_and_ends_with_its_last_participant(
     for bad in (("", 0), ("a/b", 0), ("a", -1)):
         with pytest.raises(InvalidRequest):
             kv.rendezvous(*bad)
+
+
+def test_who_was_in_a_life_that_is_over_changes_nothing_in_the_next(kv: raftkv.Client, healthy: Cluster) -> None:
+    """Found by an hour of faults: the next life has the same name and a lease of the same id, and the old participant went on in it with its old rank."""
+    writes: list[Callable[[Store], Any]] = [
+        lambda store: store.add("ranks", 1),
+        lambda store: store.set("address/1", "old"),
+        lambda store: store.append("log", "old"),
+        lambda store: store.compare_set("address/9", "", "old"),
+        lambda store: store.delete_key("address/1"),
+        lambda store: store.multi_set(["address/1"], ["old"]),
+        lambda store: store.queue_push("queue", "old"),
+        lambda store: store.queue_pop("queue", block=False),
+        lambda store: store.barrier("all", 2),
+    ]
+    for number, write in enumerate(writes):
+        with raftkv.Client(healthy.endpoints) as other:
+            before, after = kv.rendezvous("lives", number, ttl=60), other.rendezvous("lives", number, ttl=60)
+            with before:
+                assert before.add("ranks", 1) == 1
+                kv.lease_revoke(kv.get_prefix(f"rdzv/lives/{number}/")[0].lease)
+                with after:
+                    assert after.token is not None and before.token is not None and after.token > before.token
+                    assert after.add("ranks", 1) == 1
+                    after.set("address/1", "new")
+                    after.queue_push("queue", "new")
+                    held = kv.get_prefix(f"rdzv/lives/{number}/")
+                    with pytest.raises(LockLost, match="the round is over"):
+                        write(before)
+                    assert kv.get_prefix(f"rdzv/lives/{number}/") == held
+                    assert len({pair.lease for pair in held}) == 1
+
+
+def test_waits_end_with_the_life_that_they_are_in(kv: raftkv.Client, healthy: Cluster) -> None:
+    with raftkv.Client(healthy.endpoints) as other, other.rendezvous("waits", 1, ttl=2) as store:
+        store.set("k", "1")
+        lease = kv.get_prefix("rdzv/waits/1/")[0].lease
+        kv.lease_revoke(lease)
+        for wait in (
+            lambda: store.get("never", 60),
+            lambda: store.wait(["never"], 60),
+            lambda: store.queue_pop("never", timeout=60),
+        ):
+            with pytest.raises(LockLost):
+                wait()
 
 
 @pytest.mark.long

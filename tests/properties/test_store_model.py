@@ -152,12 +152,15 @@ class Teller:
         if kind == 10:
             return [LEASE_REVOKE, 0, self.random.choice([*LEASE_IDS, DRAWN])]
         if kind == 0:
-            return increment(self.key(), self.random.randint(-9, 9))
+            return [*increment(self.key(), self.random.randint(-9, 9)), *self.lease_of_new()]
         if kind == 1:
-            return append(self.key(), self.random.choice(VALUES))
+            return [*append(self.key(), self.random.choice(VALUES)), *self.lease_of_new()]
         if kind in (2, 3, 4):
             return self.txn(2)
         return self.delete() if kind in (5, 6) else self.put()
+
+    def lease_of_new(self) -> list[int]:
+        return self.random.choice([[], [], [0], [self.random.choice(LEASE_IDS)]])
 
     def guarded(self) -> list[Any]:
         guards = [

@@ -155,12 +155,12 @@ class FakeStore:
                 number = int(old[5] if old else b"0") + command[3]
             except ValueError:
                 raise NotANumber from None
-            self._put(command[2], str(number).encode(), revision)
+            self._put(command[2], str(number).encode(), revision, self._lease_after(old, command))
             return [revision, number]
         if operation == APPEND:
             old = self.items.get(command[2])
             value = (old[5] if old else b"") + command[3]
-            self._put(command[2], value, revision)
+            self._put(command[2], value, revision, self._lease_after(old, command))
             return [revision, len(value)]
         if operation == RANGE:
             return self._range(command)
@@ -168,6 +168,10 @@ class FakeStore:
         succeeded = all(self._holds(compare) for compare in command[2])
         branch = command[3] if succeeded else command[4]
         return [revision, succeeded, [[item[0], *self._operate(item, revision)] for item in branch]]
+
+    @staticmethod
+    def _lease_after(old: list[Any] | None, command: Command) -> int:
+        return int(old[4] if old else command[4] if len(command) > 4 else 0)
 
     def _put(self, key: bytes, value: bytes, revision: int, lease: int = 0) -> list[Any] | None:
         old = self.items.get(key)

@@ -147,6 +147,10 @@ async def test_numbers_and_appends(kv: Any) -> None:
     assert await kv.increment("n", delta=-2) == 40
     assert await kv.append("log", "abc") == 3
     assert await kv.append("log", b"de") == 5
+    assert await kv.increment("hung", lease=7) == 1
+    assert await kv.append("hung too", "x", lease=7) == 1
+    assert await kv.increment("n", lease=7) == 41
+    assert [(await kv.get_kv(key)).lease for key in ("hung", "hung too", "n")] == [7, 7, 0], "an old one keeps its own"
     await kv.put("text", "x")
     with pytest.raises(NotANumber) as raised:
         await kv.increment("text")

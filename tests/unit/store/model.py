@@ -286,7 +286,7 @@ class Model:
             changed[0] |= bool(gone)
             return [len(gone), previous if flags & 1 else []]
         if kind in (INCREMENT, APPEND):
-            _, _, key, operand = command
+            _, _, key, operand, *lease_of_new = command
             old = current.get(key)
             if kind == APPEND:
                 value = (old[4] if old else b"") + operand
@@ -299,7 +299,10 @@ class Model:
                 if not -(2**63) <= result < 2**63:
                     raise Refused("not_a_number")
                 value = str(result).encode()
-            self._set(key, value, current, changed, old[3] if old else 0)
+            lease = old[3] if old else sum(lease_of_new)
+            if not old:
+                self._check_lease(lease, key, before)
+            self._set(key, value, current, changed, lease)
             return [result]
         assert kind == TXN
         plan = self._branches(command, before)
