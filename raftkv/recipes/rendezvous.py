@@ -27,7 +27,7 @@ from raftkv.errors import (
 )
 from raftkv.recipes.places import check_seconds
 from raftkv.recipes.rounds import Life, Scope, round_over
-from raftkv.recipes.waiting import Deadline, wait_keys
+from raftkv.recipes.waiting import Deadline, check_lease, wait_keys
 from raftkv.units import Revision
 
 TTL_S: Final = 30.0
@@ -36,6 +36,8 @@ OPERATIONS_PER_TXN: Final = 64
 KEYS_PER_WAIT: Final = 1_000
 KEYS_PER_LOOK: Final = 32  # at first: their values come along, and may be large
 SMALL_LOOK_BYTES: Final = 64 * 1024
+
+ROUND: Final = "the round"
 
 T = TypeVar("T")
 
@@ -288,9 +290,10 @@ class AsyncStore:
         """Until they exist; None when the time is over. Whoever is in a life of the round is told when that ends (LockLost)."""
         life = self._scope.entered
         lease = None if life is None else life.lease
-        return await wait_keys(
-            self._kv, names, until="exists", any=any, deadline=deadline, lease=lease, what="the round"
-        )
+        found = await wait_keys(self._kv, names, until="exists", any=any, deadline=deadline, lease=lease, what=ROUND)
+        if lease is not None and found is not None:
+            check_lease(lease, ROUND)  # the answer may be of the next life
+        return found
 
     async def _bounds(self, key: Bytes) -> tuple[int, int, Any]:
         """Where a queue begins and ends, and the condition that it still does."""

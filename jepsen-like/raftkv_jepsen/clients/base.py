@@ -158,6 +158,10 @@ class Gate(Protocol):
 class Store(Protocol):
     """raftkv.recipes.rendezvous, for one participant of one round."""
 
+    async def enter(self) -> int:
+        """The token of the life of the round that we are in from here on. Raises ClientError."""
+        ...
+
     async def add(self, key: str, amount: int) -> int: ...
 
     async def set(self, key: str, value: str) -> None: ...

@@ -189,6 +189,11 @@ class RoundStore:
     def __init__(self, store: Any) -> None:
         self._store = store
 
+    async def enter(self) -> int:
+        await asked(self._store.__aenter__())
+        token: int = self._store.token
+        return token
+
     async def add(self, key: str, amount: int) -> int:
         return int(await asked(self._store.add(key, amount)))
 

@@ -3,8 +3,8 @@
 A round is one job: `add` gives every worker another number, `set` and `multi_get` tell all of all, and a barrier lets nobody on before all have come. Whoever gives
 up leaves its round to the others, and the next round goes on.
 
-A round's keys go with its lease when nobody could renew it for that long: whoever comes then is in a new round of the same name. That is meant, and no
-number is given twice in one life; here no fault lasts for so long.
+A round ends with its lease, and then may begin anew under the same name. A history is cut by its lives: in each numbers are given once and all hear of all, and
+whoever was in one that is over may go on in none.
 """
 
 import random
@@ -19,7 +19,7 @@ from raftkv_jepsen.clients.base import RECIPES, Client, ClientError, Store
 from raftkv_jepsen.history import OK, Operation
 from raftkv_jepsen.workloads.base import Workload
 
-TTL_S: Final = 120.0
+TTL_S: Final = 5.0
 TIMEOUT_S: Final = 5.0
 
 
@@ -40,7 +40,9 @@ class Ranks(Workload):
         self._rounds[process] = number
         store = client.recipes.store("jepsen", number, TTL_S)
         try:
-            await self._take_part(process, store, f"ranks/{number}")
+            await self._take_part(process, store, f"ranks/{number}.{await store.enter()}")
+        except ClientError:
+            pass  # nobody let it in
         finally:
             try:
                 await store.close()

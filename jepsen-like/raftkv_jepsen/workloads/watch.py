@@ -1,8 +1,8 @@
 """Watches: what was promised of etcd's and raftkv's: ordered, unique, whole revisions, no gap, resumable anywhere, bookmarkable.
 
 Writers change a handful of keys, one at a time and several in one transaction. Watchers hear the prefix from the first revision on; now and then one
-is closed and goes on where it was, at another member. One that was away for longer than history is kept begins anew where it begins, under another name,
-if that is really behind what it wanted. When all is healed a last write must reach every watcher.
+is closed and goes on where it was, at another member. One that a fault kept from hearing for longer than history is kept begins anew where it begins, under
+another name, if that is really behind what it wanted. When all is healed a last write must reach every watcher.
 """
 
 import asyncio
@@ -33,6 +33,8 @@ class Watch(Workload):
         super().__init__(*arguments)
         self._heard: dict[int, int] = {}
         """By watcher, the revision up to which it has heard everything."""
+        self._heard_ns: dict[int, int] = {}
+        """By watcher, when it heard last."""
         self._begun: dict[int, list[int]] = {}
         """By watcher, the revisions at which it began."""
         self._watching: list[asyncio.Task[None]] = []
@@ -68,7 +70,7 @@ class Watch(Workload):
     async def _watch_on(self, process: int) -> None:
         draw = random.Random(f"watcher {process} {self.draw.random()}")
         others = deque(self.clients)
-        self._heard[process], self._begun[process] = 0, [1]
+        self._heard[process], self._heard_ns[process], self._begun[process] = 0, 0, [1]
         while not self._ended:
             others.rotate(1)
             batches_left = draw.randint(50, 400)
@@ -80,13 +82,17 @@ class Watch(Workload):
                         if batches_left <= 0 or self._ended:
                             break
             except ClientError as error:
-                if error.history_begins > self._heard[process] + 1:
+                if error.history_begins > self._heard[process] + 1 and self._was_hindered(process):
                     self._begun[process].append(error.history_begins)
                     self._heard[process] = error.history_begins - 1
                 elif "compacted" in str(error):
                     self.stage.concerns.append(f"watcher {process}: {error}")
                     return
                 await asyncio.sleep(RETRY_S)
+
+    def _was_hindered(self, process: int) -> bool:
+        """Whether there was any fault since it heard last."""
+        return any(fault.ended_ns >= self._heard_ns[process] for fault in self.stage.recorder.history.faults)
 
     def _hear(self, process: int, batch: Batch) -> None:
         changes = [[change.kind, change.key, change.value, change.previous] for change in batch.changes]
@@ -96,7 +102,7 @@ class Watch(Workload):
         name = f"watch/by-{process}" + (f".{len(lives)}" if len(lives) > 1 else "")
         operation = Operation(process, HEAR, name, lives[-1], result=[batch.revision, changes])
         self.stage.recorder.happened(operation, now_ns, now_ns)
-        self._heard[process] = max(self._heard[process], batch.revision)
+        self._heard[process], self._heard_ns[process] = max(self._heard[process], batch.revision), now_ns
 
     async def finish(self) -> None:
         client, process = self.clients[0], self.first_process

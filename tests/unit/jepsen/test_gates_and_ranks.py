@@ -91,3 +91,22 @@ def test_two_hear_the_same() -> None:
 def test_two_with_one_rank_and_a_barrier_that_lets_one_through_alone() -> None:
     assert ranks(operation(INCREMENT, 1, 2, at=(5, 6)))[0] == INVALID
     assert ranks(operation(ENTER, 2, at=(40, 50)))[2] == INVALID
+
+
+def test_nobody_goes_on_in_a_life_that_is_over() -> None:
+    first = [
+        operation(INCREMENT, 1, 1, at=(0, 1), key="ranks/7.5"),
+        operation(INCREMENT, 1, 2, at=(2, 3), key="ranks/7.5"),
+    ]
+    second = operation(INCREMENT, 1, 1, at=(20, 30), key="ranks/7.90", process=2)
+    assert [verdict.word for verdict in Ranks.check([*first, second])] == [VALID] * 3, "a life of its own"
+    under_way = operation(TELL, "1@a", at=(25, 40), key="ranks/7.5")
+    assert Ranks.check([*first, second, under_way])[1].word == VALID, "it may have been served before"
+    late = operation(TELL, "1@a", at=(35, 40), key="ranks/7.5")
+    assert Ranks.check([*first, second, late])[1].word == INVALID
+    assert Ranks.check([*first, second, refused(late)])[1].word == VALID
+    mixed = operation(INCREMENT, 1, 1, at=(20, 30), key="ranks/7.5", process=2)
+    assert Ranks.check([*first, mixed])[0].word == INVALID
+    alone = operation(ENTER, 2, at=(40, 50), key="ranks/7.90", process=2)
+    there = operation(ENTER, 2, at=(10, 50), key="ranks/7.5")
+    assert Ranks.check([*first, second, there, alone])[2].word == INVALID, "who came in another life has not come"
