@@ -233,7 +233,7 @@ class TlsServer:
         self._on_refused = on_refused  # with the reason, and where it came from
         self._loop = asyncio.get_running_loop()
         self._handshakes: dict[asyncio.Task[None], socket.socket] = {}  # the oldest first
-        self._closed = False
+        self._hung_up: set[asyncio.Task[None]] = set()  # whose end is our own doing, and nobody else's failure
         self.sockets: list[socket.socket] = []
 
     @property
@@ -262,18 +262,22 @@ class TlsServer:
 
     def close(self) -> None:
         """Take no more; handshakes under way end."""
-        self._closed = True
         for sock in self.sockets:
             self._loop.remove_reader(sock)
             sock.close()
         self.sockets = []
-        for sock in self._handshakes.values():
-            hang_up(sock)
+        while self._handshakes:
+            self._hang_up_oldest()
 
     async def wait_closed(self) -> None:
         """Until the handshakes that were under way have ended."""
-        if self._handshakes:
-            await asyncio.wait(tuple(self._handshakes))
+        if self._hung_up:
+            await asyncio.wait(tuple(self._hung_up))
+
+    def _hang_up_oldest(self) -> None:
+        task = next(iter(self._handshakes))
+        self._hung_up.add(task)
+        hang_up(self._handshakes.pop(task))
 
     def _accept(self, listening: socket.socket, count: int) -> None:
         for _ in range(count):
@@ -289,11 +293,15 @@ class TlsServer:
             if len(self._handshakes) >= max(1, self._handshakes_max()):
                 # The oldest has had the most time. Refusing the newest would let a few that never end keep everybody out.
                 self._on_refused("too many connections that are being encrypted", str(address[0]))
-                hang_up(self._handshakes.pop(next(iter(self._handshakes))))
+                self._hang_up_oldest()
             sock.setblocking(False)
             task = self._loop.create_task(self._encrypt(sock, str(address[0])))
             self._handshakes[task] = sock
-            task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+            task.add_done_callback(self._on_ended)
+
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.pop(task, None)
+        self._hung_up.discard(task)
 
     def _listen_again(self, listening: socket.socket, count: int) -> None:
         if listening in self.sockets:
@@ -309,7 +317,7 @@ class TlsServer:
                 ssl_shutdown_timeout=SHUTDOWN_DEADLINE_S,
             )
         except (OSError, ssl.SSLError, TimeoutError) as error:
-            if not self._closed:
+            if asyncio.current_task() not in self._hung_up:
                 self._on_refused(f"no TLS: {describe(error)}", host)
             sock.close()
         except asyncio.CancelledError:

@@ -87,7 +87,8 @@ class Port:
         self.server.close()
         for echo in self.made:
             echo.transport.abort()
-        await until(lambda: self.server.handshakes == 0)
+        await self.server.wait_closed()
+        assert self.server.handshakes == 0
 
     async def ask(self, context: ssl.SSLContext, name: str = "localhost") -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname=name)
@@ -166,8 +167,8 @@ def test_who_shows_no_certificate_speaks_plainly_or_hangs_is_told_apart(run: Run
             assert "too many" in port.refused[2]
             assert await read_to_end(reader) == b"", "the one that was under way for longest has to go"
             hanging.transport.abort()
-            await until(lambda: port.server.handshakes == 0)
-            assert len(port.made) == 1
+            await port.server.wait_closed()
+            assert (port.server.handshakes, len(port.made), len(port.refused)) == (0, 1, 3), "it is counted once"
 
     run(scenario())
 
