@@ -132,12 +132,13 @@ class TcpStoreRank:
 
 
 class RaftkvRank:
-    """As raftkv's recipe: on a lease of the round, reads that wait in the cluster. The endpoint must be the leader."""
+    """As raftkv's recipe: on a lease of the round, writes fenced by its life, reads that wait in the cluster. The endpoint must be the leader."""
 
     def __init__(self, target: RaftkvRawTarget, prefix: bytes, lease: int) -> None:
         self._target = target
         self._prefix = prefix
         self._lease = lease
+        self._token = 0
 
     @classmethod
     async def connect(cls, endpoint: str, run: str) -> "RaftkvRank":
@@ -145,14 +146,15 @@ class RaftkvRank:
         return cls(target, f"rdzv/{run}/0/".encode(), int.from_bytes(run.encode()[-7:]))
 
     async def begin(self) -> None:
-        """Once for all ranks: the lease of the round."""
+        """Once for all ranks: the lease of the round, and its life."""
         await self._target.ask([commands.LEASE_GRANT, 0, self._lease, LEASE_TTL_MS])
+        await self._target.ask([commands.PUT, 0, self._prefix + b"life", b"", self._lease, 0])
 
     async def add(self, key: bytes, amount: int) -> int:
         return await self._increment(b"k/" + key, amount)
 
     async def set(self, key: bytes, value: bytes) -> None:
-        await self._target.ask([commands.PUT, 0, self._prefix + b"k/" + key, value, self._lease, 0])
+        await self._write([commands.PUT, 0, self._prefix + b"k/" + key, value, self._lease, 0])
 
     async def get(self, key: bytes, expected: bytes) -> None:
         await self.multi_get([key], [expected])
@@ -167,21 +169,20 @@ class RaftkvRank:
     async def barrier(self, key: bytes, world_size: int) -> None:
         name = b"b/" + key
         if await self._increment(name + b"/n", 1) >= world_size:
-            await self._target.ask([commands.PUT, 0, self._prefix + name + b"/open", b"", self._lease, 0])
+            await self._write([commands.PUT, 0, self._prefix + name + b"/open", b"", self._lease, 0])
         else:
             await self._wait([self._prefix + name + b"/open"])
 
     async def _increment(self, key: bytes, amount: int) -> int:
-        name = self._prefix + key
-        total = (await self._target.ask([commands.INCREMENT, 0, name, amount]))[2]
-        if total == amount:  # INCREMENT makes keys without a lease
-            put = [commands.PUT, 0, name, b"", self._lease, commands.IGNORE_VALUE]
-            compares = [
-                [commands.NOT_EQUAL, commands.COMPARE_CREATE, name, 0, b""],
-                [commands.EQUAL, commands.COMPARE_LEASE, name, 0, b""],
-            ]
-            await self._target.ask([commands.TXN, 0, compares, [put], []])
-        return int(total)
+        return int((await self._write([commands.INCREMENT, 0, self._prefix + key, amount, self._lease]))[2])
+
+    async def _write(self, command: commands.Command) -> commands.Answer:
+        """With the first one goes what the recipe does when it enters: it keeps the lease alive, and asks which life this is."""
+        life = self._prefix + b"life"
+        if not self._token:
+            await self._target.ask([protocol.KEEP_ALIVE, [self._lease]])
+            self._token = (await self._target.ask([commands.GET, 0, life]))[2][1]
+        return await self._target.ask([commands.GUARDED, 0, [[life, self._token]], command])
 
     async def _wait(self, keys: list[bytes]) -> list[Any]:
         answer = await self._target.ask([protocol.WAIT, UNTIL_EXISTS, True, keys, 0])
