@@ -97,7 +97,7 @@ async def hold_gang(kv: raftkv.AsyncClient, name: str, ttl: float) -> int:
 async def hold_round(kv: raftkv.AsyncClient, name: str, ttl: float) -> int:
     store = kv.rendezvous(name, 1, ttl=ttl)
     await store.set("address", "x")
-    return await store._scope.lease_id()
+    return int((await store._scope.life()).lease.id)
 
 
 async def next_semaphore(kv: raftkv.AsyncClient, name: str) -> None:
