@@ -4,7 +4,7 @@ The outer transaction asks for the mark as it is known, for the guards and for a
 inside, so that a refusal by him and one by us are told apart in one call.
 """
 
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Final, NamedTuple, Sequence
 
 from raftkv.errors import (
     AnswerDropped,
@@ -35,7 +35,8 @@ from raftkv.wire.commands import (
 )
 
 PART = 64  # operations of a transaction within another count together with that one's
-_THEN, _ELSE = b"1", b"0"
+OPERATIONS_MAX: Final = 128  # in a transaction: etcd's default
+_THEN, _ELSE, _SETTLED = b"1", b"0", b""
 
 
 class Request(NamedTuple):
@@ -85,10 +86,7 @@ def attempt(session: Session | None, mark: Mark | None, request: Request) -> Ste
         except PermissionDenied as error:
             if mark is None:
                 raise
-            raise PermissionDenied(
-                f"{error.message}: is it the key, or may the user not write under {MARKS_PREFIX.decode()}? (session=False needs no such right)",
-                may_have_happened=again,
-            ) from None
+            raise _denied(error, again) from None
         except RaftKVError as error:
             raise _of_all(error, again) from None
         if response.succeeded or _is_plain(mark, request):
@@ -104,6 +102,21 @@ def attempt(session: Session | None, mark: Mark | None, request: Request) -> Ste
             if again and not found and session is not None:
                 yield from _check_session(session, again)  # an attempt may have been done, and its mark be gone with it
         return _refused(request, response.responses[0 if mark is None else 1 :])
+
+
+def settled(session: Session) -> Steps:
+    """Whatever of this client was given up is done by now, or never. Raises SessionGone, PermissionDenied."""
+    while marks := session.doubtful()[:OPERATIONS_MAX]:
+        puts = [_put_mark(session, mark, _SETTLED, True)[0] for mark in marks]
+        try:
+            yield Rpc(rpcs.TXN, rpc.TxnRequest(success=puts), safe=True)
+        except LeaseNotFound:
+            raise SessionGone() from None
+        except PermissionDenied as error:
+            raise _denied(error, again=False) from None
+        except RaftKVError as error:
+            raise _of_all(error, again=False) from None
+        session.settle(marks)
 
 
 def _outer(session: Session | None, mark: Mark | None, request: Request, again: bool) -> Any:
@@ -195,6 +208,13 @@ def _session_gone(again: bool) -> Exception:
     if again:
         return SessionExpired("the session ended while the write was repeated: it may have happened")
     return SessionGone()
+
+
+def _denied(error: PermissionDenied, again: bool) -> PermissionDenied:
+    return PermissionDenied(
+        f"{error.message}: is it the key, or may the user not write under {MARKS_PREFIX.decode()}? (session=False needs no such right)",
+        may_have_happened=again,
+    )
 
 
 def _of_all(error: RaftKVError, again: bool) -> RaftKVError:

@@ -3,10 +3,14 @@
 A client has a lease, its session, and numbered keys on it. A write takes one of them, puts it in its transaction, and does so only if the key's version
 is the one that the client knows. If an attempt has no answer, the next one finds the version one further exactly if the first was done; its
 create or mod revision tells when, and what was answered then is read from history. An attempt that comes late finds the version gone on, or, when the
-session has ended, no lease to put the mark on: it does nothing. A mark whose write ended in doubt is never used again.
+session has ended, no lease to put the mark on: it does nothing.
+
+A mark whose write ended in doubt (a deadline, a cancellation) is put one further before the next write of the client, and never used again: so what
+was given up is done before what the client did later, or never, as in a session of raftkv.
 """
 
 import os
+from itertools import count
 from typing import Callable, Final
 
 MARKS_PREFIX: Final = b"raftkv-sessions/"
@@ -27,15 +31,16 @@ class Mark:
 
 
 class Session:
-    """A lease, and its marks."""
+    """A lease, and its marks. Threads share it."""
 
-    __slots__ = ("_count", "_free", "gone", "lease_id", "renew_at", "valid_until")
+    __slots__ = ("_doubtful", "_free", "_numbers", "gone", "lease_id", "renew_at", "valid_until")
 
     def __init__(self, lease_id: int, sent_at: float, ttl_s: float) -> None:
         self.lease_id = lease_id
         self.gone = False
         self._free: list[Mark] = []
-        self._count = 0
+        self._doubtful: dict[Mark, None] = {}
+        self._numbers = count(1)
         self.renewed(sent_at, ttl_s)
 
     def renewed(self, sent_at: float, ttl_s: float) -> None:
@@ -47,12 +52,24 @@ class Session:
         try:
             return self._free.pop()
         except IndexError:
-            self._count += 1
-            return Mark(MARKS_PREFIX + b"%x/%d" % (self.lease_id, self._count))
+            return Mark(MARKS_PREFIX + b"%x/%d" % (self.lease_id, next(self._numbers)))
 
     def give_back(self, mark: Mark) -> None:
         """Its write has ended for certain."""
         self._free.append(mark)
+
+    def doubt(self, mark: Mark) -> None:
+        """Its write was given up, and may still be under way."""
+        self._doubtful[mark] = None
+
+    def doubtful(self) -> list[Mark]:
+        """Those that have to be put one further before the next write."""
+        return list(self._doubtful)
+
+    def settle(self, marks: list[Mark]) -> None:
+        """They were."""
+        for mark in marks:
+            self._doubtful.pop(mark, None)
 
 
 class Sessions:

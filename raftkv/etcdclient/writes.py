@@ -16,7 +16,7 @@ from raftkv.errors import (
     Unreachable,
 )
 from raftkv.etcdclient import rpcs
-from raftkv.etcdclient.attempts import Applied, Request, SessionGone, attempt
+from raftkv.etcdclient.attempts import OPERATIONS_MAX, Applied, Request, SessionGone, attempt, settled
 from raftkv.etcdclient.marks import MARKS_PREFIX, TTL_S, Mark, Session, Sessions, covers_marks
 from raftkv.etcdclient.messages import compare, kv_items, read, writes
 from raftkv.etcdclient.rpcs import Pause, Program, Rpc, Steps
@@ -34,7 +34,6 @@ from raftkv.wire.commands import (
     KeyValueItems,
 )
 
-OPERATIONS_MAX: Final = 128  # etcd's default
 RIVALS_PATIENCE: Final = 3  # so many lost races, then pauses between the tries
 PAUSE_S_MAX: Final = 0.1
 SESSIONS_MAX: Final = 3  # ended under our hands in one call
@@ -53,19 +52,29 @@ def write(sessions: Sessions | None, command: Command, draw: Callable[[], float]
     for _ in range(SESSIONS_MAX):
         session = (yield from opened(sessions)) if sessions.is_due else sessions.current
         assert session is not None, "it is open"
-        mark = session.take()
         try:
-            answer = yield from _do(session, mark, guards, inner, draw)
+            yield from settled(session)
+            return (yield from _marked(session, guards, inner, draw))
         except SessionGone:
             session.gone = True
-            continue
-        except RaftKVError as error:
-            if not error.may_have_happened:
-                session.give_back(mark)
-            raise
-        session.give_back(mark)
-        return answer
     raise SessionExpired("the sessions of this client end as soon as they begin", may_have_happened=False)
+
+
+def _marked(
+    session: Session, guards: Sequence[tuple[bytes, Revision]], command: Command, draw: Callable[[], float]
+) -> Program:
+    """Raises SessionGone."""
+    mark = session.take()
+    try:
+        answer = yield from _do(session, mark, guards, command, draw)
+    except BaseException as error:  # the end of its time is a GeneratorExit
+        if isinstance(error, RaftKVError) and not error.may_have_happened:
+            session.give_back(mark)
+        else:
+            session.doubt(mark)
+        raise
+    session.give_back(mark)
+    return answer
 
 
 def opened(sessions: Sessions) -> Steps:

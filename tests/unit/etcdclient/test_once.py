@@ -16,7 +16,7 @@ from raftkv.errors import (
     SessionExpired,
 )
 from raftkv.etcd.statuses import Status
-from raftkv.etcdclient.course import Course
+from raftkv.etcdclient.course import Course, Send
 from raftkv.etcdclient.rpcs import LEASE_REVOKE, Rpc
 from raftkv.etcdclient.rpcs import TXN as TXN_PATH
 from raftkv.etcdclient.waits import Waiting
@@ -230,6 +230,55 @@ def test_time_is_up() -> None:
     late = finish(client, call)
     assert isinstance(late, DeadlineExceeded) and late.may_have_happened
     assert 4.5 < client.etcd.now < 6
+
+
+def abandoned(client: PaperClient, commands: list[Any], *, cancelled: bool) -> list[Any]:
+    """The requests of writes that were given up together; they are still under way."""
+    calls = [client.begin(command) for command in commands]
+    under_way = [call.step.rpc for call in calls if isinstance(call.step, Send)]
+    assert [rpc_.path for rpc_ in under_way] == [TXN_PATH] * len(commands)
+    for call in calls:
+        if cancelled:
+            call.course.abandon()
+        else:
+            with pytest.raises(DeadlineExceeded) as given_up:
+                call.course.on_failure(client.etcd.now + 1e6, 4, "Deadline Exceeded")
+            assert given_up.value.may_have_happened
+    return under_way
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_was_given_up_is_not_done_after_a_later_write(cancelled: bool) -> None:
+    client = quiet()
+    client.run(requests.put("k", "old"))  # the first of the marks has a version then
+    late = abandoned(client, [requests.put("k", b"%d" % n) for n in range(3)], cancelled=cancelled)
+    client.etcd.do(late[1])
+    assert client.run(requests.put("k", "new"))[0] == OK
+    for rpc_ in late:
+        client.etcd.do(rpc_)
+    assert value_of(client.etcd, b"k") == b"new"
+
+
+def test_more_given_up_than_a_transaction_holds() -> None:
+    client = quiet()
+    client.run(requests.put("k", "old"))
+    late = abandoned(client, [requests.put(f"k{n}", "late") for n in range(150)], cancelled=True)
+    assert client.run(requests.put("k", "new"))[0] == OK
+    for rpc_ in late:
+        client.etcd.do(rpc_)
+    assert [value_of(client.etcd, b"k%d" % n) for n in range(150)] == [None] * 150
+
+
+def test_a_session_that_ended_with_what_was_given_up_is_replaced() -> None:
+    client = quiet()
+    client.run(requests.put("k", "old"))
+    (late,) = abandoned(client, [requests.put("k", "late")], cancelled=False)
+    session = client.sessions.current  # type: ignore[union-attr]
+    assert session is not None
+    client.etcd.do(Rpc(LEASE_REVOKE, rpc.LeaseRevokeRequest(ID=session.lease_id), safe=False))
+    client.run(requests.put("k", "new"))
+    client.etcd.do(late)
+    assert value_of(client.etcd, b"k") == b"new"
 
 
 def takes_it_for_a_read(request: Any) -> bool:
