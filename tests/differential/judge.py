@@ -74,9 +74,9 @@ class Pair:
                 self._compare_events(request, real, ours, "at the end")
             self.compare_state()
         finally:
-            for _, *both in self._watches:
-                for watch in both:
-                    watch.close()
+            for _, real, ours in self._watches:
+                real.close()
+                ours.close()
 
     def _tell(self, method: Any, request: Any, where: str) -> None:
         if self._is_full and differs_when_full(request):

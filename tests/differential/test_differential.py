@@ -120,33 +120,33 @@ def test_a_story_is_told_alike_twice_and_can_be_moved() -> None:
 
 
 def _holds_without_a_value(mvcc: Any, compare: Any, holds: Callable[..., bool] = transactions._holds) -> bool:
-    if compare[1] == transactions.COMPARE_VALUE and compare[0] == transactions.NOT_EQUAL:
-        return not holds(mvcc, [transactions.EQUAL, *compare[1:]])
+    if compare[1] == transactions.COMPARE_VALUE and compare[0] == transactions.NOT_EQUAL:  # type: ignore[attr-defined]
+        return not holds(mvcc, [transactions.EQUAL, *compare[1:]])  # type: ignore[attr-defined]
     return holds(mvcc, compare)
 
 
-def _keep_lease(mvcc: Any, command: Any, put: Callable[..., Any] = apply.operations.put) -> Any:
+def _keep_lease(mvcc: Any, command: Any, put: Callable[..., Any] = apply.operations.put) -> Any:  # type: ignore[attr-defined]
     old = mvcc.get(command[2])
-    lease = command[4] or (0 if old is None else apply.lease_of(old))
+    lease = command[4] or (0 if old is None else apply.lease_of(old))  # type: ignore[attr-defined]
     return put(mvcc, [*command[:4], lease, command[5]])
 
 
 def _items_with_all(event: Any, with_prev: bool, items: Callable[..., list[Any]] = watcher.Event.items) -> list[Any]:
-    return [*items(event, with_prev)[:2], watcher.key_value(event.prev) if event.prev is not None else None]
+    return [*items(event, with_prev)[:2], watcher.key_value(event.prev) if event.prev is not None else None]  # type: ignore[attr-defined]
 
 
 BUGS: dict[str, tuple[Any, str, Any]] = {
     "a missing key has no value that differs": (transactions, "_holds", _holds_without_a_value),
-    "a put without a lease keeps the old one": (apply.operations, "put", _keep_lease),
+    "a put without a lease keeps the old one": (apply.operations, "put", _keep_lease),  # type: ignore[attr-defined]
     "a limit without an order cuts after the sort": (ranges, "SORT_NONE", -1),
     "any revision can be read in a transaction": (transactions, "_check_ranges", lambda mvcc, plan: None),
     "a delete may meet a put": (intervals.Intervals, "__contains__", lambda self, key: False),
     "a lease that nobody granted": (leases.Leases, "check", lambda self, lease, key: None),
-    "who wants no puts hears of no deletes either": (watcher, "NO_DELETE", watcher.NO_PUT),
+    "who wants no puts hears of no deletes either": (watcher, "NO_DELETE", watcher.NO_PUT),  # type: ignore[attr-defined]
     "history begins a revision too late": (
         watches,
         "position_of",
-        lambda revision, sub=0, position_of=watches.position_of: position_of(revision + 1, sub),
+        lambda revision, sub=0, position_of=watches.position_of: position_of(revision + 1, sub),  # type: ignore[attr-defined]
     ),
     "what a put creates had something before it": (watcher.Event, "items", _items_with_all),
     "another text": (

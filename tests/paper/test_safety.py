@@ -13,6 +13,7 @@ from raftkv.raft.messages import (
     RequestVote,
     RequestVoteResponse,
 )
+from raftkv.raft.node import Raft
 from tests.unit.raft.cluster import HEARTBEAT, TIMEOUT, Cluster, config_of
 from tests.unit.raft.solo import Solo, cluster_of, of_kind
 
@@ -50,7 +51,7 @@ def test_figure_3_2_through_a_troubled_history() -> None:
         assert [index for index, _ in log] == list(range(1, len(log) + 1)), f"append-only in term {term}"
 
 
-def leaders(cluster: Cluster) -> list[object]:
+def leaders(cluster: Cluster) -> list[Raft]:
     return [node.raft for node in cluster.nodes.values() if node.raft.is_leader]
 
 

@@ -155,7 +155,7 @@ class Nemesis:
         """The places, and those of clients whom no passing disaster cuts off."""
         world = self._world
         users = world.users.clients if world.users is not None else ()
-        owners = (owner.client for owner in (*world.owners, *world.pool_workers))
+        owners = [*(owner.client for owner in world.owners), *(worker.client for worker in world.pool_workers)]
         return [*self._places(), *(client.place for client in (*owners, *users))]
 
     # Processes.

@@ -185,8 +185,10 @@ class World:
                 machine.start()
         for _ in range(self.knobs.clients):
             self.add_client()
-        for owner in (*self.owners, *self.pool_workers):
+        for owner in self.owners:
             owner.start()
+        for worker in self.pool_workers:
+            worker.start()
         if self.data is not None:
             self.data.start()
         if self.users is not None:
@@ -235,7 +237,8 @@ class World:
 
     def rest_and_compare(self) -> None:
         """Clients rest; every member that can be reached comes to the same state."""
-        for workload in (*self.workloads, *self.owners, *self.pool_workers):
+        everybody: list[Any] = [*self.workloads, *self.owners, *self.pool_workers]
+        for workload in everybody:
             workload.resting = True
         if self.data is not None:
             self.data.rest()

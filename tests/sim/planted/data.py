@@ -74,11 +74,11 @@ def half_kept() -> Iterator[None]:
     limits=LONG,
 )
 def gap_at_the_switch() -> Iterator[None]:
-    read_events = watches_module.read_events
+    read_events = watches_module.read_events  # type: ignore[attr-defined]
 
     def read_the_last(mvcc: Mvcc, position: bytes, events_max: int, bytes_max: int) -> tuple[list[bytes], bytes | None]:
         records, following = read_events(mvcc, position, events_max, bytes_max)
-        if following is not None and following >= watches_module.position_of(mvcc.revision):
+        if following is not None and following >= watches_module.position_of(mvcc.revision):  # type: ignore[attr-defined]
             following = None
         return records, following
 
@@ -96,7 +96,7 @@ def gap_at_the_switch() -> Iterator[None]:
 def overflow_drops() -> Iterator[None]:
     def lag(self: WatchHub, watcher: Watcher) -> None:
         if watcher not in self._lagging:
-            watcher.position = watcher.position or watches_module.position_of(self._fed_revision + 1)
+            watcher.position = watcher.position or watches_module.position_of(self._fed_revision + 1)  # type: ignore[attr-defined]
             watcher.topic.live -= 1
             self._lagging[watcher] = None
 
@@ -112,7 +112,7 @@ def overflow_drops() -> Iterator[None]:
     limits={"watch_fragment_bytes": 1},
 )
 def revision_split() -> Iterator[None]:
-    cut = watches_module.cut
+    cut = watches_module.cut  # type: ignore[attr-defined]
 
     def cut_without_a_word(*arguments: Any, **flags: Any) -> list[Batch]:
         batches = cut(*arguments, **flags)

@@ -150,7 +150,7 @@ def damaged_log_made_anew() -> Iterator[None]:
         except Corruption:
             name = disk.list(directory)[0]
             file = disk.open(join(directory, name))
-            header = recovery.Replay()
+            header = recovery.Replay()  # type: ignore[attr-defined]
             data = file.pread(file.size(), 0)
             try:
                 header.add_segment(name, name, 1, data, is_last=True)

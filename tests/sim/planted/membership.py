@@ -94,7 +94,7 @@ def configuration_before_the_log() -> Iterator[None]:
     def on_append_entries(state: State, message: AppendEntries) -> None:
         original(state, message)
         for entry in message.entries:
-            if entry.kind == membership.ENTRY_CONFIGURATION:
+            if entry.kind == membership.ENTRY_CONFIGURATION:  # type: ignore[attr-defined]
                 state.configuration = membership.decode_configuration(entry.data)
 
     with swapped(HANDLERS, AppendEntries, on_append_entries):

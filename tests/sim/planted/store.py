@@ -99,14 +99,14 @@ def unknown_session_made_anew() -> Iterator[None]:
     "one state machine: equal logs make equal stores (3.5)",
 )
 def apply_depends_on_the_member() -> Iterator[None]:
-    original = apply._HANDLERS[apply.INCREMENT]
+    original = apply._HANDLERS[apply.INCREMENT]  # type: ignore[attr-defined]
     stores: dict[int, int] = {}
 
     def increment(state: Any, command: list[Any]) -> Answer:
         number = stores.setdefault(id(state), len(stores))
         return original(state, [*command[:3], command[3] + number % 2])
 
-    with swapped(apply._HANDLERS, apply.INCREMENT, increment):
+    with swapped(apply._HANDLERS, apply.INCREMENT, increment):  # type: ignore[attr-defined]
         yield
 
 
@@ -118,7 +118,7 @@ def apply_depends_on_the_member() -> Iterator[None]:
     limits={"value_bytes_max": 512},
 )
 def refused_write_leaves_something() -> Iterator[None]:
-    original = apply._HANDLERS[apply.APPEND]
+    original = apply._HANDLERS[apply.APPEND]  # type: ignore[attr-defined]
 
     def append(state: Any, command: list[Any]) -> Answer:
         try:
@@ -129,7 +129,7 @@ def refused_write_leaves_something() -> Iterator[None]:
             state.mvcc.finish()
             raise
 
-    with swapped(apply._HANDLERS, apply.APPEND, append):
+    with swapped(apply._HANDLERS, apply.APPEND, append):  # type: ignore[attr-defined]
         yield
 
 

@@ -196,7 +196,7 @@ def test_a_new_password_is_typed_twice(cli: RunCli, cluster: Cluster, monkeypatc
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(secrets.sys, "stdin", Terminal())
+    monkeypatch.setattr(secrets.sys, "stdin", Terminal())  # type: ignore[attr-defined]
     assert secrets.new_password("ann") == "one"
-    with pytest.raises(secrets.UsageError):
+    with pytest.raises(secrets.UsageError):  # type: ignore[attr-defined]
         secrets.new_password("ann")

@@ -145,7 +145,7 @@ class HandDoor:
 
     def __init__(self) -> None:
         self.takes_answers = True
-        self.responses: dict[int, Message] = {}
+        self.responses: dict[int, Any] = {}
         self.failures: dict[int, Status] = {}
         self.batches = 0
 

@@ -164,7 +164,7 @@ async def test_a_refusal_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(authn.asyncio, "sleep", sleep)
+    monkeypatch.setattr(authn.asyncio, "sleep", sleep)  # type: ignore[attr-defined]
     with pytest.raises(AuthFailed):
         await house.authenticator.log_in("bob", "secret")
     await house.authenticator.log_in("ann", "secret")

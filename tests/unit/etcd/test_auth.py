@@ -78,8 +78,9 @@ def test_new_users() -> None:
 
 def respond(name: str, answer: list[Any]) -> Any:
     method = BY_NAME[name]
-    response = method.response(method.request(), answer, ORIGIN)
-    assert isinstance(response, method.answered_by)
+    made = method.response(method.request(), answer, ORIGIN)
+    assert isinstance(made, method.answered_by)
+    response: Any = made
     assert response.header.revision == 7
     assert response.header.cluster_id == 1
     return response

@@ -175,7 +175,7 @@ def test_no_docker_is_one_line_and_usage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--machines", "compose", "--time", "1", "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(compose.shutil, "which", lambda name: None)
+    monkeypatch.setattr(compose.shutil, "which", lambda name: None)  # type: ignore[attr-defined]
     assert main(words) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "python jepsen-like: --machines compose needs Docker: there is no docker command here"
@@ -184,7 +184,7 @@ def test_no_docker_is_one_line_and_usage(
     def refuse(*arguments: str) -> str:
         raise subprocess.CalledProcessError(1, "docker", stderr="Cannot connect\nto the daemon")
 
-    monkeypatch.setattr(compose.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(compose.shutil, "which", lambda name: f"/bin/{name}")  # type: ignore[attr-defined]
     monkeypatch.setattr(compose, "docker", refuse)
     assert main(words) == 2
     assert "none answers: Cannot connect to the daemon" in capsys.readouterr().err

@@ -35,7 +35,7 @@ PAIRS = [
     (counter.AsyncCounter, counter.Counter),
     (rendezvous.AsyncStore, rendezvous_blocking.Store),
     (jobs.AsyncJobs, jobs_blocking.Jobs),
-    (jobs.AsyncJobClaim, jobs_blocking.JobClaim),
+    (jobs.AsyncJobClaim, jobs_blocking.JobClaim),  # type: ignore[attr-defined]
     (pool.AsyncPool, pool_blocking.Pool),
     (pool.AsyncGrant, pool_blocking.Grant),
     (group.AsyncGroup, group.Group),
