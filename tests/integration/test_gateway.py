@@ -294,6 +294,15 @@ def test_a_websocket(cluster: Cluster) -> None:
     end.close()
 
 
+@pytest.mark.parametrize(("path", "status"), [("/v3/kv/range", 501), ("/v3/kv/nothing", 404)])
+def test_a_websocket_where_there_is_no_stream(healthy: Cluster, path: str, status: int) -> None:
+    end = Http(healthy.nodes[0].client_endpoint)
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
+    assert end.ask(path, method="GET", **upgrade)[0] == status
+    assert end.json("/v3/kv/range", {"key": FOO})["header"]
+    end.close()
+
+
 def test_leases_live_as_long_as_they_are_kept_alive(cluster: Cluster) -> None:
     leader = cluster.leader()
     end = Http(cluster.others(leader)[0].client_endpoint)
