@@ -11,7 +11,7 @@ from raftkv_jepsen.machines.cluster import Cluster
 from raftkv_jepsen.machines.ports import PortReservations
 from raftkv_jepsen.machines.waiting import wait_until
 
-from .conftest import Start, output_of, start_proxy
+from .conftest import Start, finish, output_of, script, start_proxy
 
 MASTER = """
 import sys, time, torch.distributed as dist
@@ -108,6 +108,12 @@ def test_queues(stores: Stores) -> None:
     assert [same("pop", lambda s: s.queue_pop("q")) for _ in range(3)] == [b"1", b"2", b"3"]
     assert same("none is left", lambda s: s.queue_pop("q", False)) == "QueueEmptyError"
     assert same("it is gone", lambda s: s.wait(["q"], SHORT)) == "DistStoreError"
+
+
+def test_a_program_that_just_ends(cluster: Cluster, start: Start) -> None:
+    """Nothing is closed, and a thread waits in the store: it ends well, and at once."""
+    said = finish(start(*script("leaving.py", cluster.endpoints, "leaving")), 60)
+    assert said == "ends\n"
 
 
 def test_prefixes_and_clones(stores: Stores) -> None:
