@@ -117,6 +117,20 @@ def test_sequence_below_the_window_is_refused(cluster: Cluster) -> None:
         assert connection.get(COUNTER) == b"2"
 
 
+def test_what_was_given_up_and_comes_late_is_refused(cluster: Cluster) -> None:
+    """Its client went on over another connection, with its next write; the one that it gave up has stayed in the first one's way."""
+    leader, session = cluster.leader(), os.urandom(16)
+    with (
+        open_session(leader, session, register=True) as first,
+        open_session(leader, session, ack_below=2, register=True) as second,
+    ):
+        second.call(increment(2))
+        with pytest.raises(SessionWindow) as late:
+            first.call(increment(1))
+        assert late.value.may_have_happened
+        assert second.get(COUNTER) == b"1"
+
+
 def test_refusals_are_remembered_too(cluster: Cluster) -> None:
     """A retry of a command that failed gets the same failure, even if it would succeed by now."""
     command = [commands.INCREMENT, 1, b"text", 1]
