@@ -42,18 +42,23 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
 def write(sessions: Sessions | None, command: Command, draw: Callable[[], float]) -> Program:
-    """A write of keys. Without sessions, or where a mark has no room, an attempt without an answer ends it."""
+    """A write of keys. Without sessions, or where a mark has no room, an attempt without an answer ends it.
+
+    Where there is a session, what was given up before comes first, whether this one has room for a mark or not.
+    """
     guards: Sequence[tuple[bytes, Revision]] = ()
     inner = command
     if command[0] == GUARDED:
         guards, inner = [(key, revision) for key, revision in command[2]], command[3]
-    if sessions is None or not _has_room(inner, len(guards)):
+    if sessions is None:
         return (yield from _do(None, None, guards, inner, draw))
     for _ in range(SESSIONS_MAX):
         session = (yield from opened(sessions)) if sessions.is_due else sessions.current
         assert session is not None, "it is open"
         try:
             yield from settled(session)
+            if not _has_room(inner, len(guards)):
+                return (yield from _do(None, None, guards, inner, draw))
             return (yield from _marked(session, guards, inner, draw))
         except SessionGone:
             session.gone = True
@@ -78,9 +83,12 @@ def _marked(
 
 
 def opened(sessions: Sessions) -> Steps:
-    """The session, with time to live: renewed, or another one."""
+    """The session, with time to live: renewed, or another one.
+
+    Another one only when etcd says that the first has ended: until then it lets in what was given up in it.
+    """
     session, sent_at = sessions.current, sessions.now()
-    if session is not None and not session.gone and sent_at < session.valid_until:
+    if session is not None and not session.gone:
         request = rpc.LeaseKeepAliveRequest(ID=session.lease_id)
         (response,) = yield Rpc(rpcs.LEASE_KEEP_ALIVE, [request], safe=True, streams=True)
         if response.TTL > 0:

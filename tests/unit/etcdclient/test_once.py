@@ -17,6 +17,7 @@ from raftkv.errors import (
 )
 from raftkv.etcd.statuses import Status
 from raftkv.etcdclient.course import Course, Send
+from raftkv.etcdclient.marks import TTL_S
 from raftkv.etcdclient.rpcs import LEASE_REVOKE, Rpc
 from raftkv.etcdclient.rpcs import TXN as TXN_PATH
 from raftkv.etcdclient.waits import Waiting
@@ -279,6 +280,26 @@ def test_a_session_that_ended_with_what_was_given_up_is_replaced() -> None:
     client.run(requests.put("k", "new"))
     client.etcd.do(late)
     assert value_of(client.etcd, b"k") == b"new"
+
+
+def test_a_session_is_not_replaced_while_it_lets_in_what_was_given_up() -> None:
+    """Its time is over here, not on etcd, where a new leader gives each lease its whole time again."""
+    client = quiet()
+    client.run(requests.put("k", "old"))
+    (late,) = abandoned(client, [requests.put("k", "late")], cancelled=True)
+    client.etcd.now += 10 * TTL_S
+    assert client.run(requests.put("k", "new"))[0] == OK
+    client.etcd.do(late)
+    assert value_of(client.etcd, b"k") == b"new"
+
+
+def test_what_has_no_room_for_a_mark_comes_after_what_was_given_up_too() -> None:
+    client = quiet()
+    client.run(requests.put("k0", "old"))
+    (late,) = abandoned(client, [requests.put("k0", "late")], cancelled=False)
+    assert client.run([TXN, 0, [], [requests.put(f"k{n}", "new") for n in range(128)], []])[2] is True
+    client.etcd.do(late)
+    assert value_of(client.etcd, b"k0") == b"new"
 
 
 def takes_it_for_a_read(request: Any) -> bool:
