@@ -62,7 +62,8 @@ class QueueLoad(Handing):
         async with kv.queue(f"{self.place}/{name}", ttl=TTL_S) as queue:
             while not self.ending.is_set():
                 await self.try_turn_on(queue, number)
-                await self.think()
+                if number:  # the line has one worker alone, who has to get on in the little time that hundreds take
+                    await self.think()
             await self.settled.wait()
 
     async def try_turn_on(self, queue: Any, number: int) -> None:
