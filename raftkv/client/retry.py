@@ -207,7 +207,8 @@ class Retry:
             self._directory.on_hint(leader, members)
         return self._after_uncertain(now, error) if error.may_have_happened else self._choose(now)
 
-    def _on_overloaded(self, now: float, error: RaftKVError) -> Decision:
+    def _on_busy(self, now: float, error: RaftKVError) -> Decision:
+        """overloaded, membership_busy: nothing was done, and it passes."""
         self._visited.discard(self._attempt().address)
         return self._back_off(now)
 
@@ -388,7 +389,8 @@ _REACTIONS: Final[dict[str, Callable[[Retry, float, RaftKVError], Decision]]] = 
     "no_quorum": Retry._on_unable,
     "shutting_down": Retry._on_unable,
     "unreachable": Retry._on_unable,
-    "overloaded": Retry._on_overloaded,
+    "overloaded": Retry._on_busy,
+    "membership_busy": Retry._on_busy,
     "leadership_lost": Retry._on_leader_gone,
     "outcome_unknown": Retry._on_leader_gone,
     "deadline_exceeded": Retry._on_late,

@@ -15,6 +15,7 @@ from raftkv.errors import (
     InvalidRequest,
     KeyNotFound,
     LeaseNotFound,
+    MembershipBusy,
     NoQuorum,
     NotANumber,
     OutcomeUnknown,
@@ -107,6 +108,10 @@ def expired(
     codes = {error.code for error in tried.values()}
     if "no_quorum" in codes and codes <= {"no_quorum", "unreachable"}:
         return NoQuorum(f"no member had a quorum {within}{said}", details=details, may_have_happened=False)
+    if "membership_busy" in codes and codes <= {"membership_busy", "not_leader"}:
+        return MembershipBusy(
+            f"the membership is still being changed, or unsettled, after {timeout_s:.3g} s{said}", details=details
+        )
     outcome = ", nothing was changed" if is_write else ""
     return DeadlineExceeded(f"no answer {within}{outcome}{said}", details=details, may_have_happened=False)
 

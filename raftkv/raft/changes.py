@@ -114,16 +114,18 @@ def _check_caught_up(state: "State", node_id: NodeId) -> None:
 def _check_quorum(state: "State", following: Configuration) -> None:
     """Members that answer must be able to commit under the new configuration, and what leads to it.
 
-    One that is being probed does not count: its connection broke, perhaps a moment ago, and the timeout has not noticed yet.
+    One that is being probed does not count: its connection broke, perhaps a moment ago, and the timeout has not noticed yet. Of one
+    that had no time yet to answer this office nothing is known, so that nobody is told that it would not.
     """
-    present = {state.node_id}
-    present |= {
-        peer for peer, follower in state.progress.items() if state.is_active(follower) and follower.state != PROBE
-    }
+    active = {peer: follower for peer, follower in state.progress.items() if state.is_active(follower)}
+    present = {state.node_id} | {peer for peer, follower in active.items() if follower.state != PROBE}
     if has_quorum(following, present):
         return
     votes = following.voters | following.voters_outgoing
     silent = ", ".join(f"member {node_id}" for node_id in sorted(votes - present))
+    unknown = {peer for peer, follower in active.items() if follower.state == PROBE and follower.match_index == 0}
+    if has_quorum(following, present | unknown):
+        raise MembershipBusy(f"this leader has not heard of {silent} yet: try again in a moment")
     raise QuorumWouldBeLost(f"the cluster would lose its quorum: of {len(votes)} voters {silent} would not answer")
 
 

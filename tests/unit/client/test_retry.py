@@ -53,6 +53,7 @@ TABLE = [
     ("no_quorum", True, ELSEWHERE, ELSEWHERE, UNKNOWN),
     ("shutting_down", None, ELSEWHERE, ELSEWHERE, ELSEWHERE),
     ("overloaded", None, SAME, SAME, SAME),
+    ("membership_busy", None, SAME, SAME, SAME),
     ("outcome_unknown", None, LATER, LATER, UNKNOWN),
     ("leadership_lost", None, LATER, LATER, UNKNOWN),
     ("deadline_exceeded", False, ELSEWHERE, ELSEWHERE, ELSEWHERE),
@@ -67,6 +68,7 @@ TABLE = [
             "no_quorum",
             "shutting_down",
             "overloaded",
+            "membership_busy",
             "outcome_unknown",
             "leadership_lost",
             "deadline_exceeded",
@@ -290,6 +292,18 @@ def test_the_words_at_the_end_name_everyone() -> None:
     assert type(error) is errors.DeadlineExceeded
     assert error.may_have_happened is False
     assert error.message == "no answer within 5 s: a:1 (gone), b:1 (not the leader)"
+
+
+def test_a_membership_that_does_not_settle_ends_with_its_own_error() -> None:
+    call = retry(known_cluster(), CONTROL)
+    assert sent_to(call.start(100.0)) == A
+    assert type(call.on_refused(100.0, errors.MembershipBusy("another change is not finished"))) is Wait
+    error = call.on_expired(DEADLINE).error
+    assert type(error) is errors.MembershipBusy
+    assert error.may_have_happened is False
+    assert error.message == (
+        "the membership is still being changed, or unsettled, after 5 s: a:1 (another change is not finished)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from raftkv.errors import MembershipBusy, MembershipRefused, NotLeader
+from raftkv.errors import MembershipBusy, MembershipRefused, NotLeader, QuorumWouldBeLost
 from raftkv.raft.changes import Change, next_configuration
 from raftkv.raft.messages import Configuration
 from tests.unit.raft.cluster import HEARTBEAT, TIMEOUT, Cluster
@@ -169,6 +169,32 @@ def test_one_whose_connection_broke_a_moment_ago_does_not_count_for_the_quorum()
     cluster[1].on_peer_unreachable(3)
     with pytest.raises(MembershipRefused, match="would lose its quorum"):
         cluster[1].propose_change(Change(remove=ids(2)))
+
+
+def test_of_those_who_had_no_time_yet_to_answer_this_leader_nobody_says_that_they_would_not() -> None:
+    """Whoever hands over because it is to go, is followed by the same request at once; a daemon that joins would have given up."""
+    solo = Solo(5)
+    solo.elect()
+    for source in (2, 3):
+        solo.step(solo.accept(source, solo.raft.last_index))
+    change = Change(remove=ids(2, 3))
+    with pytest.raises(MembershipBusy, match="has not heard of member 4, member 5 yet"):
+        solo.raft.propose_change(change)
+    solo.step(solo.accept(4, solo.raft.last_index))
+    solo.raft.propose_change(change)
+    assert solo.raft.configuration.voters == ids(1, 4, 5)
+
+
+def test_a_leader_that_is_not_new_any_more_knows_who_is_silent() -> None:
+    solo = Solo(5)
+    solo.elect()
+    for source in (2, 3):
+        solo.step(solo.accept(source, solo.raft.last_index))
+    for _ in range(TIMEOUT):
+        solo.tick()
+        solo.step(*(solo.accept(source, solo.raft.last_index) for source in (2, 3)))
+    with pytest.raises(QuorumWouldBeLost, match="of 5 voters member 4, member 5 would not answer"):
+        solo.raft.propose_change(Change(remove=ids(2, 3)))
 
 
 def test_any_set_of_voters_is_replaced_in_one_change_and_the_joint_configuration_left() -> None:
