@@ -7,7 +7,7 @@ leader may be removed: it steps down once that is committed (4.2.2); whoever wan
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Iterable
 
 from raftkv.errors import (
     LearnerNotReady,
@@ -122,11 +122,15 @@ def _check_quorum(state: "State", following: Configuration) -> None:
     if has_quorum(following, present):
         return
     votes = following.voters | following.voters_outgoing
-    silent = ", ".join(f"member {node_id}" for node_id in sorted(votes - present))
-    unknown = {peer for peer, follower in active.items() if follower.state == PROBE and follower.match_index == 0}
+    unknown = {peer for peer, follower in active.items() if follower.is_unknown()}
     if has_quorum(following, present | unknown):
-        raise MembershipBusy(f"this leader has not heard of {silent} yet: try again in a moment")
+        raise MembershipBusy(f"this leader has not heard of {_listed(votes & unknown)} yet: try again in a moment")
+    silent = _listed(votes - present)
     raise QuorumWouldBeLost(f"the cluster would lose its quorum: of {len(votes)} voters {silent} would not answer")
+
+
+def _listed(node_ids: Iterable[NodeId]) -> str:
+    return ", ".join(f"member {node_id}" for node_id in sorted(node_ids))
 
 
 __all__ = ["Change", "check", "next_configuration"]

@@ -157,6 +157,10 @@ class Progress:
         self.inflight.free_to(index)
         return True
 
+    def is_unknown(self) -> bool:
+        """Whether this office has not heard yet where the logs agree: it has only begun, or the follower never answered it."""
+        return self.state == PROBE and self.match_index == 0
+
     def is_stale_rejection(self, previous_index: Index) -> bool:
         """Whether a rejection answers a message from before the last change of state: doubled or reordered on its way."""
         if self.state == REPLICATE:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Collection
 
 from raftkv.errors import TransferRefused
 from raftkv.raft.messages import TimeoutNow
-from raftkv.raft.progress import PROBE, SNAPSHOT, Progress
+from raftkv.raft.progress import SNAPSHOT, Progress
 from raftkv.units import NodeId
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def _check_lag(state: "State", progress: Progress) -> None:
     """A target that is far behind would keep all writes waiting for the whole transfer, in vain."""
     if progress.state == SNAPSHOT:
         raise TransferRefused(f"member {progress.node_id} is so far behind that it is being sent a snapshot")
-    if progress.state == PROBE and progress.match_index == 0:
-        return  # nothing is known yet: this office has only begun
+    if progress.is_unknown():
+        return
     lag = state.log.last_index - progress.match_index
     if lag > state.limits.transfer_lag_entries_max:
         raise TransferRefused(

@@ -1,6 +1,9 @@
 """Members that come and go, as real processes: joining, promotion, removal, replacement, a leader that is to go, moved addresses."""
 
+import contextlib
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -29,6 +32,11 @@ def wait_voters(cluster: Cluster, *names: str) -> None:
         deadline_s=20,
         seen=lambda: voters_of(cluster),
     )
+
+
+def wait_members(kv: raftkv.Client, *names: str) -> None:
+    """Any member answers, also one that has not applied the last change yet."""
+    wait_until(lambda: {member.name for member in kv.members()} == set(names), f"{names} to be the members")
 
 
 def wait_stopped(node: Node) -> None:
@@ -204,6 +212,29 @@ def test_joining_is_refused_in_one_line(cluster: Cluster) -> None:
     assert stranger.start().wait_exit(15) == 1
     assert "cluster" in stranger.daemon.log_text()
     del cluster.nodes[3:]
+
+
+def test_changes_that_are_asked_for_at_once_are_done_one_after_the_other(cluster: Cluster) -> None:
+    """One at a time (4.1); the others' clients wait for their turn instead of being refused."""
+    names = [f"x{number}" for number in range(6)]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(raftkv.Client(cluster.endpoints, timeout=20)) for _ in names]
+        workers = stack.enter_context(ThreadPoolExecutor(len(names)))
+        together = threading.Barrier(len(names))
+
+        def add(kv: raftkv.Client, name: str, port: int) -> None:
+            kv.members()
+            together.wait(20)
+            kv.member_add(name, f"127.0.0.1:{port}", learner=True)
+
+        def remove(kv: raftkv.Client, name: str) -> None:
+            together.wait(20)
+            kv.member_remove(name)
+
+        list(workers.map(add, clients, names, range(1, 1 + len(names))))
+        wait_members(clients[0], "n1", "n2", "n3", *names)
+        list(workers.map(remove, clients, names))
+        wait_members(clients[0], "n1", "n2", "n3")
 
 
 def test_one_that_nobody_answers_waits_and_ends_when_it_is_told_to(make_cluster: StartCluster) -> None:

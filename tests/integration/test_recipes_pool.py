@@ -273,7 +273,7 @@ def test_a_worker_that_is_killed_frees_its_share_in_its_time_and_not_before(
 
 
 def test_the_command_line(healthy: Cluster, kv: raftkv.Client, tmp_path: Path) -> None:
-    words = (
+    words = [
         "--class",
         "urgent=5",
         "--quota",
@@ -284,7 +284,7 @@ def test_the_command_line(healthy: Cluster, kv: raftkv.Client, tmp_path: Path) -
         "60",
         "--notice",
         "3",
-    )
+    ]
     assert raftkv_(healthy, "pool", "create", "cli", "gpu=2,mem=9", *words) == (0, "OK\n", "")
     assert raftkv_(healthy, "pool", "create", "cli", "gpu=2")[0] == 1
     info = kv.pool("cli").info()
@@ -346,6 +346,9 @@ def test_the_command_line(healthy: Cluster, kv: raftkv.Client, tmp_path: Path) -
     )
     assert (code, "lock_lost" in err) == (1, True)
     assert raftkv_(healthy, "pool", "delete", "cli")[0] == 0
+
+
+def test_the_command_line_refuses_what_makes_no_sense(healthy: Cluster) -> None:
     for bad in (
         ("acquire", "cli"),
         ("acquire", "cli", "gpu"),
