@@ -57,7 +57,10 @@ class Neighbours:
         """Why whoever greets is not let in; None when it is."""
         node_id = hello.node_id
         if self._storage.store.is_removed(node_id):
-            return f"member {hello.name!r} {REMOVED}"
+            if hello.cluster_id:  # the same one: that was compared already
+                return f"member {hello.name!r} {REMOVED}"
+            # Final for whoever hears it, and it may mean the cluster that this one was recovered from.
+            return f"member {hello.name!r} ({node_id:x}) is not part of this cluster, and does not know yet of which"
         known = self.places()
         if node_id in known:
             return self._incarnations.check(node_id, known[node_id][0], hello.incarnation)
