@@ -14,7 +14,8 @@ from types import FrameType
 from typing import Any, Callable, Mapping, Sequence
 
 from raftkv_cli import exits
-from raftkv_cli.spec import Failed
+from raftkv_cli.output import write_json, write_line
+from raftkv_cli.spec import Call, Failed
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 PR_SET_PDEATHSIG = 1
@@ -71,9 +72,8 @@ def run_while_held(
     return code if code >= 0 else SIGNALLED - code
 
 
-def hold_until_told(lost: threading.Event) -> None:
-    """Until Ctrl-C or SIGTERM, or until what is held is lost."""
-    sys.stdout.flush()
+def hold_until_told(call: Call, document: Mapping[str, object], text: str, lost: threading.Event) -> None:
+    """Say what is held, in JSON or as text, and go on until Ctrl-C or SIGTERM, or until it is lost: from the first byte said on, being told is a good end."""
     told = threading.Event()
 
     def tell_when_lost() -> None:
@@ -83,6 +83,11 @@ def hold_until_told(lost: threading.Event) -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: told.set())
     threading.Thread(target=tell_when_lost, daemon=True).start()
     try:
+        if call.output == "json":
+            write_json(document)
+        else:
+            write_line(text)
+        sys.stdout.flush()
         told.wait()
     except KeyboardInterrupt:
         pass

@@ -403,7 +403,7 @@ def test_signals_and_input_go_to_the_command(healthy: Cluster, kv: raftkv.Client
     assert process.wait_exit() == 128 + signal.SIGTERM
     kv.lock("told").acquire(0)  # it was given back, and did not run out
     holding = Process((*RAFTKV, "lock", "held", "--endpoints", healthy.endpoints), tmp_path / "held")
-    wait_until(lambda: kv.lock("held").queue(), "the lock to be held")
+    wait_until(lambda: holding.log_text().endswith("\n"), "it to say that it holds the lock")
     holding.send(signal.SIGTERM)
     assert holding.wait_exit() == 0
     kv.lock("held").acquire(0)

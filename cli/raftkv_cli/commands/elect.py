@@ -9,7 +9,7 @@ from raftkv.errors import LockLost
 from raftkv_cli import exits
 from raftkv_cli.connect import key_bytes, open_client
 from raftkv_cli.holding import hold_until_told, run_while_held
-from raftkv_cli.output import named_bytes, write_bytes, write_json, write_line
+from raftkv_cli.output import named_bytes, write_bytes, write_json
 from raftkv_cli.spec import Argument, Call, Option, UsageError, Verb, positive_seconds
 
 if TYPE_CHECKING:
@@ -46,11 +46,9 @@ def lead(call: Call, election: "Election", name: bytes) -> int:
             "RAFTKV_ELECTION_TOKEN": str(election.token),
         }
         return run_while_held(call.rest, environment, election.lost, call.seconds("--grace", GRACE_SECONDS))
-    if call.output == "json":
-        write_json({**named_bytes("key", election.key), "token": election.token})
-    else:
-        write_line(str(election.token))
-    hold_until_told(election.lost)
+    hold_until_told(
+        call, {**named_bytes("key", election.key), "token": election.token}, str(election.token), election.lost
+    )
     return exits.OK
 
 

@@ -13,7 +13,7 @@ from raftkv_cli import exits
 from raftkv_cli.connect import key_bytes, open_client
 from raftkv_cli.holding import hold_until_told, run_while_held
 from raftkv_cli.leaseid import lease_name
-from raftkv_cli.output import named_bytes, readable, write_json, write_line, write_table
+from raftkv_cli.output import named_bytes, readable, write_json, write_table
 from raftkv_cli.spec import Argument, Call, Option, UsageError, Verb, positive_seconds
 
 GRACE_SECONDS = 5.0
@@ -42,11 +42,7 @@ def run(call: Call) -> int:
 
 def hold(call: Call, lock: Lock, name: bytes) -> int:
     if not call.rest:
-        if call.output == "json":
-            write_json({**named_bytes("key", lock.key), "token": lock.token})
-        else:
-            write_line(str(lock.token))
-        hold_until_told(lock.lost)
+        hold_until_told(call, {**named_bytes("key", lock.key), "token": lock.token}, str(lock.token), lock.lost)
         return exits.OK
     environment = {
         "RAFTKV_LOCK_NAME": os.fsdecode(name),

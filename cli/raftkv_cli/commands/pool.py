@@ -140,11 +140,7 @@ def acquire(call: Call) -> int:
 
 def hold(call: Call, grant: "Grant") -> int:
     if not call.rest:
-        if call.output == "json":
-            write_json({"id": grant.id, "token": grant.token})
-        else:
-            write_line(f"{grant.id} {grant.token}")
-        hold_until_told(grant.lost)
+        hold_until_told(call, {"id": grant.id, "token": grant.token}, f"{grant.id} {grant.token}", grant.lost)
         return exits.OK
     environment = {
         "RAFTKV_GRANT_ID": grant.id,

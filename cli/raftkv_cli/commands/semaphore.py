@@ -62,11 +62,9 @@ def hold(call: Call, name: bytes, capacity: int, weight: int) -> int:
 
 def while_held(call: Call, semaphore: Semaphore, name: bytes) -> int:
     if not call.rest:
-        if call.output == "json":
-            write_json({**named_bytes("key", semaphore.key), "token": semaphore.token})
-        else:
-            write_line(str(semaphore.token))
-        hold_until_told(semaphore.lost)
+        hold_until_told(
+            call, {**named_bytes("key", semaphore.key), "token": semaphore.token}, str(semaphore.token), semaphore.lost
+        )
         return exits.OK
     environment = {
         "RAFTKV_SEMAPHORE_NAME": os.fsdecode(name),

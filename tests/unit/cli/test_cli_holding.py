@@ -9,6 +9,8 @@ from typing import Mapping, Sequence
 import pytest
 
 from raftkv_cli import holding
+from raftkv_cli.settings import Settings
+from raftkv_cli.spec import Call
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -30,4 +32,23 @@ def test_a_signal_between_the_lock_and_the_command_reaches_the_command(
     handler = signal.getsignal(number)
     assert holding.run_while_held(["sleep", "100"], {}, threading.Event(), 1.0) == 128 + number
     assert started[0].returncode == -number
+    assert signal.getsignal(number) is handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_the_first_word_that_something_is_held_is_a_good_end(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Who reads that word and ends us must not be told that we were ended while we waited."""
+    said: list[str] = []
+
+    def write_line(text: str) -> None:
+        said.append(text)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(holding, "write_line", write_line)
+    handler = signal.getsignal(number)
+    call = Call({}, {}, "value", Settings())
+    holding.hold_until_told(call, {"token": 7}, "7", threading.Event())
+    assert said == ["7"]
     assert signal.getsignal(number) is handler
