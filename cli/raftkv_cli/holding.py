@@ -73,26 +73,23 @@ def run_while_held(
 
 
 def hold_until_told(call: Call, document: Mapping[str, object], text: str, lost: threading.Event) -> None:
-    """Say what is held, in JSON or as text, and go on until Ctrl-C or SIGTERM, or until it is lost: from the first byte said on, being told is a good end."""
-    told = threading.Event()
+    """Say what is held, in JSON or as text, and go on until Ctrl-C or SIGTERM (told_of_the_end), or until it is lost: from the first byte said on, being told is a good end."""
+    over = threading.Event()  # of our own: an exception in the middle of a wait may leave its event locked
 
-    def tell_when_lost() -> None:
+    def end_when_lost() -> None:
         lost.wait()
-        told.set()
+        over.set()
 
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
-    threading.Thread(target=tell_when_lost, daemon=True).start()
     try:
         if call.output == "json":
             write_json(document)
         else:
             write_line(text)
         sys.stdout.flush()
-        told.wait()
+        threading.Thread(target=end_when_lost, daemon=True).start()
+        over.wait()
     except KeyboardInterrupt:
         pass
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes] | int":
