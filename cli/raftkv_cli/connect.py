@@ -1,6 +1,7 @@
 """The blocking client for one verb, opened from the settings."""
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Iterator
 
 from raftkv_cli.settings import Settings
 from raftkv_cli.spec import Failed, UsageError
@@ -9,8 +10,15 @@ if TYPE_CHECKING:
     from raftkv import Client
 
 
-def open_client(settings: Settings) -> "Client":
-    """A client for the endpoints of this run; nothing is sent before its first request."""
+REVOKE_SECONDS = 2.0
+
+
+@contextmanager
+def open_client(settings: Settings) -> "Iterator[Client]":
+    """A client for the endpoints of this run; nothing is sent before its first request.
+
+    A Ctrl-C or SIGTERM may come when something is ours already and its verb does not know yet: what it hangs on is ended then.
+    """
     from raftkv import Client
 
     if is_etcd(settings):
@@ -19,14 +27,19 @@ def open_client(settings: Settings) -> "Client":
         # Some verbs run commands. gRPC's handlers of fork, on by default, abort the child now and then before it is the command.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     user, password = login(settings)
-    return Client(
+    with Client(
         ",".join(settings.endpoints),
         cluster_name=settings.cluster_name,
         timeout=settings.timeout_seconds,
         user=user,
         password=password,
         tls=settings.tls,
-    )
+    ) as client:
+        try:
+            yield client
+        except KeyboardInterrupt:
+            client._revoke_kept(REVOKE_SECONDS)
+            raise
 
 
 def login(settings: Settings) -> tuple[str | None, str]:

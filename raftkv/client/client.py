@@ -311,6 +311,11 @@ class AsyncClient(AsyncLeaseVerbs, AsyncWatchVerbs, AsyncClusterVerbs, AsyncAuth
 
     # How calls go out.
 
+    @property
+    def _timeout_s(self) -> float:
+        """The deadline of a call that does not say."""
+        return self._options.timeout_s
+
     def _first_submit(self, command: Command, kind: int, timeout_s: float | None) -> asyncio.Future[Answer]:
         """The client belongs to the loop of its first call."""
         if self._closed:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable
 from raftkv.client import requests
 from raftkv.client.blocking import Caller
 from raftkv.client.decisions import QUESTION
-from raftkv.client.options import draw
+from raftkv.client.options import WITHDRAW_S, draw, draw_lease_id
 from raftkv.client.renewal import NEVER, Plan, Renewal
 from raftkv.errors import ClientClosed, LeaseExists, LeaseNotFound, RaftKVError
 
@@ -31,6 +31,7 @@ class KeptLease:
         ttl: float,
         timeout: float | None = None,
         shared_id: int = 0,
+        draw_id: Callable[[], int] = draw_lease_id,
     ) -> None:
         self.lost = threading.Event()
         """Set when the lease is gone, or when nobody can tell any more: its keys may be somebody else's. Never cleared."""
@@ -41,6 +42,7 @@ class KeptLease:
         self._ttl = ttl
         self._timeout = timeout
         self._shared_id = shared_id
+        self._draw_id = draw_id
         self._renewal: Renewal | None = None
         self._keeper: Keeper | None = None
 
@@ -63,10 +65,16 @@ class KeptLease:
     def __enter__(self) -> "KeptLease":
         assert self._renewal is None, "a lease is entered once: ask the client for another"
         sent_at = monotonic()
-        lease_id, ttl = self._begin()
-        self._renewal = Renewal(lease_id, ttl, sent_at, draw, self._on_change)
-        self._keeper = self._get_keeper()
-        self._keeper.add(self._renewal)
+        lease_id = self._shared_id or self._draw_id()
+        try:
+            ttl = self._begin(lease_id)
+            self._renewal = Renewal(lease_id, ttl, sent_at, draw, self._on_change, shared=bool(self._shared_id))
+            self._keeper = self._get_keeper()
+            self._keeper.add(self._renewal)
+        except BaseException as error:
+            if not self._shared_id and getattr(error, "may_have_happened", True):
+                self._withdraw(lease_id)
+            raise
         return self
 
     def __exit__(
@@ -74,21 +82,24 @@ class KeptLease:
     ) -> None:
         self.revoke()
 
-    def _begin(self) -> tuple[int, float]:
-        """Grant it, or come in to those who share it. An id, and the seconds that it has."""
-        if not self._shared_id:
-            granted = self._client.lease_grant(self._ttl, timeout=self._timeout)
-            return granted.id, granted.ttl
+    def _begin(self, lease_id: int) -> float:
+        """Grant it, or come in to those who share it. The seconds that it has."""
         while True:
             try:
-                granted = self._client.lease_grant(self._ttl, lease_id=self._shared_id, timeout=self._timeout)
-                return granted.id, granted.ttl
+                return (self._client.lease_grant(self._ttl, lease_id=lease_id, timeout=self._timeout)).ttl
             except LeaseExists:
-                pass
+                pass  # by those who share it; one that we have drawn: by an attempt of ours that was not answered
             try:
-                return self._shared_id, self._client.lease_keep_alive_once(self._shared_id, timeout=self._timeout)
+                return self._client.lease_keep_alive_once(lease_id, timeout=self._timeout)
             except LeaseNotFound:
                 pass  # it ended between the two
+
+    def _withdraw(self, lease_id: int) -> None:
+        """Nobody will hear of it, and perhaps it was granted. That it is we who drew its id is what lets us end it."""
+        try:
+            self._client.lease_revoke(lease_id, timeout=WITHDRAW_S)
+        except RaftKVError:
+            pass  # it was not granted, or it expires by itself
 
     def revoke(self) -> None:
         """End it now, with its keys; a shared one only for us. When the cluster cannot be reached it expires by itself."""
@@ -152,6 +163,13 @@ class Keeper:
         if not self.is_of_another_process:
             with self._changed:
                 self._plan.remove(renewal)
+
+    def ours(self) -> list[int]:
+        """The ids of those that are kept alive now, and that nobody shares."""
+        if self.is_of_another_process:
+            return []
+        with self._changed:
+            return self._plan.ours()
 
     def close(self) -> None:
         """Keep nothing any more; owners who did not leave their blocks are told that their leases are lost."""

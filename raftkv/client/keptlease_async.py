@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable
 from raftkv.client import requests
 from raftkv.client.decisions import QUESTION
 from raftkv.client.dispatch import Dispatcher
-from raftkv.client.options import draw
+from raftkv.client.options import WITHDRAW_S, draw, draw_lease_id
 from raftkv.client.renewal import NEVER, Plan, Renewal
 from raftkv.errors import ClientClosed, LeaseExists, LeaseNotFound, RaftKVError
 from raftkv.wire.commands import Answer
@@ -30,6 +30,7 @@ class AsyncKeptLease:
         ttl: float,
         timeout: float | None = None,
         shared_id: int = 0,
+        draw_id: Callable[[], int] = draw_lease_id,
     ) -> None:
         self.lost = asyncio.Event()
         """Set when the lease is gone, or when nobody can tell any more: its keys may be somebody else's. Never cleared."""
@@ -40,6 +41,7 @@ class AsyncKeptLease:
         self._ttl = ttl
         self._timeout = timeout
         self._shared_id = shared_id
+        self._draw_id = draw_id
         self._renewal: Renewal | None = None
         self._keeper: AsyncKeeper | None = None
 
@@ -62,10 +64,16 @@ class AsyncKeptLease:
     async def __aenter__(self) -> "AsyncKeptLease":
         assert self._renewal is None, "a lease is entered once: ask the client for another"
         sent_at = asyncio.get_running_loop().time()
-        lease_id, ttl = await self._begin()
-        self._renewal = Renewal(lease_id, ttl, sent_at, draw, self._on_change)
-        self._keeper = self._get_keeper()
-        self._keeper.add(self._renewal)
+        lease_id = self._shared_id or self._draw_id()
+        try:
+            ttl = await self._begin(lease_id)
+            self._renewal = Renewal(lease_id, ttl, sent_at, draw, self._on_change, shared=bool(self._shared_id))
+            self._keeper = self._get_keeper()
+            self._keeper.add(self._renewal)
+        except (Exception, asyncio.CancelledError) as error:
+            if not self._shared_id and getattr(error, "may_have_happened", True):
+                await self._withdraw(lease_id)
+            raise
         return self
 
     async def __aexit__(
@@ -73,21 +81,24 @@ class AsyncKeptLease:
     ) -> None:
         await self.revoke()
 
-    async def _begin(self) -> tuple[int, float]:
-        """Grant it, or come in to those who share it. An id, and the seconds that it has."""
-        if not self._shared_id:
-            granted = await self._client.lease_grant(self._ttl, timeout=self._timeout)
-            return granted.id, granted.ttl
+    async def _begin(self, lease_id: int) -> float:
+        """Grant it, or come in to those who share it. The seconds that it has."""
         while True:
             try:
-                granted = await self._client.lease_grant(self._ttl, lease_id=self._shared_id, timeout=self._timeout)
-                return granted.id, granted.ttl
+                return (await self._client.lease_grant(self._ttl, lease_id=lease_id, timeout=self._timeout)).ttl
             except LeaseExists:
-                pass
+                pass  # by those who share it; one that we have drawn: by an attempt of ours that was not answered
             try:
-                return self._shared_id, await self._client.lease_keep_alive_once(self._shared_id, timeout=self._timeout)
+                return await self._client.lease_keep_alive_once(lease_id, timeout=self._timeout)
             except LeaseNotFound:
                 pass  # it ended between the two
+
+    async def _withdraw(self, lease_id: int) -> None:
+        """Nobody will hear of it, and perhaps it was granted. That it is we who drew its id is what lets us end it."""
+        try:
+            await self._client.lease_revoke(lease_id, timeout=WITHDRAW_S)
+        except RaftKVError:
+            pass  # it was not granted, or it expires by itself
 
     async def revoke(self) -> None:
         """End it now, with its keys; a shared one only for us. When the cluster cannot be reached it expires by itself."""

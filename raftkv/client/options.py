@@ -15,6 +15,7 @@ DEFAULT_TIMEOUT_S: Final = 5.0
 DEFAULT_LIFETIME_S: Final = 600.0
 DEFAULT_IDLE_S: Final = 30.0
 LIFETIME_JITTER: Final = 0.2
+WITHDRAW_S: Final = 2.0  # for ending what was asked for and is not wanted any more; it expires by itself, too
 
 
 class Options(NamedTuple):
@@ -99,3 +100,8 @@ def draw() -> float:
 
 def draw_session_id() -> bytes:
     return urandom(16)
+
+
+def draw_lease_id() -> int:
+    """A number that nobody else has drawn, of 62 bits: those of etcd's sessions (etcdclient/marks.py) are above."""
+    return 1 + (int.from_bytes(urandom(8), "little") >> 2)

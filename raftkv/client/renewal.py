@@ -22,12 +22,31 @@ NEVER: Final = float("inf")
 class Renewal:
     """One lease and its times. `on_change` is called when `in_doubt` or `lost` change."""
 
-    __slots__ = ("_draw", "in_doubt", "in_flight", "lease_id", "lost", "on_change", "renew_at", "ttl_s", "valid_until")
+    __slots__ = (
+        "_draw",
+        "in_doubt",
+        "in_flight",
+        "lease_id",
+        "lost",
+        "on_change",
+        "renew_at",
+        "shared",
+        "ttl_s",
+        "valid_until",
+    )
 
     def __init__(
-        self, lease_id: int, ttl_s: float, sent_at: float, draw: Callable[[], float], on_change: Callable[[], None]
+        self,
+        lease_id: int,
+        ttl_s: float,
+        sent_at: float,
+        draw: Callable[[], float],
+        on_change: Callable[[], None],
+        shared: bool = False,
     ) -> None:
         self.lease_id = lease_id
+        self.shared = shared
+        """Others keep it alive, too: it is not ours to revoke."""
         self.in_flight = False
         self.in_doubt = False
         self.lost = False
@@ -99,6 +118,10 @@ class Plan:
     def remove(self, renewal: Renewal) -> None:
         """It is kept no longer; harmless when it is not there."""
         self._renewals.pop(id(renewal), None)
+
+    def ours(self) -> list[int]:
+        """The ids of those that are not shared."""
+        return [renewal.lease_id for renewal in self._renewals.values() if not renewal.shared]
 
     def look(self, now: float) -> None:
         """Tell owners what time has done to their leases."""

@@ -353,17 +353,17 @@ class Direct(Retry):
     __slots__ = ("_address", "_repeated")
 
     def __init__(
-        self,
-        directory: Directory,
-        address: str,
-        now: float,
-        deadline: float,
-        attempt_timeout_s: float,
-        kind: int = STALE_READ,
+        self, directory: Directory, address: str, now: float, deadline: float, attempt_s: float, kind: int = STALE_READ
     ) -> None:
-        super().__init__(directory, kind, now, deadline, attempt_timeout_s, lambda: 0.0)
+        super().__init__(directory, kind, now, deadline, attempt_s, lambda: 0.0)
         self._address = address
         self._repeated = False
+
+    def _send(self, now: float, address: str, forward: bool) -> Send:
+        """Nobody else waits for his turn, so that connecting may take as long as all of it."""
+        send = super()._send(now, address, forward)
+        self.current = send._replace(connect_deadline=send.attempt_deadline)
+        return self.current
 
     def on_lost(self, now: float, error: RaftKVError) -> Decision:
         """An old connection may have died unnoticed, so the member is asked once more on a new one."""

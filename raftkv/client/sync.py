@@ -277,6 +277,11 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
 
     # How calls go out.
 
+    @property
+    def _timeout_s(self) -> float:
+        """The deadline of a call that does not say."""
+        return self._options.timeout_s
+
     def _write(self, command: Command, timeout: float | None) -> Answer:
         return self._caller.call(command, self._write_kind, timeout)
 
@@ -316,6 +321,14 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
             caller = Caller(Directory(self.endpoints), self._options._replace(session=False), 1)
             self._keeper = Keeper(caller, self._options.timeout_s)
         return self._keeper
+
+    def _revoke_kept(self, timeout: float) -> None:
+        """End the leases that are kept alive, for an owner who goes away in the middle of things. What fails expires by itself."""
+        for lease_id in self._keeper.ours() if self._keeper is not None else ():
+            try:
+                self.lease_revoke(lease_id, timeout=timeout)
+            except RaftKVError:
+                pass
 
     def _range(self, command: Command, stale: bool, timeout: float | None) -> RangeResult:
         pager = Pager(command)

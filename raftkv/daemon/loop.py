@@ -54,10 +54,10 @@ class PeerNetwork:
         if self.transport is not None:
             self.transport.send_at_once(messages)
 
-    def forward(self, request_id: int, target: NodeId, payload: bytes) -> None:
-        """Carry a client's writes to the leader."""
-        if self.transport is not None:
-            self.transport.send([Forward(request_id, self._node_id, target, payload)])
+    def forward(self, request_id: int, target: NodeId, payload: bytes) -> bool:
+        """Carry a client's writes to the leader. False: there is no way to it now."""
+        message = Forward(request_id, self._node_id, target, payload)
+        return self.transport is not None and self.transport.send([message])
 
     def answer(self, request_id: int, target: NodeId, payload: bytes) -> None:
         """Carry the leader's answer back."""

@@ -138,6 +138,7 @@ class EtcdDispatcher:
                     self.check_open(course.uncertain)
                     step = course.on_pause_over(now())
                     continue
+                self.check_open(course.uncertain)  # what gRPC says of a closed channel is no RpcError
                 try:
                     response = await self._send(step)
                 except grpc.RpcError as error:
@@ -193,6 +194,7 @@ class EtcdDispatcher:
     async def _wait_on(self, waiting: Waiting, seen: Answer, deadline: float) -> Answer:
         failures = 0
         while not waiting.is_over(seen):
+            self.check_open()
             address = self.places.current
             stream = self.stream(address, waiting.requests(seen))
             try:

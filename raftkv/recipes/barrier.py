@@ -83,7 +83,7 @@ class AsyncDoubleBarrier:
         if self._entered is not None:
             raise InvalidRequest(f"barrier {shown(self._name)!r} was entered by this object already")
         deadline = Deadline(timeout)
-        lease, owns_lease = await enter_lease(self._kv, self._ttl, self._lease_of_user, timeout or None)
+        lease, owns_lease = await enter_lease(self._kv, self._ttl, self._lease_of_user, timeout)
         key = self._members + f"{lease.id:x}-{nonce()}".encode()
         try:
             arrived = await self._arrive(key, lease, deadline) and await self._gather(lease, deadline)

@@ -197,8 +197,7 @@ class AsyncLock:
 
     async def _queue_up(self, deadline: Deadline, timeout: float | None) -> Place | None:
         """One turn in the queue, to its end: the lock, or None when the session was lost on the way. Raises NotAcquired."""
-        call_timeout = None if not timeout else max(0.1, timeout)
-        lease, owns_lease = await enter_lease(self._kv, self._ttl, self._lease, call_timeout)
+        lease, owns_lease = await enter_lease(self._kv, self._ttl, self._lease, timeout)
         key = self._prefix + f"{lease.id:x}{'' if owns_lease else '-' + nonce()}".encode() + _READER * self._shared
         created: Revision = 0
         try:

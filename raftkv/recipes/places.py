@@ -50,10 +50,14 @@ def check_seconds(seconds: float, what: str) -> None:
 
 
 async def enter_lease(kv: Verbs, ttl: float, shared: Any, timeout: float | None) -> tuple[Kept, bool]:
-    """The user's lease, or one of our own; and whether it is ours."""
+    """The user's lease, or one of our own; and whether it is ours.
+
+    `timeout` is how long the user waits for others. A short one is no reason to give up a connection or a disk that is a little slow: the grant has
+    the time of any call, or more.
+    """
     if shared is not None:
         return kept(shared), False
-    lease = kv.lease(ttl, timeout=timeout)
+    lease = kv.lease(ttl, timeout=max(timeout, kv._timeout_s) if timeout else None)
     try:
         await lease.__aenter__()
     except RaftKVError as error:

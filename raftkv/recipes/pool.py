@@ -306,11 +306,15 @@ class AsyncPool:
         asked: dict[str, dict[str, int]] = {self._name: dict(demand)}
         asked |= {name: dict(amounts) for name, amounts in (also or {}).items()}
         deadline = Deadline(timeout)
-        held, owns_lease = await enter_lease(self._kv, ttl, lease, timeout or None)
+        held, owns_lease = await enter_lease(self._kv, ttl, lease, timeout)
         name = request_id or f"{held.id:x}-{os.urandom(4).hex()}"
         try:
             answer = await self._kv._write([POOL_REQUEST, 0, name, held.id, asked, options], None)
-            token = answer[2] or await self._wait(name, held, deadline)
+            token = answer[2]
+            if token:
+                check_lease(held, f"request {name!r}")  # the answer may have been long on its way
+            else:
+                token = await self._wait(name, held, deadline)
         except BaseException as error:
             await self._give_up(name, held, owns_lease, error)
             if isinstance(error, RaftKVError):

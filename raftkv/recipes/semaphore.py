@@ -218,8 +218,7 @@ class AsyncSemaphore:
 
     async def _queue_up(self, deadline: Deadline, timeout: float | None) -> Place | None:
         """One turn in the queue, to its end: a place, or None when the session was lost on the way. Raises NotAcquired."""
-        call_timeout = None if not timeout else max(0.1, timeout)
-        lease, owns_lease = await enter_lease(self._kv, self._ttl, self._lease, call_timeout)
+        lease, owns_lease = await enter_lease(self._kv, self._ttl, self._lease, timeout)
         tail = f"{lease.id:x}-{nonce()}".encode()
         waiting, holding = self._prefix + b"q/" + tail, self._prefix + b"h/" + tail
         token: Revision = 0

@@ -172,6 +172,9 @@ class Verbs(Protocol):
         patience: float | None = None,
     ) -> Watching: ...
 
+    @property
+    def _timeout_s(self) -> float: ...
+
     def _write(self, command: Command, timeout: float | None) -> Awaitable[Answer]: ...
 
     def _read(self, command: Command, stale: bool, timeout: float | None) -> Awaitable[Answer]: ...
@@ -276,6 +279,11 @@ class BlockingVerbs:
 
         setattr(self, name, call)
         return call
+
+    @property
+    def _timeout_s(self) -> float:
+        """The deadline of a call that does not say."""
+        return float(self.kv._timeout_s)
 
     def txn(self) -> Txn[Awaitable[TxnResult]]:
         """As the client's; `commit` is to be awaited."""

@@ -8,7 +8,7 @@ from typing import Protocol, Sequence
 
 import msgpack
 
-from raftkv.errors import DeadlineExceeded, OutcomeUnknown, Overloaded, RaftKVError
+from raftkv.errors import DeadlineExceeded, OutcomeUnknown, Overloaded, RaftKVError, Unreachable
 from raftkv.replica.groups import ReadGroup, WriteGroup
 from raftkv.units import Milliseconds, NodeId
 from raftkv.wire.commands import FAILED, OK, Answer, error_of, failure
@@ -17,7 +17,8 @@ from raftkv.wire.commands import FAILED, OK, Answer, error_of, failure
 class Forwarder(Protocol):
     """Carries payloads to other members; may lose them."""
 
-    def forward(self, request_id: int, target: NodeId, payload: bytes) -> None: ...
+    def forward(self, request_id: int, target: NodeId, payload: bytes) -> bool:
+        """Whether it is on its way; if not, it surely does not arrive."""
 
     def answer(self, request_id: int, target: NodeId, payload: bytes) -> None: ...
 
@@ -47,7 +48,10 @@ class Forwarding:
         self._next_id += 1
         self._waiting[request_id] = group
         timeout_ms = max(1, group.deadline_ms - now_ms)
-        self._forwarder.forward(request_id, leader, msgpack.packb([timeout_ms, group.size_bytes, group.items()]))
+        payload = msgpack.packb([timeout_ms, group.size_bytes, group.items()])
+        if not self._forwarder.forward(request_id, leader, payload):
+            del self._waiting[request_id]
+            group.origin.on_refused(group, Unreachable("this member has no connection to the leader; nothing was sent"))
 
     def receive(self, request_id: int, source: NodeId, payload: bytes, now_ms: Milliseconds) -> WriteGroup:
         """The group that another member forwards. Malformed payloads raise: members do not guess."""

@@ -286,9 +286,11 @@ class Reconfiguration:
             return False
         try:
             raft.transfer_leadership(avoid=going)
-        except TransferRefused:
+        except TransferRefused as refusal:
             if job.request.force:
                 return False
+            if raft.is_transferring:
+                raise MembershipBusy(refusal.message) from None
             raise
         job.hands_over = True
         return True
@@ -360,8 +362,9 @@ class Reconfiguration:
         """A few times a second: requests that take too long, and learners that have caught up."""
         raft, job = self._raft, self._job
         if job is not None:
-            if job.hands_over and not raft.is_transferring:
-                self._fail(TransferRefused("nobody took the leadership over from the member that is to go"))
+            # Between the loss of the office and the word of it nothing is known yet.
+            if job.hands_over and raft.is_leader and not raft.is_transferring:
+                self._fail(MembershipBusy("nobody took the leadership over from the member that is to go; it leads on"))
             elif job.deadline_ms <= now_ms:
                 self._fail(OutcomeUnknown("the change is not finished yet; it goes on by itself"))
         elif raft.is_leader and raft.configuration.learners:

@@ -73,12 +73,13 @@ class PeerTransport:
             self.identity.cluster_id = cluster_id
             self._listener.close_refused()
 
-    def send(self, messages: Sequence[RoutedMessage]) -> None:
-        """Queue for this loop turn's write. What cannot be queued is dropped; the peer is then reported unreachable."""
-        self._queue(messages)
+    def send(self, messages: Sequence[RoutedMessage]) -> bool:
+        """Queue for this loop turn's write. What cannot be queued is dropped; the peer is then reported unreachable. Whether all are queued."""
+        is_whole = self._queue(messages)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._on_turn_end)
+        return is_whole
 
     def send_at_once(self, messages: Sequence[RoutedMessage]) -> None:
         """Like send, and written before it returns, with whatever was queued before: for a batch that is complete."""
@@ -88,12 +89,15 @@ class PeerTransport:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._on_turn_end)
 
-    def _queue(self, messages: Sequence[RoutedMessage]) -> None:
+    def _queue(self, messages: Sequence[RoutedMessage]) -> bool:
         links = self._links
+        is_whole = True
         for message in messages:
             link = links.get(message.target)
             if link is None or not link.queue(message):
                 self._dropped_to.add(message.target)
+                is_whole = False
+        return is_whole
 
     def flush(self) -> None:
         """Write what is queued now instead of at the end of the turn, for example before handing work to the disk."""

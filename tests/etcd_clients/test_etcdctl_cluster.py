@@ -192,7 +192,7 @@ def test_a_learner_joins_is_promoted_and_leaves(kind: str, make: Any) -> None:
 
 
 def test_alarm(kind: str, make: Any) -> None:
-    """A store that is full says so, takes deletes, and no puts until somebody has made room and disarmed it."""
+    """A store that is full says so, takes deletes, and no puts until somebody has made room and, with etcd, disarmed it."""
     full = make(quota_bytes=16 * MIB)
     ctl = Etcdctl(full.endpoints)
     assert ctl("alarm", "list") == ""
@@ -208,9 +208,13 @@ def test_alarm(kind: str, make: Any) -> None:
     assert any(alarm.strip() in error for error in status["errors"])
     assert ctl("get", "fill/0", "--print-value-only") == value + "\n"
     assert int(ctl("del", "fill/", "--prefix")) == number
-    assert "database space exceeded" in ctl.refused("put", "fill/0", "v"), "the alarm is still there"
+    if kind == ETCD:
+        assert "database space exceeded" in ctl.refused("put", "fill/0", "v"), "the alarm is still there"
     ctl("compaction", "--physical", str(ctl.json("get", "x")["header"]["revision"]))
     assert "Finished defragmenting" in ctl("defrag")
+    # raftkv takes it back itself with its next commit below the quota: often after the deletes, surely after the compaction.
+    if kind != ETCD:
+        wait_until(lambda: ctl("alarm", "list") == "", "the alarm to be taken back", seen=lambda: ctl("alarm", "list"))
     ctl("alarm", "disarm")
     assert ctl("alarm", "list") == ""
     assert ctl("put", "fill/0", "v") == "OK\n"

@@ -42,7 +42,7 @@ def test_forms_of_output(ctl: Etcdctl) -> None:
 def test_keep_alive(ctl: Etcdctl) -> None:
     lease = ctl("lease", "grant", "60").split()[1]
     assert ctl("lease", "keep-alive", "--once", lease) == f"lease {lease} keepalived with TTL(60)\n"
-    short = ctl("lease", "grant", "4").split()[1]
+    short = ctl("lease", "grant", "10").split()[1]  # long enough for another etcdctl to start in it
     with ctl.staying("lease", "keep-alive", short) as keeping:
         for _ in range(4):
             assert re.fullmatch(rf"lease {short} keepalived with TTL\(\d+\)", keeping.line())
@@ -54,9 +54,9 @@ def test_keep_alive(ctl: Etcdctl) -> None:
 
 
 def test_a_lease_that_nobody_keeps(ctl: Etcdctl, key: str) -> None:
-    lease = ctl("lease", "grant", "1").split()[1]
+    lease = ctl("lease", "grant", "10").split()[1]  # long enough for another etcdctl to put in it
     ctl("put", key, "1", f"--lease={lease}")
-    wait_until(lambda: ctl("get", key) == "", "the key to go with its lease", deadline_s=15)
+    wait_until(lambda: ctl("get", key) == "", "the key to go with its lease", deadline_s=25)
     wait_until(lambda: "already expired" in ctl("lease", "timetolive", lease), "the lease to be gone", deadline_s=5)
 
 

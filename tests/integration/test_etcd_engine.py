@@ -138,12 +138,13 @@ def test_watches_and_waits(kv: raftkv.Client) -> None:
     waiting.join()
     assert [pair is not None for pair in kv.wait_for(["seen/no", "seen/b"], any=True, timeout=5).kvs] == [False, True]
     assert kv.wait("seen/gone", until="deleted") is None
+    # Long enough for the first look to be answered: without any answer it would be Unreachable.
     with pytest.raises(DeadlineExceeded):
-        kv.wait("seen/no", timeout=0.2)
+        kv.wait("seen/no", timeout=3)
 
 
 async def test_asyncio(endpoints: str) -> None:
-    async with raftkv.connect(endpoints) as kv:
+    async with raftkv.connect(endpoints, timeout=60) as kv:  # fifty increments take turns in the time of one call
         numbers = await asyncio.gather(*(kv.increment("many/n") for _ in range(50)))
         assert sorted(numbers) == list(range(1, 51))
         async with kv.watch(prefix="many/") as watch:
@@ -215,7 +216,7 @@ def test_silence_is_doubt() -> None:
     with OverEtcd(1) as etcd:
         etcd.start()
         with raftkv.Client(etcd.endpoints, timeout=1) as kv:
-            kv.put("k", "v")
+            kv.put("k", "v", timeout=30)
             etcd.nodes[0].pause()
             began_at = time.monotonic()
             with pytest.raises(RaftKVError) as read:

@@ -123,8 +123,9 @@ class Process:
     def send(self, messages: Any) -> None:
         self.world.network.send(self.machine.node_id, messages)
 
-    def forward(self, request_id: int, target: NodeId, payload: bytes) -> None:
+    def forward(self, request_id: int, target: NodeId, payload: bytes) -> bool:
         self._carry(target, "on_forward", request_id, self.machine.node_id, payload)
+        return True
 
     def answer(self, request_id: int, target: NodeId, payload: bytes) -> None:
         self._carry(target, "on_forward_answer", request_id, payload)

@@ -1,7 +1,9 @@
 """`raftkv barrier close|open|wait|meet NAME`: a gate for scripts, and a point where several of them meet."""
 
 import subprocess
+from contextlib import suppress
 
+from raftkv.errors import NotHeld
 from raftkv_cli import exits
 from raftkv_cli.actions import Action, perform
 from raftkv_cli.connect import key_bytes, open_client
@@ -41,14 +43,15 @@ def meet(call: Call) -> int:
         raise UsageError(f"COUNT {call.arguments['VALUE']!r} {error}") from None
     with open_client(call.settings) as client:
         point = client.double_barrier(key_bytes(call.arguments["NAME"], "NAME"), count)
-        point.enter(call.options.get("--wait"))
         code = exits.OK
         try:
+            point.enter(call.options.get("--wait"))
             if call.rest:
                 child = start(call.rest, {})
                 code = child.wait() if isinstance(child, subprocess.Popen) else child
         finally:
-            point.leave(call.options.get("--wait"))
+            with suppress(NotHeld):  # not all came
+                point.leave(call.options.get("--wait"))
     return code if code >= 0 else 128 - code
 
 

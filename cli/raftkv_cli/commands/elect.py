@@ -5,7 +5,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from raftkv.errors import LockLost
+from raftkv.errors import LockLost, NotHeld
 from raftkv_cli import exits
 from raftkv_cli.connect import key_bytes, open_client
 from raftkv_cli.holding import hold_until_told, run_while_held
@@ -27,8 +27,8 @@ def run(call: Call) -> int:
     value = os.fsencode(call.arguments.get("VALUE", f"{socket.gethostname()}:{os.getpid()}"))
     with open_client(call.settings) as client:
         election = client.election(name, ttl=call.seconds("--ttl", 10.0))
-        election.campaign(value, call.options.get("--wait"))
         try:
+            election.campaign(value, call.options.get("--wait"))
             code = lead(call, election, name)
         finally:
             was_lost = resign(election)
@@ -58,6 +58,8 @@ def resign(election: "Election") -> bool:
         election.resign()
     except LockLost:
         return True
+    except NotHeld:
+        pass  # we never came so far
     return False
 
 

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 
-from raftkv.errors import LockLost
+from raftkv.errors import LockLost, NotHeld
 from raftkv.recipes.lock import Holder, Lock
 from raftkv_cli import exits
 from raftkv_cli.connect import key_bytes, open_client
@@ -29,8 +29,8 @@ def run(call: Call) -> int:
     owner = f"{socket.gethostname()}:{os.getpid()}"
     with open_client(call.settings) as client:
         lock = client.lock(name, ttl=call.seconds("--ttl", 10.0), shared=call.flag("--shared"), owner=owner)
-        lock.acquire(wait)
         try:
+            lock.acquire(wait)
             code = hold(call, lock, name)
         finally:
             was_lost = release(lock)
@@ -58,6 +58,8 @@ def release(lock: Lock) -> bool:
         lock.release()
     except LockLost:
         return True
+    except NotHeld:
+        pass  # we never came so far
     return False
 
 

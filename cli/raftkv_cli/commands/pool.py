@@ -13,6 +13,7 @@ from raftkv_cli.output import write_json, write_line, write_table
 from raftkv_cli.spec import Argument, Call, Option, UsageError, Verb, integer_at_least, positive_seconds
 
 if TYPE_CHECKING:
+    from raftkv import Client
     from raftkv.recipes.pool import PoolRequest
     from raftkv.recipes.pool_blocking import Grant
 
@@ -114,28 +115,33 @@ def list_(call: Call) -> int:
 
 
 def acquire(call: Call) -> int:
+    grant: Grant | None = None
     with open_client(call.settings) as client:
-        grant = client.pool(call.arguments["NAME"]).acquire(
-            amounts(call.arguments["VALUE"]),
-            also=named_amounts(call.text("--also"), "--also") if "--also" in call.options else None,
-            tenant=call.text("--tenant"),
-            klass=call.text("--as"),
-            weight=call.number("--weight"),
-            staleness=call.seconds("--staleness", 0.0),
-            max_wait=call.seconds("--max-wait", 0.0),
-            max_run=call.seconds("--max-run", 0.0),
-            timeout=call.options.get("--wait"),
-            ttl=call.seconds("--ttl", 10.0),
-            request_id=call.text("--id"),
-        )
         try:
+            grant = ask(call, client)
             code = hold(call, grant)
         finally:
-            was_lost = give_back(grant)
+            was_lost = grant is not None and give_back(grant)
     if was_lost:
         sys.stderr.write("raftkv pool: lock_lost: the grant was taken back, or its session ended\n")
         return exits.FAILED
     return code
+
+
+def ask(call: Call, client: "Client") -> "Grant":
+    return client.pool(call.arguments["NAME"]).acquire(
+        amounts(call.arguments["VALUE"]),
+        also=named_amounts(call.text("--also"), "--also") if "--also" in call.options else None,
+        tenant=call.text("--tenant"),
+        klass=call.text("--as"),
+        weight=call.number("--weight"),
+        staleness=call.seconds("--staleness", 0.0),
+        max_wait=call.seconds("--max-wait", 0.0),
+        max_run=call.seconds("--max-run", 0.0),
+        timeout=call.options.get("--wait"),
+        ttl=call.seconds("--ttl", 10.0),
+        request_id=call.text("--id"),
+    )
 
 
 def hold(call: Call, grant: "Grant") -> int:

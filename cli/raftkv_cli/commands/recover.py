@@ -67,28 +67,31 @@ def refuse_if_it_answers(survivor: "Survivor", addresses: Sequence[str], tls: Tl
             rows = client.status()
         except RaftKVError:
             rows = []
-        refuse_if_it_asks_who(client)
+        alive = is_answered(client)
     for row in rows:
         if tls is not None and any("certificate" in error for error in row["errors"]):
             raise Failed(
                 f"somebody speaks TLS at {row['endpoint']}, and whether the cluster lives cannot be seen"
                 f" ({row['errors'][0]}): give --cacert, --cert and --key. Nothing was changed"
             )
-        if row["role"] == "leader" and not row["errors"]:
+        if row["role"] == "leader":
             raise Failed(
                 f"the cluster lives: {row['name']} at {row['endpoint']} leads it. Nothing was changed; replace lost members"
                 " with `raftkv member remove` and `raftkv serve --join`"
             )
+    if alive:
+        raise Failed("the cluster lives: a majority of it answers reads. Nothing was changed")
 
 
-def refuse_if_it_asks_who(client: "Client") -> None:
-    """With authentication on nobody tells us its status. But whether a read may be answered is found out behind a confirmation of the quorum."""
+def is_answered(client: "Client") -> bool:
+    """Whether a quorum confirms a read: also during an election, and by a leader that is too slow to tell its status. Raises Failed where it wants to know who asks."""
     try:
         client.get(b"\0")
     except UserEmpty:
         raise Failed("the cluster lives, and wants to know who asks (--user). Nothing was changed") from None
     except RaftKVError:
-        return
+        return False
+    return True
 
 
 def confirm(survivor: "Survivor", path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 
-from raftkv.errors import LockLost
+from raftkv.errors import LockLost, NotHeld
 from raftkv.recipes.semaphore import Entry, Semaphore
 from raftkv_cli import exits
 from raftkv_cli.commands.lock import GRACE_SECONDS
@@ -49,8 +49,8 @@ def hold(call: Call, name: bytes, capacity: int, weight: int) -> int:
             ttl=call.seconds("--ttl", 10.0),
             owner=owner,
         )
-        semaphore.acquire(call.options.get("--wait"))
         try:
+            semaphore.acquire(call.options.get("--wait"))
             code = while_held(call, semaphore, name)
         finally:
             was_lost = release(semaphore)
@@ -80,6 +80,8 @@ def release(semaphore: Semaphore) -> bool:
         semaphore.release()
     except LockLost:
         return True
+    except NotHeld:
+        pass  # we never came so far
     return False
 
 

@@ -208,8 +208,7 @@ class GrpcConnection(asyncio.Protocol):
         for stream in list(self.connection.streams.values()):
             call = stream.context
             if isinstance(call, ProcedureCall) and call.metadata.get("hasleader") == "true":
-                call.end(status)
-                call.on_gone()
+                call.break_off(status)
 
     def announce_shutdown(self) -> None:
         """New calls should go elsewhere; those on their way are served."""

@@ -191,14 +191,13 @@ class ProcedureCall:
             try:
                 message = self._procedure.request.FromString(data)
             except DecodeError as error:
-                self.end(unreadable(error, is_stream=is_stream(self._procedure)))
-                self._let_go()
+                self.break_off(unreadable(error, is_stream=is_stream(self._procedure)))
                 return
             self._guard(lambda receiver=receiver, message=message: receiver.on_message(message))  # type: ignore[misc]
 
     def on_half_close(self) -> None:
         if self.reader.waiting_bytes:
-            self._break(cut_short(self._procedure))
+            self.break_off(cut_short(self._procedure))
         elif self._receiver is not None and not self._is_over:
             self._guard(self._receiver.on_half_close)
 
@@ -215,22 +214,22 @@ class ProcedureCall:
 
     def _on_deadline(self) -> None:
         if not self._is_over:
-            self.end(Status(DEADLINE_EXCEEDED, DEADLINE_TEXT))
-            self._let_go()
+            self.break_off(Status(DEADLINE_EXCEEDED, DEADLINE_TEXT))
 
     def _guard(self, step: Callable[[], None]) -> None:
         """What the receiver raises ends the call."""
         try:
             step()
         except Refused as refused:
-            self._break(refused.status)
+            self.break_off(refused.status)
         except RaftKVError as error:
-            self._break(status_of(error))
+            self.break_off(status_of(error))
         except Exception:
             logger.exception("a procedure of the etcd API broke")
-            self._break(Status(INTERNAL, "this is a bug in raftkv; the log has the details"))
+            self.break_off(Status(INTERNAL, "this is a bug in raftkv; the log has the details"))
 
-    def _break(self, status: Status) -> None:
+    def break_off(self, status: Status) -> None:
+        """End it without the receiver, which is told that nobody listens any more."""
         self.end(status)
         self._let_go()
 

@@ -214,8 +214,7 @@ class Requests:
     def _end_call(self, stream: Stream, call: CommandCall | ProcedureCall | Stranger, status: Status) -> None:
         self._forget_partial(call)
         if isinstance(call, ProcedureCall):
-            call.end(status)
-            call.on_gone()
+            call.break_off(status)
         else:
             self.refuse(stream, call.counts.handled, status)
 

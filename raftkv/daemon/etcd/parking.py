@@ -85,13 +85,15 @@ class Parking:
         if self._earliest_ms <= now_ms:
             self._expire(now_ms)
         if self._view.knows_leader or self._service.is_closing:  # who leaves refuses each anew, for good
-            due = min(len(self._parked), AGAIN_PER_LOOK)
-            for _ in range(due):
+            before = len(self._parked)
+            for _ in range(min(before, AGAIN_PER_LOOK)):
                 waiting = self._parked.popleft()
                 self._bytes -= waiting.size_bytes
                 waiting.again()  # may come back, to the end
             self._schedule_pump()
-            if due == AGAIN_PER_LOOK:
+            if (
+                before - len(self._parked) == AGAIN_PER_LOOK
+            ):  # none came back, as all do while there is no way to that leader
                 self._look_after(0)
         if self._parked:
             self._look_after(LOOK_INTERVAL_S)

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import etcd3
 from writing import raised, write_for_ever
@@ -84,10 +85,12 @@ def watches(kv):
     events, cancel = kv.watch_prefix("w/", start_revision=revision - 2)
     assert [next(events).key for _ in range(3)] == [b"w/a"] * 3
     cancel()
-    timer = threading.Timer(0.2, kv.put, ("w/once", "1"))
-    timer.start()
-    assert kv.watch_once("w/once", timeout=20).value == b"1"
-    timer.join()
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(kv.watch_once, "w/once", timeout=20)
+        while not found.done():  # a put before the watch is made is never heard
+            kv.put("w/once", "1")
+            wait([found], timeout=0.1)
+    assert found.result().value == b"1"
     kv.put("w/c", "1")
     kv.compact(kv.get_prefix_response("w/").header.revision)
     events, _ = kv.watch("w/c", start_revision=1)

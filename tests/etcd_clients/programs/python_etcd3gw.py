@@ -5,8 +5,8 @@ Runs in a virtual environment of its own; it ends with 0 only when everything ca
 
 import os
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import etcd3gw
 from writing import raised, write_for_ever
@@ -68,8 +68,12 @@ def watches(kv):
         ("DELETE", b"w/a"),
     ], heard
     cancel()
-    threading.Timer(0.2, kv.put, ("w/once", "1")).start()
-    assert kv.watch_once("w/once", timeout=20)["kv"]["value"] == b"1"
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(kv.watch_once, "w/once", timeout=20)
+        while not found.done():  # a put before the watch is made is never heard
+            kv.put("w/once", "1")
+            wait([found], timeout=0.1)
+    assert found.result()["kv"]["value"] == b"1"
     try:
         kv.watch_once("w/never", timeout=0.2)
     except etcd3gw.exceptions.WatchTimedOut:

@@ -49,6 +49,7 @@ class Cluster:
         self.watched: list[WatchBatch] = []
         self.members: list[dict[str, Any]] = []
         self.leases: dict[int, float] = {}
+        self.kept_revoked_within: list[float] = []
         self.full: set[str] = set()  # endpoints without room for a second copy
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.opened_with: list[tuple[str, str | None, float]] = []
@@ -133,6 +134,9 @@ class FakeClient(FakeUsers):
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def _revoke_kept(self, timeout: float) -> None:
+        self.cluster.kept_revoked_within.append(timeout)
 
     def put(self, key: Bytes, value: Bytes, *, lease: int = 0) -> PutResult:
         self.cluster.ask("put", key=key, value=value, lease=lease)

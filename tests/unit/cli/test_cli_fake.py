@@ -26,7 +26,7 @@ def test_signatures_agree(name: str) -> None:
 def test_the_fake_covers_the_verbs() -> None:
     assert set(METHODS) == {
         *("put", "get_kv", "range", "delete_range", "txn", "compact", "watch", "status", "move_leader"),
-        "defragment",
+        *("defragment", "_revoke_kept"),
         *("auth_enable", "auth_disable", "auth_status"),
         *("user_add", "user_delete", "user_change_password", "user_get", "user_list"),
         *("user_grant_role", "user_revoke_role", "role_add", "role_delete", "role_get", "role_list"),

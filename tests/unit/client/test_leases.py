@@ -3,11 +3,14 @@
 import asyncio
 import os
 import threading
+from time import monotonic
 from typing import Any, Callable
 
 import pytest
 
 import raftkv
+from raftkv.client.blockingconn import BlockingConnection
+from raftkv.client.options import draw_lease_id
 from raftkv.client.results import GrantedLease, LeaseInfo
 from raftkv.errors import (
     ClientClosed,
@@ -17,11 +20,13 @@ from raftkv.errors import (
     LeaseNotFound,
     LeaseTtlTooLarge,
     NotLeader,
+    OutcomeUnknown,
 )
-from raftkv.wire.commands import LEASE_GRANT, LEASE_REVOKE
+from raftkv.etcdclient.marks import is_session
+from raftkv.wire.commands import LEASE_GRANT, LEASE_REVOKE, OK
 from raftkv.wire.protocol import FORWARD, KEEP_ALIVE
 
-from .conftest import eventually
+from .conftest import Threaded, eventually
 from .fakeserver import FakeCluster
 
 # The verbs.
@@ -227,6 +232,131 @@ async def test_a_grant_that_had_to_be_repeated_counts_from_the_first_attempt(clu
     async with raftkv.connect(cluster.endpoints, timeout=3, attempt_timeout=0.2) as kv, kv.lease(10) as lease:
         assert lease.valid_for <= 9.8
     assert sum(command[0] == LEASE_GRANT for command in cluster.store.applied) == 1
+
+
+# Grants that nobody hears of.
+
+
+async def test_a_grant_whose_answer_is_lost_is_withdrawn(cluster: FakeCluster, open_client: Callable[..., Any]) -> None:
+    kv = open_client(cluster.endpoints, session=False)
+    cluster.members[0].script.append("lose")
+    with pytest.raises(OutcomeUnknown):
+        await entered(kv)
+    assert [command[0] for command in cluster.store.applied] == [LEASE_GRANT, LEASE_REVOKE]
+    assert cluster.store.leases == {}
+
+
+async def test_a_grant_that_surely_was_not_done_is_not_withdrawn(
+    cluster: FakeCluster, open_client: Callable[..., Any]
+) -> None:
+    kv = open_client(cluster.endpoints)
+    cluster.members[0].script.append(LeaseTtlTooLarge)
+    with pytest.raises(LeaseTtlTooLarge):
+        await entered(kv)
+    assert [command[0] for command in cluster.members[0].requests] == [LEASE_GRANT]
+
+
+async def entered(kv: Any) -> Any:
+    """A lease of either client, entered."""
+    if isinstance(kv, Threaded):
+        return await asyncio.to_thread(kv.client.lease(10).__enter__)
+    return await kv.lease(10).__aenter__()
+
+
+def test_a_grant_in_which_ctrl_c_comes_is_withdrawn(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with raftkv.Client(cluster.endpoints) as kv:
+        grant = kv.lease_grant
+
+        def interrupted(*args: Any, **options: Any) -> GrantedLease:
+            grant(*args, **options)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(kv, "lease_grant", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            kv.lease(10).__enter__()
+    assert cluster.store.leases == {}
+
+
+async def test_a_grant_that_is_cancelled_is_withdrawn(cluster: FakeCluster) -> None:
+    leader = cluster.members[0]
+    async with raftkv.connect(cluster.endpoints) as kv:
+        leader.script.append("slow")
+        task = asyncio.create_task(kv.lease(10).__aenter__())
+        await eventually(lambda: bool(leader.held))
+        ((connection, _, command),) = leader.held
+        cluster.call(lambda: leader.serve(connection, command))
+        assert len(cluster.store.leases) == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert cluster.store.leases == {}
+
+
+def test_a_grant_that_is_done_after_it_was_withdrawn_is_refused(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another connection the withdrawal may overtake it: the session has gone on, and takes nothing older any more."""
+    leader = cluster.members[0]
+    receive = BlockingConnection.receive
+
+    def interrupted(self: BlockingConnection, request_id: int, deadline: float) -> Any:
+        monkeypatch.setattr(BlockingConnection, "receive", receive)
+        while not leader.held:
+            receive(self, request_id, monotonic() + 0.01)
+        raise KeyboardInterrupt
+
+    with raftkv.Client(cluster.endpoints) as kv:
+        kv.put("k", "v")  # there is a session
+        leader.script.append("slow")
+        monkeypatch.setattr(BlockingConnection, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            kv.lease(10).__enter__()
+        ((connection, _, command),) = leader.held
+        assert cluster.call(lambda: leader.serve(connection, command))[0] != OK
+    assert cluster.store.leases == {}
+
+
+async def test_a_grant_that_is_found_done_is_ours(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on etcd, where a second attempt is told that the lease exists."""
+    with raftkv.Client(cluster.endpoints) as client:
+        grant = client.lease_grant
+
+        def found(*args: Any, **options: Any) -> GrantedLease:
+            grant(*args, **options)
+            raise LeaseExists(may_have_happened=True)
+
+        monkeypatch.setattr(client, "lease_grant", found)
+        with client.lease(10) as lease:
+            assert list(cluster.store.leases) == [lease.id]
+            assert lease.ttl == 10.0
+    async with raftkv.connect(cluster.endpoints) as kv:
+        grant_async = kv.lease_grant
+
+        async def found_async(*args: Any, **options: Any) -> GrantedLease:
+            await grant_async(*args, **options)
+            raise LeaseExists(may_have_happened=True)
+
+        monkeypatch.setattr(kv, "lease_grant", found_async)
+        async with kv.lease(10) as own:
+            assert list(cluster.store.leases) == [own.id]
+    assert cluster.store.leases == {}
+
+
+def test_drawn_ids_are_never_those_of_sessions_on_etcd() -> None:
+    drawn = {draw_lease_id() for _ in range(1000)}
+    assert len(drawn) == 1000
+    assert all(0 < lease_id <= 2**62 for lease_id in drawn)
+    assert not is_session(2**62)
+
+
+def test_who_goes_away_in_the_middle_ends_what_is_his_and_not_what_is_shared(cluster: FakeCluster) -> None:
+    with raftkv.Client(cluster.endpoints) as kv:
+        kv._revoke_kept(1.0)
+        assert not cluster.members[0].requests, "nothing is kept"
+        with kv.lease(10, shared_id=7), kv.lease(10) as lease:
+            kv._revoke_kept(1.0)
+            assert list(cluster.store.leases) == [7]
+            assert lease.id != 7
 
 
 def test_a_forked_child_keeps_leases_of_its_own(cluster: FakeCluster) -> None:

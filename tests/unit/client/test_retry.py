@@ -379,6 +379,13 @@ def test_a_direct_call_asks_one_member_and_no_other() -> None:
     assert decision.error.message == "connection refused"
 
 
+def test_a_direct_call_may_spend_its_attempt_on_connecting() -> None:
+    """Other calls keep half of it, to ask somebody else: a member that is slow to greet would be called unreachable."""
+    send = Direct(known_cluster(), B, 100.0, DEADLINE, 1.0).start(100.0)
+    assert type(send) is Send
+    assert send.connect_deadline == send.attempt_deadline == 101.0
+
+
 @pytest.mark.parametrize("kind", [READ, WRITE])
 def test_a_greeting_that_comes_in_the_same_turn_as_the_end_of_the_call_sends_nothing(kind: int) -> None:
     call = retry(Directory([A]), kind)

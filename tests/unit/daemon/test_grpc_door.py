@@ -17,6 +17,7 @@ from raftkv.daemon.api.grpc_door import GrpcDoor
 from raftkv.daemon.api.grpc_pulse import Pulse, PulseWatch
 from raftkv.daemon.etcd.identity import ANYBODY
 from raftkv.errors import RaftKVError
+from raftkv.etcdpb import lock_pb2
 from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.http2 import frames
 from raftkv.http2.grpc import prefixed
@@ -24,7 +25,7 @@ from raftkv.http2.headers import literal
 from raftkv.limits import Limits
 from tests.unit.daemon.etcd_calls import HandHouse
 
-PUT, WATCH = "/etcdserverpb.KV/Put", "/etcdserverpb.Watch/Watch"
+PUT, WATCH, LOCK = "/etcdserverpb.KV/Put", "/etcdserverpb.Watch/Watch", "/v3lockpb.Lock/Lock"
 
 
 class Wire:
@@ -247,6 +248,22 @@ async def test_calls_that_are_open_are_shared_among_connections() -> None:
     door._share_streams()
     assert modest.connection.connection.streams_max == 100
     modest.connection.connection_lost(None)
+
+
+async def test_a_call_that_the_door_ends_is_not_carried_on_by_anybody() -> None:
+    """One that waits for a lock would take it, for a client that was told that there is no leader."""
+    wire = Wire(door_of(HandHouse()))
+    held = wire.send(LOCK, prefixed(lock_pb2.LockRequest(name=b"l").SerializeToString()))
+    await settled(lambda: wire.status(held))
+    before = asyncio.all_tasks()
+    waiting = wire.send(LOCK, prefixed(lock_pb2.LockRequest(name=b"l").SerializeToString()), hasleader="true")
+    (task,) = asyncio.all_tasks() - before
+    await asyncio.sleep(0)
+    wire.connection.end_streams_without_leader()
+    await settled(task.done)
+    assert task.cancelled()
+    await settled(lambda: wire.status(waiting))
+    assert wire.trailers[waiting]["grpc-message"] == "etcdserver: no leader"
 
 
 @pytest.mark.parametrize("answers", [True, False])

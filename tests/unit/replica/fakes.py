@@ -108,9 +108,12 @@ class FakeForwarder:
     def __init__(self) -> None:
         self.forwarded: list[tuple[int, int, bytes]] = []
         self.answered: list[tuple[int, int, bytes]] = []
+        self.has_way = True
 
-    def forward(self, request_id: int, target: int, payload: bytes) -> None:
-        self.forwarded.append((request_id, target, payload))
+    def forward(self, request_id: int, target: int, payload: bytes) -> bool:
+        if self.has_way:
+            self.forwarded.append((request_id, target, payload))
+        return self.has_way
 
     def answer(self, request_id: int, target: int, payload: bytes) -> None:
         self.answered.append((request_id, target, payload))

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 from raftkv.errors import Diverged
 from raftkv.limits import Limits
@@ -202,9 +202,10 @@ class Member:
         for message in messages:
             self.cluster.post(self.node_id, message.target, lambda member, m=message: member.replica.receive([m]))
 
-    def forward(self, request_id: int, target: int, payload: bytes) -> None:
+    def forward(self, request_id: int, target: int, payload: bytes) -> bool:
         source = self.node_id
         self.cluster.post(source, target, lambda member: member.service.on_forward(request_id, source, payload))
+        return True
 
     def answer(self, request_id: int, target: int, payload: bytes) -> None:
         self.cluster.post(self.node_id, target, lambda member: member.service.on_forward_answer(request_id, payload))
@@ -248,12 +249,14 @@ class MiniCluster:
         if source not in self.cut and target not in self.cut and target in self.members:
             self._wire.append((source, target, deliver))
 
-    def settle(self) -> None:
-        """Turn until nothing is on the way."""
+    def settle(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Turn until nothing is on the way, or until `stop` right after a message, within the turn that it came in."""
         for _ in range(10_000):
             for _ in range(len(self._wire)):
                 _, target, deliver = self._wire.popleft()
                 deliver(self.members[target])
+                if stop():
+                    return
             for member in self.members.values():
                 member.turn()
             if not self._wire and not any(self._is_busy(member) for member in self.members.values()):

@@ -115,8 +115,22 @@ def test_a_leader_that_nobody_takes_over_from_stays_and_says_so() -> None:
     assert cluster.cut < target
     cluster.pass_time(1_900)
     cluster.cut.clear()
-    assert code_of(answers) in ("transfer_refused", "not_leader")
+    assert code_of(answers) in ("membership_busy", "not_leader")
     assert leader.node_id in leader.raft.configuration.voters
+
+
+def test_a_look_between_the_loss_of_the_office_and_the_word_of_it_refuses_nothing() -> None:
+    """The message that ends the office comes first, the word of it goes out at the end of the turn: a sweep in between saw no transfer any more."""
+    cluster = MiniCluster()
+    leader = led(cluster)
+    answers: list[Answer] = []
+    leader.service.change_members(Request(remove=(f"n{leader.node_id}",)), answers.append, 5_000)
+    cluster.settle(lambda: not leader.raft.is_leader)
+    assert not leader.raft.is_leader
+    leader.service.tick(cluster.now_ms + 1_000)
+    assert answers == []
+    cluster.settle()
+    assert code_of(answers) == "not_leader"
 
 
 def test_a_member_alone_cannot_go() -> None:

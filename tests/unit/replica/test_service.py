@@ -12,6 +12,7 @@ from raftkv.errors import (
     OutcomeUnknown,
     Overloaded,
     ShuttingDown,
+    Unreachable,
 )
 from raftkv.limits import Limits
 from raftkv.raft.effects import ReadReady, RoleChange
@@ -238,6 +239,19 @@ def test_a_forward_that_reaches_no_leader_is_refused_and_not_passed_on() -> None
     assert bench.forwarder.forwarded == []
     sender.service.on_forward_answer(request_id, bench.forwarder.answered[0][2])
     assert [(type(error), error.may_have_happened) for error in origin.errors] == [(NotLeader, False)]
+
+
+def test_a_forward_that_finds_no_way_was_surely_not_done() -> None:
+    """A link that broke with its leader: to wait for an answer, and then for an unknown outcome, would be for nothing."""
+    bench, origin = Bench(), RecordingOrigin()
+    bench.raft.follow(2)
+    bench.forwarder.has_way = False
+    bench.service.forward(put_group(origin, "k"))
+    assert [(type(error), error.may_have_happened) for error in origin.errors] == [(Unreachable, False)]
+    bench.forwarder.has_way = True
+    bench.service.forward(put_group(origin, "k"))
+    assert len(bench.forwarder.forwarded) == 1
+    assert len(origin.errors) == 1
 
 
 def test_a_forward_whose_leader_changes_has_an_unknown_outcome() -> None:

@@ -230,7 +230,7 @@ def test_messages_to_a_peer_that_is_down_are_dropped_and_reported(run: Run) -> N
             with socket.create_server(("127.0.0.1", 0)) as unused:
                 port = unused.getsockname()[1]
             one.transport.set_peers({2: f"127.0.0.1:{port}"})
-            one.transport.send([append(1, 2, 1), append(1, 2, 2), append(1, 3, 1)])
+            assert not one.transport.send([append(1, 2, 1), append(1, 2, 2), append(1, 3, 1)])
             assert one.events.log == [], "never from inside send"
             await until(lambda: len(one.events.log) == 2)
             assert sorted(one.events.log) == [("unreachable", 2), ("unreachable", 3)]
