@@ -188,7 +188,7 @@ class Caller:
         while True:
             middle = begun_at + (attempt_deadline - begun_at) / 2
             answer = connection.receive(request_id, middle)
-            if answer is None:
+            if answer is None and monotonic() < retry.deadline:
                 # A process that stood still has not listened: the member gets its time to show a sign of life all the same.
                 attempt_deadline = min(retry.deadline, max(attempt_deadline, monotonic() + (middle - begun_at) / 2))
                 connection.probe(attempt_deadline)

@@ -316,12 +316,12 @@ class Retry:
         return self.current
 
     def _back_off(self, now: float) -> Decision:
-        """10 to 50 ms, longer with every round in which all members were asked."""
+        """10 to 50 ms, longer with every round in which all members were asked; none begins when no answer could come any more."""
         if now >= self.deadline:
             return self._expired(now)
         ceiling_s = min(ROUND_BACKOFF_S_MAX, BACKOFF_S_MAX * 2 ** min(max(self._rounds - 1, 0), 8))
         pause_s = BACKOFF_S_MIN + (ceiling_s - BACKOFF_S_MIN) * self._draw()
-        return Wait(min(self.deadline, now + pause_s))
+        return Wait(now + pause_s if now + pause_s < self.deadline - BACKOFF_S_MIN else self.deadline)
 
     def _expired(self, now: float) -> Stop:
         return Stop(

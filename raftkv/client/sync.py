@@ -299,8 +299,9 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
 
     def _wait(self, command: Command, timeout: float | None) -> Answer:
         """On connections of their own: each wait holds one, perhaps for hours, and whoever is to end the waiting needs one, too."""
-        if self._waits is None:
-            self._waits = Caller(Directory(self.endpoints), self._options._replace(session=False), WAITS_MAX)
+        with self._caller.directory_lock:  # two threads may come at once
+            if self._waits is None:
+                self._waits = Caller(Directory(self.endpoints), self._options._replace(session=False), WAITS_MAX)
         return self._waits.call(command, PATIENT_READ, timeout)
 
     def _open_watch(self, command: Command, progress: bool, timeout: float | None, patience: float | None) -> "Watch":
@@ -317,10 +318,11 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
         """What keeps the leases of this client alive, in a thread and on a connection of its own; made with the first lease."""
         from raftkv.client.keptlease import Keeper
 
-        if self._keeper is None or self._keeper.is_of_another_process:
-            caller = Caller(Directory(self.endpoints), self._options._replace(session=False), 1)
-            self._keeper = Keeper(caller, self._options.timeout_s)
-        return self._keeper
+        with self._caller.directory_lock:
+            if self._keeper is None or self._keeper.is_of_another_process:
+                caller = Caller(Directory(self.endpoints), self._options._replace(session=False), 1)
+                self._keeper = Keeper(caller, self._options.timeout_s)
+            return self._keeper
 
     def _revoke_kept(self, timeout: float) -> None:
         """End the leases that are kept alive, for an owner who goes away in the middle of things. What fails expires by itself."""

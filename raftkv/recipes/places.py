@@ -102,7 +102,8 @@ class Session:
         current = self._current.get("it")
         if current is not None and (self.is_of_user or not current.lost.is_set()):
             return current
-        await self.end(current)
+        if current is not None:
+            await self.end(current)
         lease, _ = await enter_lease(self._kv, self._ttl, self._lease_of_user, None)
         entered = self._current.setdefault("it", lease)
         if entered is not lease and not self.is_of_user:

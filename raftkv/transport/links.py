@@ -133,6 +133,12 @@ class Link:
         """The peer showed signs of life: do not wait for the end of the backoff."""
         self._wake.set()
 
+    def begin_anew(self) -> None:
+        """We greet differently from now on: what was answered before counts no more."""
+        if self._connection is None:
+            self.statistics.last_error = ""
+            self.wake()
+
     async def run(self) -> None:
         """Dial until cancelled. What goes wrong is remembered, logged once per change, and tried again."""
         loop = asyncio.get_running_loop()

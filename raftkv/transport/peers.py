@@ -67,10 +67,12 @@ class PeerTransport:
                 task.add_done_callback(_report_failure)
 
     def set_cluster_id(self, cluster_id: int) -> None:
-        """The cluster id became known. Connections of members with another one end."""
+        """The cluster id became known. Connections of members with another one end, and who refused us without it is asked again."""
         assert cluster_id > 0, "a cluster id is positive"
         if cluster_id != self.identity.cluster_id:
             self.identity.cluster_id = cluster_id
+            for link in self._links.values():
+                link.begin_anew()
             self._listener.close_refused()
 
     def send(self, messages: Sequence[RoutedMessage]) -> bool:

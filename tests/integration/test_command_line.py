@@ -209,12 +209,14 @@ def test_without_a_quorum(cluster: Cluster) -> None:
     assert raftkv(cluster, "get", "kept") == b"1\n"
 
 
-def test_put_that_nobody_can_finish_is_honest(cluster: Cluster) -> None:
+def test_put_that_nobody_can_finish_is_honest(make_cluster: StartCluster) -> None:
     """The followers stand still the moment it arrives: 5, and the value may be there or not; never 0 or 4."""
+    # The leader stays one until the put has arrived, however slowly its process starts.
+    cluster = make_cluster(environment={"RAFTKV_ELECTION_TIMEOUT_MS": "5000"}).start()
     leader = cluster.leader()
     for node in cluster.others(leader):
         node.pause()
-    raftkv(leader.client_endpoint, "put", "uncertain", "1", "--timeout", "0.5", code=UNKNOWN)
+    raftkv(leader.client_endpoint, "put", "uncertain", "1", "--timeout", "3", code=UNKNOWN)
     for node in cluster.others(leader):
         node.resume()
     cluster.wait_ready()
@@ -319,14 +321,14 @@ def test_move_leader(cluster: Cluster) -> None:
 def test_interrupted_put_ends_at_once(make_cluster: StartCluster) -> None:
     """Ctrl-C while it waits: exit code 130 or an honest one, no traceback."""
     cluster = make_cluster().start()
-    for node in cluster.others(cluster.leader()):
+    leader = cluster.leader()
+    for node in cluster.others(leader):
         node.pause()
     process = Process(
-        [*RAFTKV, "put", "key", "value", "--timeout", "60", "--endpoints", cluster.leader().client_endpoint],
+        [*RAFTKV, "put", "key", "value", "--timeout", "60", "--endpoints", leader.client_endpoint],
         cluster.directory / "put.log",
     )
     try:
-        leader = cluster.leader()
         wait_until(lambda: has_connection_to(process.pid, leader.client_endpoint), "the put to be under way")
         process.send(signal.SIGINT)
         assert process.wait_exit(3) in (UNKNOWN, INTERRUPTED)

@@ -11,6 +11,7 @@ import raftkv
 from raftkv.errors import LeaseNotFound, RaftKVError
 
 from .harness.cluster import Cluster
+from .harness.node import Node
 from .harness.process import run_raftkv
 from .harness.waiting import holds_for, wait_until
 
@@ -93,7 +94,14 @@ def test_no_promise_is_broken_by_leaders_that_die_and_none_is_kept_for_ever(clus
                 sent_s = time.monotonic()
                 promised_s = max(promised_s, sent_s + kv.lease_ttl(lease_id).remaining)
                 leader.start()
-                leader.wait_ready()
+
+                def is_back(leader: Node = leader) -> bool:
+                    """Somebody has to keep the lease alive while it starts."""
+                    nonlocal promised_s
+                    promised_s = max(promised_s, keep_alive_after(kv, lease_id))
+                    return leader.is_ready()
+
+                wait_until(is_back, "the killed leader to be back", deadline_s=30)
                 assert watcher.gone_by_s is None, f"lost with leader {kills + 1}"
             promised_s = max(promised_s, keep_alive_after(kv, lease_id))
             gone_s = moment(lambda: watcher.gone_by_s, TTL_S + 10)
@@ -149,7 +157,9 @@ async def test_a_kept_lease_lives_through_ten_hand_overs(cluster: Cluster) -> No
         for number in range(10):
             names = [node.name for node in cluster.nodes if node.name != cluster.leader().name]
             await kv.move_leader(names[number % 2])
-            assert (await kv.lease_ttl(lease.id)).remaining >= lease.valid_for
+            known_s, asked_s = lease.valid_for, time.monotonic()  # its keeper hears of more while we ask
+            remaining_s = (await kv.lease_ttl(lease.id)).remaining
+            assert remaining_s >= known_s - (time.monotonic() - asked_s)
             lowest_s = min(lowest_s, lease.valid_for)
         assert lowest_s > 0
         assert not lease.lost.is_set()

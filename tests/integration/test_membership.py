@@ -118,8 +118,9 @@ def test_a_leader_that_is_removed_hands_over_first(cluster: Cluster) -> None:
 
 
 def test_a_member_that_was_removed_while_it_was_down_learns_it_when_it_comes_back(cluster: Cluster) -> None:
+    """It is told when it names its cluster. In its first moments that is in memory only: it ends in order, so that it is on its disk."""
     gone = cluster.followers()[0]
-    gone.kill()
+    assert gone.terminate() == 0
     with raftkv.Client(cluster.endpoints) as kv:
         kv.member_remove(gone.name)
     gone.start()
@@ -129,6 +130,7 @@ def test_a_member_that_was_removed_while_it_was_down_learns_it_when_it_comes_bac
 def test_refusals_change_nothing(cluster: Cluster) -> None:
     leader = cluster.leader()
     followers = cluster.followers()
+    cluster.wait_applied_equal()  # any member answers what the members are
     with raftkv.Client(cluster.endpoints) as kv:
         before = kv.members()
         for change, reason in (

@@ -160,7 +160,7 @@ def test_a_run_that_is_too_long_is_told_and_then_cut_off(kv: raftkv.Client) -> N
 async def test_asyncio(healthy: Cluster) -> None:
     async with raftkv.connect(healthy.endpoints) as kv:
         pool = kv.pool("async")
-        await pool.create({"gpu": 1}, max_run=1.0)
+        await pool.create({"gpu": 1})
         async with await pool.acquire({"gpu": 1}):
             waiting = asyncio.ensure_future(pool.acquire({"gpu": 1}))
             while len(await pool.queue()) < 2:
@@ -169,7 +169,7 @@ async def test_asyncio(healthy: Cluster) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             assert len(await pool.queue()) == 1
-        cut_off = await pool.acquire({"gpu": 1})
+        cut_off = await pool.acquire({"gpu": 1}, max_run=1.0)
         await asyncio.wait_for(cut_off.lost.wait(), 20)
         with pytest.raises(LockLost):
             await cut_off.release()

@@ -192,10 +192,12 @@ def test_corruption_of_one_member_is_no_matter_for_the_others(make_cluster: Star
     """The cluster serves while the damaged member stays down."""
     cluster = make_cluster(environment={**SMALL_LOG, "RAFTKV_LIMITS_COMMIT_INTERVAL_MS": "60000"}).start()
     leader = cluster.leader()
-    victim = cluster.others(leader)[0]
+    victim, third = cluster.others(leader)
     with leader.connect() as connection:
+        third.pause()  # so that what is acknowledged is on the victim's disk, each in a frame of its own
         for number in range(30):
             connection.put(b"key/%d" % number, b"needle-%d-" % number * 20)
+        third.resume()
         cluster.wait_applied_equal()
         victim.kill()
         segment, offset = find_in_log(victim.data_directory, b"needle-10-")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+import raftkv
 from raftkv.limits import MIB
 from raftkv.wire import protocol
 
@@ -110,6 +111,8 @@ def late(make_cluster: StartCluster) -> Iterator[Late]:
         cluster.wait_ready()
         leader = cluster.leader(cluster.others(follower))
         write_bulk(leader, b"bulk")
+        with raftkv.Client(leader.client_endpoint) as kv:
+            kv.backup(lambda data: None)  # so that all of it is in the store, and with that in the next snapshot
         leader.wait_compacted()
         late = Late(cluster, leader, follower, real, port)
         late.sent_before_bytes = late.sent_bytes()

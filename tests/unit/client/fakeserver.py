@@ -14,6 +14,7 @@ Each member answers correctly by default. A test sets `mode` for good, or append
 """
 
 import asyncio
+import socket
 import threading
 from collections import deque
 from typing import Any, Callable, Coroutine, TypeAlias, TypeVar
@@ -217,6 +218,7 @@ class FakeMember:
         self.advertised: str | None = None
         self.port = 0
         self._server: asyncio.Server | None = None
+        self._port_holder: socket.socket | None = None
 
     @property
     def address(self) -> str:
@@ -337,6 +339,7 @@ class FakeMember:
         self.cluster.run(close())
 
     async def _start(self) -> None:
+        self.let_go_of_port()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: FakeConnection(self), "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -350,10 +353,19 @@ class FakeMember:
                 await asyncio.sleep(0)
             self._server.close()
             self._server = None
+            # Clients still dial it: they must not meet a member of another test. Bound, it refuses connections and is given to nobody else.
+            self._port_holder = socket.socket()
+            self._port_holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._port_holder.bind(("127.0.0.1", self.port))
         for connection in list(self.connections):
             connection.transport.abort()
         while self.connections:
             await asyncio.sleep(0)
+
+    def let_go_of_port(self) -> None:
+        if self._port_holder is not None:
+            self._port_holder.close()
+            self._port_holder = None
 
 
 class FakeCluster:
@@ -394,6 +406,7 @@ class FakeCluster:
     def __exit__(self, *exc_info: object) -> None:
         for member in self.members:
             member.stop()
+            member.let_go_of_port()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()

@@ -23,10 +23,14 @@ def test_the_client_on_uvloop(cluster: FakeCluster) -> None:
             cluster.members[0].stop()
             cluster.leader = cluster.members[1]
             assert await kv.increment("n") == 401
-            for member in cluster.members:
-                member.mode = "hang"
-            with pytest.raises(DeadlineExceeded):
-                await kv.get("n", timeout=0.1)
+            async with raftkv.connect(
+                cluster.endpoints, timeout=5.0
+            ) as patient:  # asks for no sign of life before it sends
+                assert await patient.get("n") == b"401"
+                for member in cluster.members:
+                    member.mode = "hang"
+                with pytest.raises(DeadlineExceeded):
+                    await patient.get("n", timeout=0.1)
             pending = asyncio.ensure_future(kv.put("k", "v"))
             await asyncio.sleep(0)
         with pytest.raises(ClientClosed):

@@ -22,6 +22,7 @@ from raftkv.etcdpb import rpc_pb2 as rpc
 from raftkv.http2 import frames
 from raftkv.http2.grpc import prefixed
 from raftkv.http2.headers import literal
+from raftkv.http2.patience import Allowance
 from raftkv.limits import Limits
 from tests.unit.daemon.etcd_calls import HandHouse
 
@@ -197,7 +198,9 @@ async def test_a_compressed_request_is_served_as_etcd_does_and_a_bomb_is_not() -
 
 
 async def test_what_compressed_requests_become_is_bounded_in_time() -> None:
-    wire = Wire(door_of(HandHouse(Limits(gzip_bytes_per_second_max=100_000))))
+    door = door_of(HandHouse())
+    door.shared = door.shared._replace(inflation=Allowance(25_000, 1))
+    wire = Wire(door)
     packed = gzip.compress(rpc.PutRequest(key=b"k", value=b"v" * 10_000).SerializeToString())
     ids = [wire.send(PUT, b"\1" + prefixed(packed)[1:], grpc_encoding="gzip") for _ in range(3)]
     plain = wire.send(PUT, put_message())

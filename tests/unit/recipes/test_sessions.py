@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raftkv.errors import LockLost
-from raftkv.recipes.places import enter_lease
+from raftkv.recipes.places import Session, enter_lease
 from raftkv.recipes.pool import AsyncPool
 from raftkv.wire.pools import POOL_RELEASE, POOL_REQUEST
 
@@ -78,3 +78,22 @@ async def test_on_a_session_of_the_user_it_is_given_back() -> None:
         await AsyncPool(verbs, "gpus").acquire({"gpu": 1}, lease=lease)
     assert verbs.writes == [POOL_REQUEST, POOL_RELEASE]
     assert not lease.revoked
+
+
+async def test_who_looked_before_a_session_began_does_not_end_it() -> None:
+    """Two threads: the second looks, the first begins the session, and then the second goes on."""
+    made: list[FakeLease] = []
+
+    class Overtaken(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            found = super().get(key, default)
+            if not made:
+                made.append(FakeLease())
+                self["it"] = made[0]
+            return found
+
+    verbs: Any = SimpleNamespace(lease=lambda ttl, timeout: FakeLease(), _timeout_s=CALL_S)
+    session = Session(verbs, 10, None)
+    session._current = Overtaken()
+    assert await session.enter() is made[0]
+    assert not made[0].revoked

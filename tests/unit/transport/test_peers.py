@@ -357,6 +357,23 @@ def test_an_unknown_cluster_id_fits_every_cluster(run: Run) -> None:
     run(scenario())
 
 
+def test_what_was_refused_without_the_cluster_id_counts_no_more_with_it(run: Run) -> None:
+    """A majority of such words ends a member, and the next ones may be others: that it was removed, say."""
+
+    async def scenario() -> None:
+        one, two = Member(1, cluster_id=0), Member(2)
+        two.refuse[1] = "not part of this cluster, and does not know yet of which"
+        async with members(one, two, connect=False):
+            one.transport.set_peers({2: two.address})
+            await until(lambda: "does not know yet" in one.transport.statistics()[2].last_error)
+            two.refuse.clear()
+            one.transport.set_cluster_id(7)
+            assert one.transport.statistics()[2].last_error == ""
+            await until(lambda: one.transport.is_connected(2))
+
+    run(scenario())
+
+
 def test_learning_another_cluster_id_ends_the_connection(run: Run) -> None:
     async def scenario() -> None:
         one = Member(1, cluster_id=0)
