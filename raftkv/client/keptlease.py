@@ -86,7 +86,7 @@ class KeptLease:
         """Grant it, or come in to those who share it. The seconds that it has."""
         while True:
             try:
-                return (self._client.lease_grant(self._ttl, lease_id=lease_id, timeout=self._timeout)).ttl
+                return self._client.lease_grant(self._ttl, lease_id=lease_id, timeout=self._timeout).ttl
             except LeaseExists:
                 pass  # by those who share it; one that we have drawn: by an attempt of ours that was not answered
             try:

@@ -286,11 +286,9 @@ class Reconfiguration:
             return False
         try:
             raft.transfer_leadership(avoid=going)
-        except TransferRefused as refusal:
+        except TransferRefused:
             if job.request.force:
                 return False
-            if raft.is_transferring:
-                raise MembershipBusy(refusal.message) from None
             raise
         job.hands_over = True
         return True

@@ -91,9 +91,8 @@ class Parking:
                 self._bytes -= waiting.size_bytes
                 waiting.again()  # may come back, to the end
             self._schedule_pump()
-            if (
-                before - len(self._parked) == AGAIN_PER_LOOK
-            ):  # none came back, as all do while there is no way to that leader
+            # None came back, as all do while there is no way to that leader: look at the next ones at once.
+            if before - len(self._parked) == AGAIN_PER_LOOK:
                 self._look_after(0)
         if self._parked:
             self._look_after(LOOK_INTERVAL_S)

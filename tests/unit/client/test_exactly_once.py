@@ -1,11 +1,13 @@
 """A write whose answer is lost is done once, wherever the connection breaks; without a session the caller is told."""
 
 import asyncio
+from time import monotonic
 from typing import Any
 
 import pytest
 
 import raftkv
+from raftkv.client.blockingconn import BlockingConnection
 from raftkv.errors import DeadlineExceeded, OutcomeUnknown
 from raftkv.wire.commands import GET
 
@@ -123,3 +125,23 @@ async def test_an_idle_session_is_left_for_a_new_one(cluster: FakeCluster, open_
     cluster.call(cluster.store.sessions.clear)
     assert (await kv.put("k", "2")).revision == 3
     assert [command[3] for command in cluster.store.applied] == [b"1", b"2"]
+
+
+def test_who_stood_still_past_the_deadline_blames_no_member(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The member may be as well as ever: it was we who did not listen."""
+    leader, real = cluster.members[0], BlockingConnection.receive
+    with raftkv.Client(cluster.endpoints) as kv:
+        kv.put("k", "v")
+        ends_at = monotonic() + 0.2
+
+        def receive(self: BlockingConnection, request_id: int, deadline: float) -> Any:
+            while monotonic() < ends_at:
+                real(self, request_id, ends_at)
+
+        monkeypatch.setattr(BlockingConnection, "receive", receive)
+        leader.script.append("hang")
+        with pytest.raises(DeadlineExceeded):
+            kv.get("k", timeout=0.1)
+        assert not kv._directory.is_unreachable(leader.address, monotonic())

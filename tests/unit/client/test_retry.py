@@ -379,6 +379,20 @@ def test_a_direct_call_asks_one_member_and_no_other() -> None:
     assert decision.error.message == "connection refused"
 
 
+def test_no_round_begins_when_no_answer_could_come_any_more() -> None:
+    """A write would be on its way at the deadline, and end as perhaps done, where all that was heard says that it surely was not."""
+    for left_s, waits_s in ((0.030, 0.010), (0.015, 0.015)):
+        call = retry(Directory([A]), WRITE, drawn=0.0)
+        call.start(100.0)
+        now = DEADLINE - left_s
+        decision = call.on_refused(now, errors.NoQuorum())
+        assert type(decision) is Wait
+        assert decision.until == pytest.approx(now + waits_s)
+    last = call.on_wait_over(DEADLINE)
+    assert type(last) is Stop
+    assert not last.error.may_have_happened
+
+
 def test_a_direct_call_may_spend_its_attempt_on_connecting() -> None:
     """Other calls keep half of it, to ask somebody else: a member that is slow to greet would be called unreachable."""
     send = Direct(known_cluster(), B, 100.0, DEADLINE, 1.0).start(100.0)
