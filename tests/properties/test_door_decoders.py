@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import RaftKVError
@@ -26,7 +26,7 @@ from raftkv.wire.validate import validate
 from tests.differential.stories import Teller
 
 LIMITS = DEFAULT_LIMITS
-LOOSE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LOOSE = settings(max_examples=300)
 methods = st.sampled_from(METHODS)
 
 

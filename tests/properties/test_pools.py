@@ -191,7 +191,7 @@ def _rank(request: Any, pair: Pair) -> tuple[int, int, str]:
     return -weight_milli(request, pair.pools.pools, pair.now_ms), request.order, request.id
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(entries, st.lists(st.integers(0, 13)))
 def test_whatever_happens(history: list[Any], restarts: list[int]) -> None:
     pair = Pair()

@@ -515,7 +515,7 @@ def _tiny_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "CHANGES_BYTES_MAX", 300)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @example(seed=1203, length=41)  # a commit between two steps of compaction hid that a version was superseded in time
 @given(seed=st.integers(0, 2**48), length=st.integers(10, 60))
 def test_members_answer_as_the_model_whatever_is_committed_and_lost(seed: int, length: int) -> None:

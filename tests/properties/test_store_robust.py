@@ -7,7 +7,7 @@ a second member. Whatever a client sends again, in whatever order, each of its w
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raftkv.errors import Corruption, RaftKVError
@@ -35,7 +35,6 @@ groups = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(groups | items, max_size=3), max_size=4))
 @example([[[None, None, None, None, None, [[0]]]]])
 @example([[[[], None, None, None, None, [[0, 0]]]]])
@@ -87,7 +86,6 @@ def _is_valid(command: Any) -> bool:
     return True
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_each_write_counts_once_however_often_it_is_sent(data: st.DataObject) -> None:
     driver = Driver(MemoryKeyspace())

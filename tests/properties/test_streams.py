@@ -139,7 +139,7 @@ def test_requests_cut_at_every_place() -> None:
     in_loop(check)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, len(CLIENT_STREAM)), max_size=12))
 def test_requests_cut_at_many_places(cuts: list[int]) -> None:
     def check() -> None:

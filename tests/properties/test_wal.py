@@ -194,7 +194,7 @@ def take_step(story: Story, kind: str, first: int, second: int) -> None:
         disk.capacity_bytes = used + first * 700 if first < 6 else 2**40
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps=st.lists(STEPS, max_size=40))
 def test_random_stories_with_crashes(steps: list[tuple[str, int, int]]) -> None:
     story = Story()

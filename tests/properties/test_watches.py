@@ -221,7 +221,7 @@ def _tiny_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "ROUND_EVENTS_MAX", 4)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**48), length=st.integers(10, 150))
 def test_every_watch_hears_exactly_its_events(seed: int, length: int) -> None:
     world = World(seed)

@@ -301,7 +301,7 @@ COMMANDS = st.lists(JUNK, max_size=7).map(lambda items: [*items])
 OPERATIONS = st.sampled_from([1, 2, 3, 4, 5, 32, 64, 65, 96, 97, 98, 99, 100, 101, 102, 7])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(OPERATIONS, COMMANDS), max_size=6), st.binary(max_size=40))
 def test_no_message_whatever_breaks_the_door(commands: list[tuple[int, list[Any]]], tail: bytes) -> None:
     import asyncio

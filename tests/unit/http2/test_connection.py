@@ -302,7 +302,7 @@ def test_more_data_than_the_window_is_refused() -> None:
     assert goaway_of(connection)[0] == frames.FLOW_CONTROL_ERROR
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_bytes_in_any_pieces_end_in_answers_or_a_goaway(data: st.DataObject) -> None:
     good = (

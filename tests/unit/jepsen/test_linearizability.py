@@ -154,7 +154,7 @@ def register_histories(draw: st.DrawFn) -> list[Operation]:
     return history
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(register_histories())
 def test_the_search_agrees_with_the_dumb_twin(history: list[Operation]) -> None:
     assert analyse(history, REGISTER).linearizable == explained_by_some_order(history, REGISTER)
@@ -207,7 +207,7 @@ def append_histories(draw: st.DrawFn) -> list[Operation]:
     return history
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(append_histories())
 def test_the_shortcut_for_lists_agrees_with_the_dumb_twin(history: list[Operation]) -> None:
     assert analyse(history, APPENDS).linearizable == explained_by_some_order(history, APPENDS)

@@ -50,7 +50,7 @@ def keyspace(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     opened.close()
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(story=st.lists(groups, max_size=5), start=keys, end=keys | st.none(), items_max=st.integers(1, 5))
 def test_the_twins_are_one_map(
     story: list[Any], start: bytes, end: bytes | None, items_max: int, tmp_path_factory: pytest.TempPathFactory
