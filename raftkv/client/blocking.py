@@ -11,10 +11,11 @@ from time import monotonic, sleep
 from raftkv.client import verdict
 from raftkv.client.blockingconn import BlockingConnection, Lost
 from raftkv.client.decisions import STALE_LOGINS, WRITE, Decision, Keep, Send, Stop, Wait
+from raftkv.client.direct import Direct
 from raftkv.client.endpoints import Directory
 from raftkv.client.options import Options, draw, draw_session_id
 from raftkv.client.pool import Loan, Pool
-from raftkv.client.retry import Direct, Retry
+from raftkv.client.retry import Retry
 from raftkv.client.session import Session, Sessions
 from raftkv.client.wireconn import WireConnection, failure_of
 from raftkv.errors import ClientClosed, ClusterMismatch, DeadlineExceeded, RaftKVError, SessionExpired

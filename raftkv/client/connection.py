@@ -144,6 +144,11 @@ class Connection(asyncio.Protocol):
         """Ask for a sign of life."""
         self._write(self.wire.ping(self._greeting_timeout_s))
 
+    def probe_if_silent(self, since: float) -> None:
+        """Ask for a sign of life, when the last one and the oldest request are from before; something is waited for."""
+        if max(self.heard_at, next(iter(self.waiters.values())).sent_at) <= since:
+            self.probe()
+
     def suspect(self) -> None:
         """Long idle: it takes no calls until it has answered something."""
         self._suspect = True

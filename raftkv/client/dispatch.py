@@ -12,10 +12,11 @@ from typing import Any, Coroutine, Final
 from raftkv.client import verdict
 from raftkv.client.connection import Call, Connection
 from raftkv.client.decisions import BARE_WRITE, STALE_LOGINS, WRITE, Decision, Keep, Send, Stop, Wait
+from raftkv.client.direct import Direct
 from raftkv.client.endpoints import Directory
 from raftkv.client.links import Link
 from raftkv.client.options import Options, draw, draw_session_id
-from raftkv.client.retry import Direct, Retry
+from raftkv.client.retry import Retry
 from raftkv.client.session import Session, Sessions
 from raftkv.client.ticker import NEVER, Ticker, split_late
 from raftkv.client.wireconn import WireConnection, failure_of
@@ -361,14 +362,13 @@ class Dispatcher:
         waiters = connection.waiters
         if not waiters:
             return NEVER
-        # Half an attempt is long enough for two signs of life of a member that is there, also when it is slow with our calls.
-        alive_since = now - self._options.attempt_timeout_s / 2
-        if max(connection.heard_at, next(iter(waiters.values())).sent_at) <= now - self._options.attempt_timeout_s / 4:
-            connection.probe()
+        # Asked with every tick, a quarter of an attempt, a member that is there has answered within half of one, also when our calls take long.
+        attempt_s = self._options.attempt_timeout_s
+        connection.probe_if_silent(now - attempt_s / 8)
         due = [(request_id, call) for request_id, call in waiters.items() if call.attempt_deadline <= now]
         for request_id, call in due:
             retry = self._retry_of(call, link)
-            heard = connection.heard_at > max(call.sent_at, alive_since)
+            heard = connection.heard_at > max(call.sent_at, now - attempt_s / 2)
             decision: Decision
             if now >= call.deadline:
                 retry.on_abandoned()

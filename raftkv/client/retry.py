@@ -347,43 +347,6 @@ class Retry:
         self._tried[address] = error
 
 
-class Direct(Retry):
-    """A call to one member that goes nowhere else: `status` asks everyone in person."""
-
-    __slots__ = ("_address", "_repeated")
-
-    def __init__(
-        self, directory: Directory, address: str, now: float, deadline: float, attempt_s: float, kind: int = STALE_READ
-    ) -> None:
-        super().__init__(directory, kind, now, deadline, attempt_s, lambda: 0.0)
-        self._address = address
-        self._repeated = False
-
-    def _send(self, now: float, address: str, forward: bool) -> Send:
-        """Nobody else waits for his turn, so that connecting may take as long as all of it."""
-        send = super()._send(now, address, forward)
-        self.current = send._replace(connect_deadline=send.attempt_deadline)
-        return self.current
-
-    def on_lost(self, now: float, error: RaftKVError) -> Decision:
-        """An old connection may have died unnoticed, so the member is asked once more on a new one."""
-        decision = super().on_lost(now, error)
-        if self._repeated or now >= self.deadline:
-            return decision
-        self._repeated = True
-        return self._send(now, self._address, False)
-
-    def _choose(self, now: float) -> Decision:
-        if now >= self.deadline:
-            return self._expired(now)
-        if self.current is None:
-            return self._send(now, self._address, False)
-        return Stop(self._tried[self._address])
-
-    def _back_off(self, now: float) -> Decision:
-        return self._choose(now)
-
-
 _REACTIONS: Final[dict[str, Callable[[Retry, float, RaftKVError], Decision]]] = {
     "not_leader": Retry._on_not_leader,
     "no_quorum": Retry._on_unable,

@@ -298,16 +298,16 @@ class AsyncWatches:
                 continue
             self._line = line
             try:
-                for watch in list(self._watches):
-                    if not watch.suspended:
-                        self._create(line, watch)
+                for watch in [each for each in self._watches if not each.suspended]:
+                    self._create(line, watch)
                 ended = await self._attend(line, places)
             finally:
                 self._line = None
                 line.abort(ClientClosed())
                 for watch in self._watches:
                     watch.request_id = 0
-            self._on_failed(places, address, ended)
+            if not isinstance(ended, ClientClosed):  # our own goodbye speaks against no member
+                self._on_failed(places, address, ended)
 
     async def _open(self, address: str) -> _Line:
         options = self._options

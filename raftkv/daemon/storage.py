@@ -375,11 +375,12 @@ class Storage:
     async def close(self, journal_durable_index: Index) -> None:
         """Commit what is applied (if the log has it), so that the next start has little to replay; then close."""
         self._stop_compacting()
+        was_replacing = self._replacing  # then the store may be closed, and the snapshot has all that it had
         for task in list(self._tasks):
             task.cancel()
         if self._committing is not None:
             await asyncio.wait([self._committing])
-        if journal_durable_index >= self.store.applied_index:
+        if not was_replacing and journal_durable_index >= self.store.applied_index:
             job = self.store.freeze()
             if job is not None:
                 try:

@@ -156,8 +156,10 @@ def _count_votes(state: State) -> None:
 def on_peer_reset(state: State, peer: NodeId) -> None:
     """Fast failover: the connection from the leader was reset, so its process is probably gone.
 
-    The contact is forgotten, for granting and for starting, and an election starts after a small draw, once per reset. With
-    a leader that is alive it fails in the pre-vote, because the others still hear it.
+    The contact is forgotten, for granting and for starting, and an election starts after a moment, once per reset. With
+    a leader that is alive it fails in the pre-vote, because the others still hear it. All see the reset at the same time, and
+    those who ran together would split the votes and lose a whole election timeout: so they take turns, a heartbeat apart,
+    which is longer than an election takes. The first one leaves the others the rest of a tick to see the reset, too.
     """
     if not state.config.fast_failover or state.role != FOLLOWER or state.leader != peer:
         return
@@ -166,8 +168,16 @@ def on_peer_reset(state: State, peer: NodeId) -> None:
     state.contact_tick = NEVER
     if not state.may_run():
         return
-    jitter = state.draw_ticks(0, state.config.fast_failover_jitter_ticks)
-    state.election_timeout = min(state.election_timeout, state.election_elapsed + jitter)
+    turn_ticks = 1 + _place_behind(state, peer) * state.config.heartbeat_ticks
+    state.election_timeout = min(state.election_timeout, state.election_elapsed + turn_ticks)
     state.hurried = True
-    if state.election_elapsed >= state.election_timeout:
-        campaign(state)
+
+
+def _place_behind(state: State, leader: NodeId) -> int:
+    """How many voters come between that leader and this member, in a ring of ids: whoever led before the leader comes late, it may lag."""
+
+    def distance(node_id: NodeId) -> tuple[bool, NodeId]:
+        return node_id < leader, node_id
+
+    own = distance(state.node_id)
+    return sum(1 for voter in _other_voters(state) if voter != leader and distance(voter) < own)

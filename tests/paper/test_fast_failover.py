@@ -1,32 +1,53 @@
 """Our addition to 3.4: a reset connection from the leader counts as its silence (DESIGN, fast failover)."""
 
+import pytest
+
 from raftkv.raft.messages import RequestVote, RequestVoteResponse
-from tests.unit.raft.cluster import TIMEOUT, Cluster
+from tests.unit.raft.cluster import HEARTBEAT, TIMEOUT, Cluster
 from tests.unit.raft.solo import Solo, of_kind
 
 
-def test_a_reset_from_the_leader_starts_a_pre_vote_after_the_draw() -> None:
+def first_tick(solo: Solo) -> int:
+    """How many ticks after now it asks for votes."""
+    return next(tick for tick in range(1, 2 * TIMEOUT) if of_kind(RequestVote, solo.tick()))
+
+
+def test_a_reset_from_the_leader_starts_a_pre_vote_with_the_next_tick_once_per_reset() -> None:
     """Our addition to 3.4."""
-    solo = Solo(fast_failover=True, draw=lambda low, high: high)
-    solo.step(solo.heartbeat(1))
-    solo.raft.on_peer_reset(2)
-    assert solo.tick() == []
-    assert of_kind(RequestVote, solo.tick())
+    solo = Solo(fast_failover=True)
+    solo.step(solo.heartbeat(1, source=3))
+    solo.raft.on_peer_reset(3)
+    assert solo.drain() == []
+    assert len(of_kind(RequestVote, solo.tick())) == 2
     assert (solo.raft.role, solo.raft.term) == ("pre_candidate", 1)
+    assert solo.tick(TIMEOUT - 1) == [], "after the one attempt the ordinary timeout counts"
 
 
-def test_a_draw_of_zero_means_now_and_it_happens_once_per_reset() -> None:
-    """Our addition to 3.4."""
+@pytest.mark.parametrize(
+    ("leader", "size", "before"), [(2, 2, 0), (3, 3, 0), (2, 3, 1), (5, 5, 0), (4, 5, 1), (2, 5, 3)]
+)
+def test_members_take_turns_a_heartbeat_apart_around_the_ring_of_ids(leader: int, size: int, before: int) -> None:
+    """Our addition to 3.4: `before` others come between the leader that is gone and this member, which is number 1."""
+    solo = Solo(size, fast_failover=True)
+    solo.step(solo.heartbeat(1, source=leader))
+    solo.raft.on_peer_reset(leader)
+    assert first_tick(solo) == min(1 + before * HEARTBEAT, TIMEOUT)
+
+
+def test_who_voted_for_the_first_one_does_not_take_its_turn() -> None:
+    """Our addition to 3.4: with the vote begins an ordinary timeout; a pre-vote alone changes nothing."""
     solo = Solo(fast_failover=True)
     solo.step(solo.heartbeat(1))
     solo.raft.on_peer_reset(2)
-    assert len(of_kind(RequestVote, solo.drain())) == 2
-    assert solo.tick(TIMEOUT - 1) == [], "after the one attempt the ordinary timeout counts"
+    solo.step(solo.request(2, (0, 0), source=3, pre_vote=True))
+    assert solo.raft.role == "follower"
+    solo.step(solo.request(2, (0, 0), source=3))
+    assert first_tick(solo) == TIMEOUT
 
 
 def test_it_frees_the_vote_for_others() -> None:
     """Our addition to 4.2.3: what was heard of a leader that is gone keeps nobody from voting."""
-    solo = Solo(fast_failover=True, draw=lambda low, high: high)
+    solo = Solo(fast_failover=True)
     solo.step(solo.heartbeat(1))
     solo.raft.on_peer_reset(2)
     (answer,) = of_kind(RequestVoteResponse, solo.step(solo.request(2, (0, 0), pre_vote=True)))
@@ -35,11 +56,11 @@ def test_it_frees_the_vote_for_others() -> None:
 
 def test_a_heartbeat_that_comes_after_all_calls_it_off() -> None:
     """Our addition to 3.4."""
-    solo = Solo(fast_failover=True, draw=lambda low, high: high)
+    solo = Solo(fast_failover=True)
     solo.step(solo.heartbeat(1))
     solo.raft.on_peer_reset(2)
     solo.step(solo.heartbeat(1))
-    assert solo.tick(2 * TIMEOUT - 2) == []
+    assert first_tick(solo) == TIMEOUT
 
 
 def test_others_resets_and_the_setting_off_change_nothing() -> None:
@@ -67,5 +88,5 @@ def test_a_killed_leader_is_replaced_at_once_and_a_living_one_stays() -> None:
         cluster[survivor].on_peer_reset(1)
     cluster.settle()
     ticks = cluster.tick_until(lambda: cluster.leader() is not None)
-    assert ticks <= 2
+    assert ticks <= 1 + HEARTBEAT
     assert cluster.leader().term == 2  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ import pytest
 from raftkv import errors
 from raftkv.client.decisions import BARE_WRITE, CONTROL, READ, STALE_READ, WRITE, Keep, Send, Stop, Wait
 from raftkv.client.endpoints import Directory, Handshake, Peer
-from raftkv.client.retry import Direct, Retry, default_attempt_timeout_s
+from raftkv.client.retry import Retry, default_attempt_timeout_s
 from raftkv.client.session import Session
 from raftkv.errors import RaftKVError, Unreachable
 
@@ -370,15 +370,6 @@ def test_hints_off_the_wire_may_hold_anything() -> None:
         assert type(call.on_refused(100.0, errors.NotLeader(details=details))) is Wait
 
 
-def test_a_direct_call_asks_one_member_and_no_other() -> None:
-    call = Direct(known_cluster(), B, 100.0, DEADLINE, 1.0)
-    assert sent_to(call.start(100.0)) == B
-    assert sent_to(call.on_lost(100.1, Unreachable("lost"))) == B, "an old connection may have been dead"
-    decision = call.on_unreachable(100.2, Unreachable("connection refused"))
-    assert type(decision) is Stop
-    assert decision.error.message == "connection refused"
-
-
 def test_no_round_begins_when_no_answer_could_come_any_more() -> None:
     """A write would be on its way at the deadline, and end as perhaps done, where all that was heard says that it surely was not."""
     for left_s, waits_s in ((0.030, 0.010), (0.015, 0.015)):
@@ -391,13 +382,6 @@ def test_no_round_begins_when_no_answer_could_come_any_more() -> None:
     last = call.on_wait_over(DEADLINE)
     assert type(last) is Stop
     assert not last.error.may_have_happened
-
-
-def test_a_direct_call_may_spend_its_attempt_on_connecting() -> None:
-    """Other calls keep half of it, to ask somebody else: a member that is slow to greet would be called unreachable."""
-    send = Direct(known_cluster(), B, 100.0, DEADLINE, 1.0).start(100.0)
-    assert type(send) is Send
-    assert send.connect_deadline == send.attempt_deadline == 101.0
 
 
 @pytest.mark.parametrize("kind", [READ, WRITE])

@@ -81,10 +81,18 @@ async def test_no_quorum_sends_the_client_elsewhere_at_once(kv: Any, cluster: Fa
     assert operations(cluster, 1) == [PUT, PUT], "and it stays away"
 
 
+@pytest.fixture
+def long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one begins half a second before a call of 1.2 s ends: who is stopped for less is not in the middle of a question then."""
+    for module in ("dispatch", "blocking"):
+        monkeypatch.setattr(f"raftkv.client.{module}.draw", lambda: 1.0)
+
+
+@pytest.mark.usefixtures("long_pauses")
 async def test_no_quorum_everywhere_is_said_with_every_member(cluster: FakeCluster, open_client: Any) -> None:
     for member in cluster.members:
         member.mode = member.no_quorum()
-    kv = open_client(cluster.endpoints, timeout=0.8)
+    kv = open_client(cluster.endpoints, timeout=1.2)
     for call in (lambda: kv.put("k", "v"), lambda: kv.get("k")):
         with pytest.raises(NoQuorum) as raised:
             await call()
@@ -94,11 +102,12 @@ async def test_no_quorum_everywhere_is_said_with_every_member(cluster: FakeClust
     assert cluster.store.applied == []
 
 
+@pytest.mark.usefixtures("long_pauses")
 async def test_one_no_quorum_among_the_dead_is_still_no_quorum(cluster: FakeCluster, open_client: Any) -> None:
     cluster.members[1].stop()
     cluster.members[2].stop()
     cluster.members[0].mode = cluster.members[0].no_quorum()
-    kv = open_client(cluster.endpoints, timeout=0.6)
+    kv = open_client(cluster.endpoints, timeout=1.2)
     with pytest.raises(NoQuorum, match="connection refused"):
         await kv.put("k", "v")
 
@@ -176,10 +185,11 @@ async def test_a_restarted_member_is_used_again(cluster: FakeCluster, open_clien
     assert await read == b"1"
 
 
+@pytest.mark.usefixtures("long_pauses")
 async def test_nobody_there_is_unreachable_with_the_reasons(cluster: FakeCluster, open_client: Any) -> None:
     for member in cluster.members:
         member.stop()
-    kv = open_client(cluster.endpoints, timeout=0.3)
+    kv = open_client(cluster.endpoints, timeout=1.2)
     with pytest.raises(Unreachable) as raised:
         await kv.put("k", "v")
     assert raised.value.may_have_happened is False
@@ -191,11 +201,11 @@ async def test_nobody_there_is_unreachable_with_the_reasons(cluster: FakeCluster
 async def test_a_member_that_accepts_but_never_greets(cluster: FakeCluster, open_client: Any) -> None:
     cluster.members[0].refuses_greetings = True
     cluster.leader = cluster.members[1]
-    kv = open_client(cluster.endpoints, timeout=3.0)
+    kv = open_client(cluster.endpoints, timeout=30.0)
     loop = asyncio.get_running_loop()
     started_at = loop.time()
     await kv.put("k", "v")
-    assert loop.time() - started_at < 1.5
+    assert loop.time() - started_at < 10.0, "a part of one attempt, not of the call's time"
 
 
 async def test_a_name_that_does_not_resolve(open_client: Any) -> None:

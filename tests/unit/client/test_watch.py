@@ -56,7 +56,7 @@ async def test_events_come_in_order_from_the_leader(kv: Any, cluster: FakeCluste
 async def test_it_goes_on_where_it_was_whatever_becomes_of_the_member(
     cluster: FakeCluster, open_client: Callable[..., Any], end: str
 ) -> None:
-    kv = open_client(cluster.endpoints, timeout=3.0, attempt_timeout=0.1)
+    kv = open_client(cluster.endpoints, timeout=10.0, attempt_timeout=0.4)
     async with kv.watch(prefix="k/") as watch:
         first = await watched_by(cluster)
         first.push(told(7, b"k/1"))
@@ -204,6 +204,18 @@ async def test_closing_the_client_ends_it_with_an_error(cluster: FakeCluster, op
         await reader
 
 
+async def test_the_end_of_the_last_watch_speaks_against_no_member(cluster: FakeCluster) -> None:
+    """It is we who hang up: the next watch, or call, goes to the same member."""
+    async with raftkv.connect(cluster.endpoints) as kv:
+        for _ in range(2):
+            async with kv.watch("k") as watch:
+                await watch.started()
+                assert await watched_by(cluster) is cluster.leader
+            await eventually(lambda: kv._watches._task is None)  # type: ignore[union-attr]
+            now = asyncio.get_running_loop().time()
+            assert not any(kv._directory.is_unreachable(member.address, now) for member in cluster.members)
+
+
 async def test_many_watches_share_a_connection_and_a_slow_one_holds_back_nobody(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,8 +252,9 @@ async def test_a_wait_is_patient_with_a_member_that_lives_and_with_no_other(
     assert cluster.leader is not None
     leader = cluster.leader
     leader.script.append("slow")
-    waiting = asyncio.create_task(kv.wait("k", timeout=15.0))
-    await eventually(lambda: leader.pings >= 4, 15.0)
+    waiting = asyncio.create_task(kv.wait("k", timeout=30.0))
+    signs = 13 if isinstance(kv, raftkv.AsyncClient) else 4  # of three attempts
+    await eventually(lambda: leader.pings >= signs, 20.0)
     assert sum(len(member.held) for member in cluster.members) == 1, "nobody else was asked meanwhile"
     leader.release()
     assert (await waiting).value == b"v"

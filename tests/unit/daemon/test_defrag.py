@@ -4,8 +4,7 @@ import asyncio
 import errno
 import os
 import shutil
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -14,36 +13,21 @@ import pytest
 
 from raftkv.daemon import defrag
 from raftkv.daemon.datadir import DataDirectory
-from raftkv.daemon.defrag import Defragmentation
-from raftkv.daemon.storage import Storage
-from raftkv.daemon.timings import Timings
 from raftkv.errors import DiskFailure, NoSpace, Overloaded, RaftKVError, ShuttingDown
-from raftkv.limits import KIB, MIB, Limits
-from raftkv.raft.messages import ENTRY_COMMANDS, Configuration, Entry, SnapshotMeta
+from raftkv.limits import KIB
+from raftkv.raft.messages import ENTRY_COMMANDS, Entry, SnapshotMeta
 from raftkv.store.lmdb_keyspace import LOCK_SUFFIX, LmdbKeyspace, open_keyspace
 from raftkv.store.records import revision_of
 from raftkv.store.snapshot import replace, write
 from raftkv.store.store import Store
 from raftkv.store.watcher import Batch
 from raftkv.units import Index
-from raftkv.wire.commands import COMPACT, LEASE_GRANT, LEASE_REVOKE, OK, Answer, encode_batch
+from raftkv.wire.commands import LEASE_GRANT, LEASE_REVOKE, OK, Answer, encode_batch
 from raftkv.wire.protocol import WATCH_CREATE
-from tests.unit.store.stores import SESSION, delete, get, increment, meta_of, put, ranged
+from tests.unit.daemon.storage_rig import LIMITS, VALUE, Rig, content_of, files_size, state_of
+from tests.unit.store.stores import SESSION, get, increment, meta_of, put, ranged
 
-LIMITS = Limits(map_bytes=256 * MIB, wal_segment_bytes=1 * MIB)
 STEPS = ("copied", "caught up", "named", "swapped")
-VALUE = b"v" * 8 * KIB
-
-
-class FakeLog:
-    """All entries so far, as the core holds them; `start_index`: what is compacted."""
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self.start_index = self.log_bytes = 0
-
-    def held_entries(self, first: Index, last: Index, bytes_max: int) -> Sequence[Entry]:
-        return self.entries[first - 1 : last][:7] if first > self.start_index else []
 
 
 class Sink:
@@ -61,104 +45,6 @@ class Sink:
 
     def on_canceled(self, tag: int, error: RaftKVError) -> None:
         raise error
-
-
-class Rig:
-    """A storage as in the daemon, with a log beside it, and its defragmentation."""
-
-    def __init__(self, path: Path, limits: Limits = LIMITS) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.directory = DataDirectory(path)
-        self.limits = limits
-        self.log = FakeLog()
-        self.failed: list[BaseException] = []
-        self.storage = Storage(
-            loop=self.loop,
-            store_file=self.directory.store_file,
-            snapshots_path=self.directory.snapshots_path,
-            limits=limits,
-            timings=Timings(),
-        )
-        self.storage.on_failed = self.failed.append
-        self.journal_durable = True
-        self.closed = False
-        self.defrag = Defragmentation(
-            self.storage,
-            self.directory,
-            loop=self.loop,
-            limits=limits,
-            held_log=self.log,
-            journal_durable_index=lambda: self.storage.applied_index if self.journal_durable else 0,
-        )
-
-    def apply(self, *commands: Any, session: Any = None) -> list[Answer]:
-        groups = [[session, True, 0, None, 0, list(commands)]]
-        index = self.storage.applied_index + 1
-        self.log.entries.append(Entry(index, 1, ENTRY_COMMANDS, encode_batch(index, groups)))
-        return self.storage.apply(self.log.entries[-1])[0]
-
-    async def commit(self) -> None:
-        while self.storage.store.durable_applied_index < self.storage.applied_index or self.storage.is_committing:
-            self.storage.commit_soon(self.storage.applied_index)
-            await asyncio.sleep(0.001)
-
-    async def fill(self) -> None:
-        """Much is written, and most of it deleted and compacted, so that the file is mostly free pages."""
-        for number in range(200):
-            self.apply(put(b"fill/%d" % number, VALUE))
-        self.apply([LEASE_GRANT, 0, 7, 60_000], put(b"leased", b"x", lease=7), increment(b"n"), session=SESSION)
-        await self.commit()
-        for number in range(190):
-            self.apply(delete(b"fill/%d" % number))
-        self.apply([COMPACT, 0, self.storage.revision])
-        while self.storage.store.compaction.done < self.storage.compact_revision:
-            self.storage.store.compaction.step()
-            self.apply(put(b"tick", b""))
-            await self.commit()
-
-    def start(self) -> "asyncio.Future[Answer]":
-        answered: asyncio.Future[Answer] = self.loop.create_future()
-        self.defrag.start(answered.set_result)
-        return answered
-
-    async def run(self) -> Answer:
-        return await asyncio.wait_for(self.start(), 20)
-
-    def on_step(self, act: Callable[[str], Any]) -> None:
-        self.defrag.on_step = act
-
-    def state(self) -> Any:
-        return state_of(self.storage.store)
-
-    def leftovers(self) -> list[str]:
-        return [path.name for path in self.directory.snapshots_path.iterdir()]
-
-    async def close(self) -> None:
-        if self.closed:
-            return
-        await self.defrag.close(ShuttingDown())
-        await self.storage.close(self.storage.applied_index)
-        self.directory.close()
-        self.closed = True
-
-
-def state_of(store: Store) -> Any:
-    """All that can be asked of a store."""
-    kvs = store.read(ranged())[2]
-    leases = {
-        lease_id: (lease.remaining_ms, sorted(lease.keys))
-        for lease_id in store.leases
-        if (lease := store.leases.get(lease_id))
-    }
-    return store.applied_index, store.revision, store.compact_revision, store.digest, store.sessions_count, leases, kvs
-
-
-def content_of(path: str) -> bytes:
-    return Path(path).read_bytes()
-
-
-def files_size(path: Path) -> int:
-    return path.stat().st_size
 
 
 @pytest.fixture
@@ -554,24 +440,6 @@ async def test_the_log_must_be_durable_before_the_copy_commits(tmp_path: Path) -
     assert (await rig.run())[0] == OK
     assert commits == [before]
     await rig.close()
-
-
-async def test_the_end_of_the_member_does_not_wait_for_any_copy(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot for a follower, say: of gigabytes it would outlast the time that a shutdown has."""
-    begun, stopped = threading.Event(), threading.Event()
-
-    def copy(keyspace: LmdbKeyspace, path: str) -> None:
-        begun.set()
-        assert stopped.wait(20), "nobody stopped it"
-        raise OSError(errno.ECANCELED, "given up")
-
-    monkeypatch.setattr(LmdbKeyspace, "copy", copy)
-    monkeypatch.setattr(LmdbKeyspace, "stop_copying", lambda keyspace: stopped.set())
-    for _ in range(2):
-        rig.storage.begin_snapshot(Configuration(frozenset({1})))
-    await rig.loop.run_in_executor(None, begun.wait, 20)
-    await rig.close()
-    assert stopped.is_set()
 
 
 @pytest.mark.parametrize("step", ["copied", "named"])
