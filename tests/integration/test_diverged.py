@@ -18,6 +18,7 @@ from raftkv.store.meta import STATE_KEY, load_state
 from .conftest import StartCluster
 from .harness.cluster import Cluster
 from .harness.node import Node
+from .harness.offices import move_leader
 from .harness.waiting import wait_until
 from .harness.workload import LibraryWorkload
 
@@ -132,7 +133,7 @@ def test_a_leader_that_has_diverged_stops_once_a_quorum_speaks_against_it(make_c
     cluster.wait_ready()
     if cluster.leader() is other:
         with raftkv.Client(cluster.endpoints) as kv:
-            kv.move_leader(astray.name)
+            move_leader(kv, astray.name)
     assert cluster.leader() is astray
     words = f"the store of member {other.name} differs"
     wait_until(lambda: words in astray.daemon.log_text(), "the leader to say so", deadline_s=10)

@@ -16,6 +16,7 @@ from raftkv.limits import MIB
 from .conftest import StartCluster
 from .harness.cluster import Cluster
 from .harness.netns import Network
+from .harness.offices import move_leader
 from .harness.process import RAFTKV, Process, raftkv_environment
 from .harness.waiting import wait_until
 from .harness.workload import LibraryWorkload
@@ -103,7 +104,7 @@ def change_leader(cluster: Cluster, how: str) -> None:
         leader.pause()
     else:
         with raftkv.Client(cluster.endpoints) as kv:
-            kv.move_leader()
+            move_leader(kv, cluster.others(leader)[0].name)
     cluster.leader([node for node in cluster.nodes if node is not leader])
     if how == "kill":
         leader.start()
@@ -222,7 +223,7 @@ def test_a_thousand_watches_and_a_thousand_waits(healthy: Cluster) -> None:
         clients = [raftkv.connect(healthy.endpoints, timeout=30.0) for _ in range(100)]
         watches = [client.watch("crowd") for client in clients for _ in range(10)]
         await asyncio.gather(*(watch.started() for watch in watches))
-        waits = [asyncio.create_task(client.wait("crowd/go")) for client in clients for _ in range(10)]
+        waits = [asyncio.create_task(client.wait("crowd/go", timeout=120)) for client in clients for _ in range(10)]
         for number in range(20):
             await clients[0].put("crowd", str(number))
 

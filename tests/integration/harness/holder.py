@@ -147,7 +147,9 @@ PAIRS = {
 
 async def main(recipe: str, endpoints: str, ttl: str) -> None:
     async with raftkv.connect(endpoints, timeout=20) as kv:
-        print("held", await PAIRS[recipe].hold(kv, f"killed.{recipe}", float(ttl)), flush=True)
+        lease_id = await PAIRS[recipe].hold(kv, f"killed.{recipe}", float(ttl))
+        sys.stdout.write(f"held {lease_id}\n")  # in one piece: somebody reads along
+        sys.stdout.flush()
         await asyncio.Event().wait()
 
 

@@ -41,6 +41,15 @@ class Handing(Load):
         finally:
             holders.remove(claim)
 
+    async def give_up(self, claim: Any, session: Any) -> None:
+        """What we know that we have, and shall not finish: the session goes on, and would keep it from everybody."""
+        try:
+            await claim.give_back()
+        except (LockLost, FencingTokenStale):
+            pass  # it was acknowledged after all, or is somebody else's
+        except RaftKVError:
+            await session.close()  # no service for that either: then it ends with its session
+
     def new_name(self, number: int) -> str:
         self.made += 1
         return f"{number}-{self.made}-{random.getrandbits(32):x}"
@@ -92,8 +101,12 @@ class QueueLoad(Handing):
         value = claim.value.decode()
         if not number and claim.attempt == 1:
             self.seen.note("order", int(value))
-        with self.has((queue.prefix, claim.id), claim):
-            await queue.length()
+        try:
+            with self.has((queue.prefix, claim.id), claim):
+                await queue.length()
+        except RaftKVError:
+            await self.give_up(claim, queue)
+            raise
         if random.random() < DIES:
             await queue.close()  # dies with the item in hand
             return
@@ -105,6 +118,7 @@ class QueueLoad(Handing):
         except RaftKVError as error:
             if error.may_have_happened:
                 self.seen.note("perhaps done", value)
+            await self.give_up(claim, queue)
         else:
             self.seen.note("done" if number else "line", value)
             self.seen.done += 1
@@ -167,21 +181,24 @@ class JobsLoad(Handing):
 
     async def work(self, kv: raftkv.AsyncClient, jobs: Any, wait_s: float = CLAIM_S) -> None:
         claim = await jobs.claim(wait_s)
-        # One of several loses its place when another one dies, and learns it from the cluster: history is their judge.
-        with self.has(claim.id, claim, 1 if self.workers == 1 else self.hands_count):
-            try:
+        try:
+            # One of several loses its place when another one dies, and learns it from the cluster: history is their judge.
+            with self.has(claim.id, claim, 1 if self.workers == 1 else self.hands_count):
                 await claim.guard().append(
                     f"{self.place}/notes/{claim.id}", f"{claim.job.attempt}.{claim.token}.{claim.rank} "
                 )
-            except FencingTokenStale:
-                self.seen.lost += 1
-                return
+        except FencingTokenStale:
+            self.seen.lost += 1
+            return
+        except RaftKVError:
+            await self.give_up(claim, jobs)
+            raise
         if random.random() < DIES:
             await jobs.close()  # dies with the job in hand
         elif claim.rank == 0:
-            await self.complete(claim)
+            await self.complete(claim, jobs)
 
-    async def complete(self, claim: Any) -> None:
+    async def complete(self, claim: Any, jobs: Any) -> None:
         try:
             await claim.complete("well")
         except FencingTokenStale:
@@ -190,8 +207,7 @@ class JobsLoad(Handing):
         except RaftKVError as error:
             if error.may_have_happened:
                 self.seen.note("perhaps done", claim.id)
-            else:
-                await claim.give_back()
+            await self.give_up(claim, jobs)
         else:
             self.seen.note("done", claim.id)
             self.seen.done += 1
