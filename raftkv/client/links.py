@@ -11,6 +11,7 @@ from raftkv.client import verdict
 from raftkv.client.connection import Call, Connection
 from raftkv.client.endpoints import split_address
 from raftkv.client.options import Options, draw
+from raftkv.client.patience import Patience
 from raftkv.client.wireconn import LOGIN_TIMEOUT_S, WireConnection
 from raftkv.errors import RaftKVError
 from raftkv.units import NOBODY, NodeId
@@ -144,8 +145,8 @@ class Link:
         connection = Connection(self, self._owner.new_wire(), timeout_s)
         self._opening = connection
         try:
-            async with asyncio.timeout(timeout_s) as patience:
-                connection.on_login = lambda: patience.reschedule(self._loop.time() + LOGIN_TIMEOUT_S)
+            async with Patience(timeout_s) as patience:
+                connection.on_login = lambda: patience.restart(LOGIN_TIMEOUT_S)
                 host, port = split_address(self.address)
                 await self._loop.create_connection(lambda: connection, host, port, **self._options.arguments(host))
                 await connection.greeted

@@ -11,6 +11,7 @@ from typing import AsyncIterator, Callable, Final, cast
 from raftkv.client import verdict
 from raftkv.client.endpoints import Directory, split_address
 from raftkv.client.options import Options, draw
+from raftkv.client.patience import Patience
 from raftkv.client.watchstate import Event, Places, WatchBatch, WatchState, is_passing
 from raftkv.client.wireconn import LOGIN_TIMEOUT_S, WireConnection
 from raftkv.errors import ClientClosed, RaftKVError
@@ -40,7 +41,7 @@ class AsyncWatch:
         self._wake: asyncio.Future[None] | None = None
         self._began: asyncio.Future[None] | None = None
         # The owner's.
-        self.patience_s = patience_s
+        self.patience_s = FOR_EVER_S if patience_s is None else patience_s
         self.request_id = 0
         self.lost_at: float | None = None
         self.suspended = False
@@ -314,8 +315,8 @@ class AsyncWatches:
         wire = options.new_wire(None)
         line = _Line(self, wire, options.connect_timeout_s)
         try:
-            async with asyncio.timeout(options.connect_timeout_s) as patience:
-                line.on_login = lambda: patience.reschedule(self._loop.time() + LOGIN_TIMEOUT_S)
+            async with Patience(options.connect_timeout_s) as patience:
+                line.on_login = lambda: patience.restart(LOGIN_TIMEOUT_S)
                 host, port = split_address(address)
                 await self._loop.create_connection(lambda: line, host, port, **options.arguments(host))
                 await line.greeted
@@ -352,8 +353,7 @@ class AsyncWatches:
         fatal = places.on_failed(address, now, error)
         for watch in list(self._watches):
             watch.lost_at = now if watch.lost_at is None else watch.lost_at
-            patience_s = FOR_EVER_S if watch.patience_s is None else watch.patience_s
-            if fatal is not None or now - watch.lost_at > patience_s:
+            if fatal is not None or now - watch.lost_at > watch.patience_s:
                 del self._watches[watch]
                 watch.fail(fatal or error)
 

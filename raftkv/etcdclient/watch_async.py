@@ -4,7 +4,6 @@ It goes on at another member when one fails, from the first revision that it has
 """
 
 import asyncio
-from typing import Final
 
 import grpc
 
@@ -19,8 +18,6 @@ from raftkv.etcdclient.dispatch import EtcdDispatcher
 from raftkv.etcdclient.failures import Failure, Outcome, judge
 from raftkv.wire.commands import OK
 from raftkv.wire.protocol import PING
-
-FOR_EVER_S: Final = 1e9
 
 
 class EtcdWatches:
@@ -73,7 +70,6 @@ class EtcdWatches:
 
     async def _serve(self, watch: AsyncWatch) -> None:
         loop, places = self._dispatcher.loop, self._dispatcher.places
-        patience_s = FOR_EVER_S if watch.patience_s is None else watch.patience_s
         failures = 0
         watch.lost_at = loop.time()
         while True:
@@ -89,7 +85,7 @@ class EtcdWatches:
                 watch.lost_at, failures = loop.time(), 0
             if failure.outcome is Outcome.LOGIN:
                 places.token = ""
-            if failure.outcome is Outcome.FINAL or loop.time() - watch.lost_at > patience_s:
+            if failure.outcome is Outcome.FINAL or loop.time() - watch.lost_at > watch.patience_s:
                 self._tasks.pop(watch, None)
                 watch.fail(failure.error)
                 return
