@@ -69,7 +69,14 @@ class Caller:
     @property
     def directory_lock(self) -> threading.Condition:
         """Held while the directory is read or changed, never while waiting for a socket."""
+        if os.getpid() != self._process_id:
+            self._on_forked()  # a thread of the parent may have held it
         return self._lock
+
+    def check_open(self) -> None:
+        """Before something begins that `close` would have to end. Raises ClientClosed."""
+        if self._closed:
+            raise ClientClosed()
 
     def close(self) -> None:
         """Hang up. Calls of other threads end with ClientClosed."""

@@ -207,6 +207,9 @@ class Pool:
     def _lend(self, connection: BlockingConnection, is_new: bool) -> Loan:
         record = _Record(connection.address, connection, self._clock(), _stack())
         with self._changed:
+            if self._closed:  # while it was made or looked at
+                connection.close()
+                raise ClientClosed()
             self._records.add(record)
         return Loan(self, record, is_new)
 

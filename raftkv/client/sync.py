@@ -112,13 +112,13 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
 
     def close(self) -> None:
         """Hang up. Calls of other threads end with ClientClosed."""
+        self._caller.close()  # first: from here on nothing begins
         if self._keeper is not None:
             self._keeper.close()
         for watch in list(self._watches):
             watch.abandon(ClientClosed())
         if self._waits is not None:
             self._waits.close()
-        self._caller.close()
 
     # Keys.
 
@@ -300,6 +300,7 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
     def _wait(self, command: Command, timeout: float | None) -> Answer:
         """On connections of their own: each wait holds one, perhaps for hours, and whoever is to end the waiting needs one, too."""
         with self._caller.directory_lock:  # two threads may come at once
+            self._caller.check_open()
             if self._waits is None:
                 self._waits = Caller(Directory(self.endpoints), self._options._replace(session=False), WAITS_MAX)
         return self._waits.call(command, PATIENT_READ, timeout)
@@ -311,7 +312,9 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
         timeout = self._options.timeout_s if timeout is None else timeout
         state = WatchState(command, progress=progress)
         watch = Watch(self._caller, self._options, state, timeout, patience, self._watches.discard)
-        self._watches.add(watch)
+        with self._caller.directory_lock:
+            self._caller.check_open()
+            self._watches.add(watch)
         return watch
 
     def _lease_keeper(self) -> "Keeper":
@@ -319,6 +322,7 @@ class Client(LeaseVerbs, WatchVerbs, ClusterVerbs, AuthVerbs):
         from raftkv.client.keptlease import Keeper
 
         with self._caller.directory_lock:
+            self._caller.check_open()
             if self._keeper is None or self._keeper.is_of_another_process:
                 caller = Caller(Directory(self.endpoints), self._options._replace(session=False), 1)
                 self._keeper = Keeper(caller, self._options.timeout_s)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -47,6 +48,45 @@ async def test_closing_ends_the_calls_of_other_threads(cluster: FakeCluster) -> 
     with pytest.raises(ClientClosed):
         kv.put("k", "v")
     kv.close()
+
+
+def test_nothing_begins_on_a_client_that_is_closed(cluster: FakeCluster) -> None:
+    """What has connections of its own, too: nobody would end them."""
+    kv = raftkv.Client(cluster.endpoints)
+    kv.put("k", "v")
+    kv.close()
+    for begin in (lambda: kv.wait("k"), lambda: kv.watch("k"), kv._lease_keeper, kv.lease(10).__enter__):
+        with pytest.raises(ClientClosed):
+            begin()
+    assert kv._waits is None
+    assert kv._keeper is None
+
+
+def test_a_forked_child_does_not_wait_for_a_lock_of_its_parent(cluster: FakeCluster) -> None:
+    """Whose owner is a thread that is not in the child."""
+    held, over = threading.Event(), threading.Event()
+    with raftkv.Client(cluster.endpoints) as kv:
+        kv.put("k", "v")
+
+        def hold() -> None:
+            with kv._caller.directory_lock:
+                held.set()
+                over.wait(60)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(60)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(20)
+                code = 0 if kv.wait("k").value == b"v" else 2  # type: ignore[union-attr]
+            finally:
+                os._exit(code)
+        over.set()
+        thread.join()
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_full_window_is_waited_for(cluster: FakeCluster) -> None:

@@ -4,10 +4,11 @@ import gc
 import threading
 import time
 import warnings
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 
+from raftkv.client.blockingconn import BlockingConnection
 from raftkv.client.options import Options
 from raftkv.client.pool import Loan, Pool
 from raftkv.client.session import Session
@@ -179,6 +180,22 @@ def test_closing_with_young_loans_is_quiet_and_wakes_them(member: FakeMember) ->
     loan.__exit__(None, None, None)
     with pytest.raises(ClientClosed):
         borrow(pool, member)
+
+
+def test_a_connection_that_was_made_while_the_pool_closed_is_for_nobody(
+    member: FakeMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, made, real = Pool(OPTIONS, new_wire), [], BlockingConnection.open
+
+    def open_(*arguments: Any, **options: Any) -> BlockingConnection:
+        made.append(real(*arguments, **options))
+        pool.close()
+        return made[-1]
+
+    monkeypatch.setattr(BlockingConnection, "open", open_)
+    with pytest.raises(ClientClosed):
+        borrow(pool, member)
+    assert made[0].is_open() is False
 
 
 def test_a_failed_connect_frees_its_place(pool: Pool, member: FakeMember) -> None:
