@@ -28,6 +28,7 @@ from raftkv.errors import (
     MembershipRefused,
     PermissionDenied,
     ProtocolError,
+    QuorumWouldBeLost,
     Unsupported,
     UserEmpty,
 )
@@ -65,7 +66,8 @@ async def join(config: DaemonConfig, directory: Path) -> Membership:
             if answer[0] == OK:
                 return _save(config, directory, incarnation, answer[1])
             refusal = error_of(answer)
-            if isinstance(refusal, _FINAL):
+            # Of the quorum a new learner takes nothing: who says that it would be lost lacks it now, which may pass.
+            if isinstance(refusal, _FINAL) and not isinstance(refusal, QuorumWouldBeLost):
                 raise refusal
             leader = refusal.details.get("leader")
             if leader and leader.get("address") and leader["address"] != address:

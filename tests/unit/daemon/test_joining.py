@@ -1,4 +1,4 @@
-"""Joining through an address at which something else listens: it is said once, and asking goes on."""
+"""Joining: what stands in the way for a while is said once, and asking goes on; some refusals are the end."""
 
 import asyncio
 import logging
@@ -9,6 +9,8 @@ import pytest
 
 from raftkv.daemon import joining
 from raftkv.daemon.config import load_config
+from raftkv.errors import ClusterMismatch, MembershipBusy, MembershipRefused, NoQuorum, QuorumWouldBeLost, RaftKVError
+from raftkv.wire.commands import Answer, failure
 from tests.unit.conftest import Run
 
 
@@ -58,3 +60,26 @@ def test_whatever_speaks_another_protocol_is_asked_again(
     with caplog.at_level(logging.WARNING, "raftkv.joining"):
         run(scenario())
     assert "does not speak raftkv's protocol" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("refusals", "ended_by"),
+    [
+        ([MembershipBusy(), NoQuorum(), QuorumWouldBeLost("nobody answers"), ClusterMismatch("other")], "other"),
+        ([MembershipRefused("no"), ClusterMismatch("other")], "no"),
+    ],
+)
+def test_only_refusals_that_stay_are_the_end(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: list[RaftKVError], ended_by: str
+) -> None:
+    """A quorum that is missing comes back: to end would leave that to whoever starts the daemon."""
+    coming = iter(refusals)
+
+    async def ask(*_: object) -> Answer:
+        return failure(next(coming))
+
+    monkeypatch.setattr(joining, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(joining, "_ask", ask)
+    flags = {"name": "n4", "data_dir": str(tmp_path), "join": "127.0.0.1:1"}
+    with pytest.raises(RaftKVError, match=ended_by):
+        run(joining.join(load_config(flags, {}, directory=tmp_path), tmp_path))
