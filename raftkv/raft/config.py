@@ -21,7 +21,7 @@ class RaftConfig:
     tick_ms: Milliseconds = 25
     pre_vote: bool = True
     check_quorum: bool = True
-    fast_failover: bool = True  # pre-vote soon when the connection from the leader was reset, in turns of a heartbeat
+    fast_failover: bool = True  # pre-vote when the connection from the leader was reset, in turns of a heartbeat
     lease_reads: bool = False
     clock_ms: Callable[[], Milliseconds] | None = None  # monotonic; only lease reads ask it, when serving
     clock_drift_percent_max: int = 10  # a lease is shortened by this much

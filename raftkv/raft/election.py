@@ -38,6 +38,8 @@ def _admit_newer(state: State, message: Message) -> bool:
     kind = type(message)
     if isinstance(message, RequestVote):
         if not message.transfer and state.config.check_quorum and state.has_leader_contact():
+            if message.pre_vote:
+                state.early_pre_vote = (message, state.ticks)
             return False
         if message.pre_vote:
             return True
@@ -111,7 +113,11 @@ def on_request_vote(state: State, message: RequestVote) -> None:
     source = message.source
     is_free = state.vote == source or (state.vote == NOBODY and state.leader == NOBODY)
     is_ahead = message.pre_vote and message.term > state.term
-    if not (is_free or is_ahead) or not state.log.is_up_to_date(message.last_index, message.last_term):
+    is_up_to_date = state.log.is_up_to_date(message.last_index, message.last_term)
+    if state.hurried and message.pre_vote:
+        # Somebody's turn, which takes its time, or is in vain, so that the own one comes a turn sooner.
+        state.election_timeout += state.config.heartbeat_ticks if is_up_to_date else -state.config.heartbeat_ticks
+    if not (is_free or is_ahead) or not is_up_to_date:
         state.answer(RequestVoteResponse(state.term, state.node_id, source, False, message.pre_vote))
         return
     if not message.pre_vote:
@@ -156,21 +162,33 @@ def _count_votes(state: State) -> None:
 def on_peer_reset(state: State, peer: NodeId) -> None:
     """Fast failover: the connection from the leader was reset, so its process is probably gone.
 
-    The contact is forgotten, for granting and for starting, and an election starts after a moment, once per reset. With
-    a leader that is alive it fails in the pre-vote, because the others still hear it. All see the reset at the same time, and
-    those who ran together would split the votes and lose a whole election timeout: so they take turns, a heartbeat apart,
-    which is longer than an election takes. The first one leaves the others the rest of a tick to see the reset, too.
+    The contact is forgotten, for granting and for starting, and an election starts, once per reset. With a leader that is alive it
+    fails in the pre-vote, because the others still hear it. All see the reset at the same time, and those who ran together would
+    split the votes and lose a whole election timeout: so they take turns, a heartbeat apart, which is longer than an election
+    takes. Whoever has asked already, a moment before this member saw the reset, is answered now.
     """
     if not state.config.fast_failover or state.role != FOLLOWER or state.leader != peer:
         return
     for source, context in state.reads.drain():
         state.refuse_read(source, context)
     state.contact_tick = NEVER
-    if not state.may_run():
+    if state.may_run():
+        turn_ticks = _place_behind(state, peer) * state.config.heartbeat_ticks
+        state.election_timeout = min(state.election_timeout, state.election_elapsed + turn_ticks)
+        state.hurried = True
+    _answer_early_pre_vote(state)
+    if state.hurried and state.election_elapsed >= state.election_timeout:
+        campaign(state)
+
+
+def _answer_early_pre_vote(state: State) -> None:
+    """As if it came only now, which any message may do."""
+    early, state.early_pre_vote = state.early_pre_vote, None
+    if early is None:
         return
-    turn_ticks = 1 + _place_behind(state, peer) * state.config.heartbeat_ticks
-    state.election_timeout = min(state.election_timeout, state.election_elapsed + turn_ticks)
-    state.hurried = True
+    message, asked_tick = early
+    if state.ticks - asked_tick <= state.config.heartbeat_ticks and admit(state, message):
+        on_request_vote(state, message)
 
 
 def _place_behind(state: State, leader: NodeId) -> int:

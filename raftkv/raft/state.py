@@ -11,7 +11,14 @@ from raftkv.raft.config import RaftConfig, SavedState
 from raftkv.raft.effects import Effects
 from raftkv.raft.log import RaftLog
 from raftkv.raft.membership import History, on_appended
-from raftkv.raft.messages import ENTRY_CONFIGURATION, HardState, Message, ReadIndexResponse, SnapshotMeta
+from raftkv.raft.messages import (
+    ENTRY_CONFIGURATION,
+    HardState,
+    Message,
+    ReadIndexResponse,
+    RequestVote,
+    SnapshotMeta,
+)
 from raftkv.raft.progress import Progress
 from raftkv.raft.quorum import has_quorum
 from raftkv.raft.reads import ReadRounds
@@ -47,6 +54,7 @@ class State:
         "dirty",
         "durable_term",
         "durable_vote",
+        "early_pre_vote",
         "effects",
         "election_elapsed",
         "election_timeout",
@@ -94,6 +102,8 @@ class State:
         self.contact_tick = 0 if self.promise_ms else NEVER
         self._heard_tick: dict[NodeId, int] = {}
         self.hurried = False  # the running election timeout was cut short, once, by a reset connection
+        # The last one that was ignored because a leader was heard, and its tick: perhaps the asker only saw sooner that it is gone.
+        self.early_pre_vote: tuple[RequestVote, int] | None = None
         self._reset_election_timer()
         self.heartbeat_elapsed = 0
 
@@ -207,6 +217,7 @@ class State:
         self.transfer = None
         self.snapshot_wanted = False
         self.digest_agreed = NO_DIGEST
+        self.early_pre_vote = None
         self._reset_election_timer()
         self.dirty = True
 
