@@ -171,6 +171,7 @@ class ReplicaLoop:
     def on_peer_reset(self, node_id: NodeId) -> None:
         """An established connection from that peer broke: its process may be gone."""
         self._raft.on_peer_reset(node_id)
+        self._service.on_peer_reset(node_id)
         self.schedule_pump()
 
     def on_peer_unreachable(self, node_id: NodeId) -> None:

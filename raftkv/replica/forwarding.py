@@ -4,7 +4,7 @@ For clients that cannot be redirected. Whoever forwards never retries: what may 
 and only the client's session makes a second attempt harmless.
 """
 
-from typing import Protocol, Sequence
+from typing import NamedTuple, Protocol, Sequence
 
 import msgpack
 
@@ -23,6 +23,11 @@ class Forwarder(Protocol):
     def answer(self, request_id: int, target: NodeId, payload: bytes) -> None: ...
 
 
+class _Sent(NamedTuple):
+    group: WriteGroup
+    leader: NodeId
+
+
 class Forwarding:
     """What this member has forwarded and was not answered yet."""
 
@@ -32,7 +37,7 @@ class Forwarding:
         # Ids start at a random number: an answer to an earlier life of this member must find nobody.
         self._forwarder = forwarder
         self._next_id = first_id
-        self._waiting: dict[int, WriteGroup] = {}
+        self._waiting: dict[int, _Sent] = {}
         self._parting: dict[int, Milliseconds] = {}  # sent to a leader that leads no more: until when it is listened to
         self._waiting_max = waiting_max
 
@@ -46,7 +51,7 @@ class Forwarding:
             return
         request_id = self._next_id
         self._next_id += 1
-        self._waiting[request_id] = group
+        self._waiting[request_id] = _Sent(group, leader)
         timeout_ms = max(1, group.deadline_ms - now_ms)
         payload = msgpack.packb([timeout_ms, group.size_bytes, group.items()])
         if not self._forwarder.forward(request_id, leader, payload):
@@ -72,9 +77,10 @@ class Forwarding:
 
     def on_answer(self, request_id: int, payload: bytes) -> None:
         """The leader's answer; a late one finds nobody."""
-        group = self._waiting.pop(request_id, None)
-        if group is None:
+        sent = self._waiting.pop(request_id, None)
+        if sent is None:
             return
+        group = sent.group
         self._parting.pop(request_id, None)
         status, body = msgpack.unpackb(payload, raw=False, strict_map_key=False)
         if status == OK:
@@ -84,10 +90,8 @@ class Forwarding:
 
     def expire(self, now_ms: Milliseconds) -> None:
         """End the groups whose deadline has passed."""
-        for request_id in [waiting for waiting, group in self._waiting.items() if group.deadline_ms <= now_ms]:
-            group = self._waiting.pop(request_id)
-            self._parting.pop(request_id, None)
-            group.origin.on_refused(group, DeadlineExceeded(may_have_happened=True))
+        for request_id in [waiting for waiting, sent in self._waiting.items() if sent.group.deadline_ms <= now_ms]:
+            self._give_up(request_id, DeadlineExceeded(may_have_happened=True))
 
     def on_leader_change(self, until_ms: Milliseconds) -> None:
         """The old leader may have proposed what it holds. If it is alive it knows, and says so, until then at the latest.
@@ -102,9 +106,22 @@ class Forwarding:
         if not self._parting:
             return
         for request_id in [request_id for request_id, until_ms in self._parting.items() if until_ms <= now_ms]:
-            del self._parting[request_id]
-            group = self._waiting.pop(request_id)
-            group.origin.on_refused(group, OutcomeUnknown("the leader changed while it held the forwarded write"))
+            self._give_up(request_id, OutcomeUnknown("the leader changed while it held the forwarded write"))
+
+    def on_peer_reset(self, peer: NodeId) -> None:
+        """The connection broke on which it answers: what it has not said by now will not come there any more.
+
+        Whether it is gone or not, nobody has to wait for that: who can repeat the write does so, and finds out.
+        """
+        for request_id in [request_id for request_id, sent in self._waiting.items() if sent.leader == peer]:
+            self._give_up(
+                request_id, OutcomeUnknown("the connection to the leader broke while it held the forwarded write")
+            )
+
+    def _give_up(self, request_id: int, error: RaftKVError) -> None:
+        group = self._waiting.pop(request_id).group
+        self._parting.pop(request_id, None)
+        group.origin.on_refused(group, error)
 
 
 class _Forwarded:

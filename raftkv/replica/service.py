@@ -249,6 +249,10 @@ class Service:
         """The leader's answer to a forwarded group."""
         self._forwarding.on_answer(request_id, payload)
 
+    def on_peer_reset(self, peer: NodeId) -> None:
+        """The connection broke on which that member answers."""
+        self._forwarding.on_peer_reset(peer)
+
     # What the replica reports.
 
     def on_applied(self, entry: Entry, answers: Sequence[Sequence[Answer]]) -> None:

@@ -157,6 +157,7 @@ class Process:
     def on_peer_reset(self, node_id: NodeId) -> None:
         """An established connection from that peer broke."""
         self.raft.on_peer_reset(node_id)
+        self.service.on_peer_reset(node_id)
         self.raft.on_peer_unreachable(node_id)
         self.turn()
 

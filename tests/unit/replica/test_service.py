@@ -269,6 +269,22 @@ def test_a_forward_whose_leader_changes_has_an_unknown_outcome() -> None:
     assert bench.service.is_idle
 
 
+def test_a_forward_whose_leader_is_gone_ends_with_its_connection() -> None:
+    """It answers on that connection, so that nothing more is to be waited for; what others were asked goes on."""
+    bench, gone, other = Bench(), RecordingOrigin(), RecordingOrigin()
+    bench.raft.follow(2)
+    bench.service.forward(put_group(gone, "k"))
+    bench.raft.follow(3)
+    bench.service.forward(put_group(other, "k"))
+    bench.service.on_peer_reset(2)
+    assert [(type(error), error.may_have_happened) for error in gone.errors] == [(OutcomeUnknown, True)]
+    bench.service.on_forward_answer(bench.forwarder.forwarded[0][0], b"")
+    bench.service.on_role_change(RoleChange("follower", 3, 0))
+    bench.service.tick(now_ms=10_000)
+    assert [type(error) for error in (*gone.errors, *other.errors)] == [OutcomeUnknown, OutcomeUnknown]
+    assert bench.service.is_idle
+
+
 def test_a_leader_that_hands_over_says_what_became_of_what_it_was_forwarded() -> None:
     bench, leader = Bench(), Bench()
     done, refused = RecordingOrigin(), RecordingOrigin()
