@@ -263,10 +263,12 @@ def test_thousands_of_leases_end_together(cluster: Cluster) -> None:
 
             async def one(number: int) -> None:
                 nonlocal ended
+                asked_s = time.monotonic()
                 granted = await kv.lease_grant(TTL_S)
                 try:
                     await kv.put(f"many/{number}", "", lease=granted.id)
                 except LeaseNotFound:
+                    assert time.monotonic() >= asked_s + TTL_S, "ended before its time"
                     ended += 1  # before its turn to write came: that is what all shall do
 
             await asyncio.gather(*(one(number) for number in range(3000)))

@@ -36,7 +36,7 @@ def test_members_take_turns_a_heartbeat_apart_around_the_ring_of_ids(leader: int
 
 
 def test_who_voted_for_the_first_one_does_not_take_its_turn() -> None:
-    """Our addition to 3.4: with the vote begins an ordinary timeout; a pre-vote alone changes nothing."""
+    """Our addition to 3.4: with the vote begins an ordinary timeout."""
     solo = Solo(fast_failover=True)
     solo.step(solo.heartbeat(1))
     solo.raft.on_peer_reset(2)

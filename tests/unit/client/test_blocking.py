@@ -81,7 +81,8 @@ def test_a_forked_child_does_not_wait_for_a_lock_of_its_parent(cluster: FakeClus
             code = 1
             try:
                 signal.alarm(20)
-                code = 0 if kv.wait("k").value == b"v" else 2  # type: ignore[union-attr]
+                found = kv.wait("k")
+                code = 0 if found is not None and found.value == b"v" else 2
             finally:
                 os._exit(code)
         over.set()

@@ -74,11 +74,17 @@ async def test_a_step_that_ends_late_is_taken_again(monkeypatch: pytest.MonkeyPa
 async def test_who_stood_still_while_connecting_blames_nobody(cluster: FakeCluster) -> None:
     """The members have greeted long ago; it is we who did not listen."""
     loop = asyncio.get_running_loop()
+
+    def stand_still_once_it_connects() -> None:
+        loop.call_soon(
+            lambda: loop.call_soon(time.sleep, 0.5)
+        )  # two turns on; longer than the 0.2 s that connecting has
+
     async with raftkv.connect(cluster.endpoints, timeout=20.0, attempt_timeout=0.4) as kv:
-        loop.call_soon(lambda: loop.call_soon(time.sleep, 0.5))
+        stand_still_once_it_connects()
         await kv.put("k", "v")
         async with kv.watch("k") as watch:
-            loop.call_soon(lambda: loop.call_soon(time.sleep, 0.5))
+            stand_still_once_it_connects()
             await watch.started()
         assert not any(kv._directory.is_unreachable(member.address, loop.time()) for member in cluster.members)
         assert cluster.members[0].connections_seen == 2

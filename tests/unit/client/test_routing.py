@@ -201,11 +201,11 @@ async def test_nobody_there_is_unreachable_with_the_reasons(cluster: FakeCluster
 async def test_a_member_that_accepts_but_never_greets(cluster: FakeCluster, open_client: Any) -> None:
     cluster.members[0].refuses_greetings = True
     cluster.leader = cluster.members[1]
-    kv = open_client(cluster.endpoints, timeout=30.0)
+    kv = open_client(cluster.endpoints, timeout=3.0)
     loop = asyncio.get_running_loop()
     started_at = loop.time()
     await kv.put("k", "v")
-    assert loop.time() - started_at < 10.0, "a part of one attempt, not of the call's time"
+    assert loop.time() - started_at < 1.5
 
 
 async def test_a_name_that_does_not_resolve(open_client: Any) -> None:

@@ -207,11 +207,16 @@ async def test_closing_the_client_ends_it_with_an_error(cluster: FakeCluster, op
 async def test_the_end_of_the_last_watch_speaks_against_no_member(cluster: FakeCluster) -> None:
     """It is we who hang up: the next watch, or call, goes to the same member."""
     async with raftkv.connect(cluster.endpoints) as kv:
+
+        def is_over() -> bool:
+            assert kv._watches is not None
+            return kv._watches._task is None
+
         for _ in range(2):
             async with kv.watch("k") as watch:
                 await watch.started()
                 assert await watched_by(cluster) is cluster.leader
-            await eventually(lambda: kv._watches._task is None)  # type: ignore[union-attr]
+            await eventually(is_over)
             now = asyncio.get_running_loop().time()
             assert not any(kv._directory.is_unreachable(member.address, now) for member in cluster.members)
 

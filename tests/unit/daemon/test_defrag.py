@@ -4,7 +4,6 @@ import asyncio
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
@@ -45,15 +44,6 @@ class Sink:
 
     def on_canceled(self, tag: int, error: RaftKVError) -> None:
         raise error
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    made = Rig(tmp_path / "data")
-    await made.fill()
-    yield made
-    await made.close()
-    assert not made.failed
 
 
 async def test_the_file_shrinks_and_nothing_changes(rig: Rig) -> None:

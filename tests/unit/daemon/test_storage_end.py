@@ -2,7 +2,6 @@
 
 import errno
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,6 @@ from raftkv.store.lmdb_keyspace import LmdbKeyspace
 from raftkv.store.store import Store
 from tests.unit.daemon.storage_rig import LIMITS, Rig, content_of, state_of
 from tests.unit.store.stores import meta_of, put
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    made = Rig(tmp_path / "data")
-    await made.fill()
-    yield made
-    await made.close()
-    assert not made.failed
 
 
 async def test_the_end_of_the_member_does_not_wait_for_any_copy(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
